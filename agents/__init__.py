@@ -1,0 +1,1 @@
+"""What happens: the topology in `app.py`, and one verb per module."""

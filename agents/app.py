@@ -1,0 +1,54 @@
+"""The topology: what flows from where, through what, to where. Read this first.
+
+In come the topics of `topics.yaml`; out go documents in MongoDB. Each topic has an agent with a consumer group of its
+own, and every agent does the same: a batch of records in, an idempotent write out, the offset committed last.
+"""
+
+from functools import partial
+from importlib.metadata import version
+
+from agents.store import Store
+from delivery import kafka
+from delivery.dead_letters import DeadLetters
+from delivery.pipeline import Pipeline
+from enrich.enricher import Enricher
+from enrich.geo import GeoDatabase
+from ops import pages
+from ops.health import Health
+from ops.logs import logging_config
+from ops.probe import Probe
+from ops.settings import Settings
+from schemas.cloudevents import Decoder
+from schemas.topics import load
+from sinks import collections
+from sinks.mongo import Mongo
+
+settings = Settings()
+topics = load(settings.topics_file, collections.NAMES, partitions=settings.partitions, replication=settings.replication)
+
+health = Health()
+app = Pipeline("inkstream", settings, health)
+app.conf.logging_config = logging_config(settings)
+
+mongo = Mongo.connect(settings.mongo_url.get_secret_value())
+geo_path = settings.geo_database_path()
+enricher = Enricher(
+    ip_hash_key=settings.ip_hash_key.get_secret_value().encode(),
+    geo=GeoDatabase.open(geo_path) if geo_path else None,
+)
+dead_letters = DeadLetters(
+    client_options=kafka.client_options(settings),
+    release=version("inkstream"),
+    share=settings.dead_letter_limit,
+    sample=settings.dead_letter_sample,
+    health=health,
+)
+app.run(dead_letters)
+
+for topic in topics.values():
+    if not settings.agents or topic.name in settings.agents:
+        decoder = Decoder(topic, settings.ahead_limit)
+        app.consume(settings.namespace + topic.name, Store(topic.name, decoder, enricher, mongo, dead_letters, health))
+
+app.run(Probe({"kafka": partial(kafka.ping, settings), "mongodb": mongo.ping}, health))
+pages.serve(app, health)

@@ -1,0 +1,84 @@
+"""Store: what every topic's agent does with its records.
+
+In come record batches; out go documents in MongoDB, and dead letters for the records that can't become any. After a
+crash the batch is read again, and writing it again leaves no trace.
+"""
+
+import time
+from collections.abc import AsyncIterable, Iterable
+
+from delivery.batch import Record, RecordBatch
+from delivery.dead_letters import DeadLetter, DeadLetters
+from delivery.retry import until_done
+from enrich.documents import Write
+from enrich.enricher import Enricher
+from ops.health import Health
+from ops.metrics import DOCUMENTS_DUPLICATE, DOCUMENTS_WRITTEN, STORED_AFTER_SECONDS, WRITE_SECONDS
+from schemas.cloudevents import Decoder
+from schemas.event import InvalidEvent
+from sinks.mongo import Mongo, Outcome
+
+
+class Store:
+    """The agent of one topic: decode, enrich, write, commit.
+
+    Args:
+        topic: The topic's name as declared, for metrics.
+        decoder: Reads the topic's records.
+        enricher: Makes documents of events.
+        mongo: Takes the documents.
+        dead_letters: Takes what can't be stored.
+        health: Where to report that MongoDB is down.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        decoder: Decoder,
+        enricher: Enricher,
+        mongo: Mongo,
+        dead_letters: DeadLetters,
+        health: Health,
+    ) -> None:
+        self._topic = topic
+        self._decoder = decoder
+        self._enricher = enricher
+        self._mongo = mongo
+        self._dead_letters = dead_letters
+        self._health = health
+
+    async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
+        """Handle batches for as long as they come; the commit is the last thing done with each."""
+        async for batch in batches:
+            writes, origins, invalid = self._documents(batch.records)
+            with WRITE_SECONDS.labels(self._topic).time():
+                outcome = await until_done(lambda: self._mongo.write(writes), self._mongo, self._health)  # noqa: B023
+            refused = [DeadLetter(origins[at], reason, message) for at, (reason, message) in outcome.refused]
+            await self._dead_letters.send(batch.topic, len(batch.records), [*invalid, *refused])
+            await batch.commit()
+            self._measure(batch.records, outcome)
+
+    def _documents(self, records: Iterable[Record]) -> tuple[list[Write], list[Record], list[DeadLetter]]:
+        """Return what to write, the record that each write comes from, and the records that are no valid events."""
+        writes: list[Write] = []
+        origins: list[Record] = []
+        invalid: list[DeadLetter] = []
+        for record in records:
+            position = f"{record.topic}:{record.partition}:{record.offset}"
+            try:
+                event = self._decoder.decode(record.value, record.headers, record.timestamp, position)
+                made = self._enricher.documents(event)
+            except InvalidEvent as error:
+                invalid.append(DeadLetter(record, error.reason, error.message))
+            else:
+                writes += made
+                origins += [record] * len(made)
+        return writes, origins, invalid
+
+    def _measure(self, records: Iterable[Record], outcome: Outcome) -> None:
+        now = time.time() * 1000
+        STORED_AFTER_SECONDS.observe(self._topic, [(now - record.timestamp) / 1000 for record in records])
+        for collection, count in outcome.written.items():
+            DOCUMENTS_WRITTEN.labels(collection).inc(count)
+        for collection, count in outcome.duplicates.items():
+            DOCUMENTS_DUPLICATE.labels(collection).inc(count)

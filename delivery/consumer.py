@@ -1,0 +1,232 @@
+"""From Kafka to an agent: reads one topic in a consumer group of its own, puts record batches on the agent's channel.
+
+In come records; out go `RecordBatch`es, a bounded number at a time, and the offsets of those that were committed. After
+a crash, or when a partition goes to another worker, all that was not committed is read again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectionError, KafkaError
+from faust.channels import Channel
+from mode import Service
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
+
+from delivery.batch import Record, RecordBatch
+from delivery.commit import OffsetTracker
+from ops.health import Health
+from ops.metrics import BATCH_RECORDS, LAG_RECORDS, PAUSED_PARTITIONS, RECORDS_READ
+
+log = structlog.get_logger(__name__)
+
+# A worker that died is noticed after the session; its partitions are with another worker in less than 10 s.
+SESSION_TIMEOUT = timedelta(seconds=6)
+HEARTBEAT_INTERVAL = timedelta(seconds=2)
+POLL_TIMEOUT = timedelta(milliseconds=500)
+PAUSE_AFTER = timedelta(seconds=1)
+
+
+class BatchChannel(Channel[RecordBatch]):
+    """The channel between a consumer and its agent.
+
+    Faust's own channels are emptied and blocked whenever Faust's own consumer rebalances, which has nothing to do with
+    ours. This one is left alone; how much it holds is bounded by the consumer, which counts batches in flight.
+    """
+
+    @property
+    def queue(self) -> ThrowableQueue[RecordBatch]:
+        """The queue behind the channel, made on first use as it belongs to the running event loop."""
+        if self._queue is None:
+            self._queue = ThrowableQueue(flow_control=FlowControlEvent(initially_suspended=False))
+        return self._queue
+
+
+class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
+    """Owns the consumer of one topic and the batches in flight from it.
+
+    Args:
+        topic: The topic's name in Kafka.
+        group: The consumer group, which belongs to this topic's agent alone: so a slow sink holds up nobody else.
+        channel: Where the agent takes its batches from.
+        client_options: How to reach Kafka.
+        batch_records: Most records in a batch.
+        batches_in_flight: Most batches that are handed out and not finished.
+        stop_timeout: How long a stop or a rebalance waits for batches in flight before it abandons them.
+        health: Where to report.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        group: str,
+        channel: BatchChannel,
+        *,
+        client_options: Mapping[str, Any],
+        batch_records: int,
+        batches_in_flight: int,
+        stop_timeout: timedelta,
+        health: Health,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._topic = topic
+        self._group = group
+        self._channel = channel
+        self._client_options = client_options
+        self._batch_records = batch_records
+        self._batches_in_flight = batches_in_flight
+        self._stop_timeout = stop_timeout
+        self._health = health
+        self._consumer: AIOKafkaConsumer | None = None
+        self._tracker = OffsetTracker()
+        self._numbers: dict[RecordBatch, int] = {}  # batches in flight
+        self._changed = asyncio.Condition()
+        self._rebalancing = False
+
+    @property
+    def label(self) -> str:
+        """Return the service's name in Faust's logs."""
+        return f"RecordConsumer: {self._topic}"
+
+    @Service.task
+    async def _read(self) -> None:
+        """Fetch batches and hand them over, until the service stops."""
+        self._health.agent(self._topic, "joining the consumer group")
+        self._consumer = consumer = await self._connect()
+        self._health.agent(self._topic, None)
+        while not self.should_stop:
+            await self._wait_for_room(consumer)
+            await self._hand_over(
+                await consumer.getmany(
+                    timeout_ms=int(POLL_TIMEOUT.total_seconds() * 1000), max_records=self._batch_records
+                )
+            )
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        """Join the group; try again for as long as no broker answers."""
+        while True:
+            consumer = AIOKafkaConsumer(
+                **self._client_options,
+                group_id=self._group,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                session_timeout_ms=int(SESSION_TIMEOUT.total_seconds() * 1000),
+                heartbeat_interval_ms=int(HEARTBEAT_INTERVAL.total_seconds() * 1000),
+            )
+            consumer.subscribe([self._topic], listener=self)
+            try:
+                await consumer.start()
+            except KafkaConnectionError as error:
+                self._health.dependency("kafka", type(error).__name__)
+                await consumer.stop()
+                await self.sleep(1)
+            else:
+                return consumer
+
+    async def _wait_for_room(self, consumer: AIOKafkaConsumer) -> None:
+        """Return once another batch may be in flight.
+
+        Where that takes long, the partitions are paused and polled all the same: so Kafka sees that this worker lives,
+        and gives its partitions to nobody else while a store is down.
+        """
+        paused: set[TopicPartition] = set()
+        while not self.should_stop:
+            try:
+                async with asyncio.timeout(PAUSE_AFTER.total_seconds()), self._changed:
+                    await self._changed.wait_for(self._has_room)
+                break
+            except TimeoutError:
+                paused = set(consumer.assignment())
+                consumer.pause(*paused)
+                PAUSED_PARTITIONS.labels(self._topic).set(len(paused))
+                # A partition assigned a moment ago is not paused: what comes from it is never dropped.
+                await self._hand_over(await consumer.getmany(timeout_ms=0, max_records=self._batch_records))
+        if paused:
+            consumer.resume(*(paused & consumer.assignment()))
+            PAUSED_PARTITIONS.labels(self._topic).set(0)
+
+    def _has_room(self) -> bool:
+        return len(self._numbers) < self._batches_in_flight and not self._rebalancing
+
+    async def _hand_over(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """Put what was fetched on the channel, and keep track of it."""
+        if not fetched:
+            return
+        batch = RecordBatch(self._topic, fetched, self._finish)
+        self._numbers[batch] = self._tracker.begin(batch.spans)
+        RECORDS_READ.labels(self._topic).inc(len(batch.records))
+        BATCH_RECORDS.labels(self._topic).observe(len(batch.records))
+        await self._channel.put(batch)  # type: ignore[arg-type]  # a channel may carry any value
+
+    async def _finish(self, batch: RecordBatch) -> None:
+        """Commit what a finished batch makes committable, then make room for another."""
+        offsets = self._tracker.finish(self._numbers[batch], batch.spans)
+        try:
+            await self._commit(offsets)
+        finally:
+            del self._numbers[batch]
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        assert self._consumer is not None
+        ours = {partition: offset for partition, offset in offsets.items() if partition in self._consumer.assignment()}
+        if not ours:
+            return
+        try:
+            await self._consumer.commit(ours)
+        except (CommitFailedError, IllegalStateError) as error:
+            # The group has moved on without us. Whoever owns the partitions now does the work again, without a trace.
+            log.info("offsets not committed, partitions have moved", topic=self._topic, problem=type(error).__name__)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Let go of partitions: finish what is in flight, for a bounded time, then forget the rest."""
+        self._rebalancing = True
+        await self._drain()
+        self._tracker.revoke(revoked)
+        for partition in revoked:
+            LAG_RECORDS.remove(self._topic, partition.partition)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Begin with partitions, each from its committed offset."""
+        partitions = sorted(partition.partition for partition in assigned)
+        log.info("partitions assigned", topic=self._topic, partitions=partitions)
+        self._rebalancing = False
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _drain(self) -> None:
+        """Wait until no batch is in flight, for a bounded time."""
+        try:
+            async with asyncio.timeout(self._stop_timeout.total_seconds()), self._changed:
+                await self._changed.wait_for(lambda: not self._numbers)
+        except TimeoutError:
+            log.warning("batches abandoned, to be read again", topic=self._topic, batches=len(self._numbers))
+
+    @Service.timer(1.0)
+    async def _measure_lag(self) -> None:
+        """Publish how far behind this worker is in each of its partitions."""
+        consumer = self._consumer
+        if consumer is None:
+            return
+        for partition in consumer.assignment():
+            end = consumer.highwater(partition)
+            if end is not None:
+                first = self._tracker.first_unfinished(partition)
+                position = first if first is not None else await consumer.position(partition)
+                LAG_RECORDS.labels(self._topic, partition.partition).set(end - position)
+
+    async def on_stop(self) -> None:
+        """Stop reading, let batches in flight finish for a bounded time, leave the group."""
+        self._health.agent(self._topic, "stopped")
+        await self._drain()
+        if self._consumer is not None:
+            try:
+                await self._consumer.stop()
+            except KafkaError as error:
+                log.warning("consumer not stopped cleanly", topic=self._topic, problem=type(error).__name__)

@@ -1,0 +1,83 @@
+"""The Faust application, with a transport of its own: `consume` joins a topic to an agent.
+
+In comes the topology; out goes an application that runs it, with its agents, consumers, pages and commands. An agent
+that raises ends the process with exit code 1 and nothing committed, and the supervisor starts it again.
+"""
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Any
+
+import faust
+from mode import ServiceT
+
+from delivery.batch import RecordBatch
+from delivery.consumer import BatchChannel, RecordConsumer
+from delivery.kafka import client_options, faust_brokers, faust_credentials
+from ops.health import Health
+from ops.settings import Settings
+
+Agent = Callable[[AsyncIterable[RecordBatch]], Awaitable[None]]
+
+
+class Pipeline(faust.App):
+    """Faust's application, reading Kafka through `RecordConsumer`s.
+
+    Args:
+        name: Names the application, and begins the name of each consumer group.
+        settings: Where Kafka is and how much is in flight.
+        health: Where consumers report.
+    """
+
+    def __init__(self, name: str, settings: Settings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        self._services: list[ServiceT] = []
+        super().__init__(
+            settings.namespace + name,
+            broker=faust_brokers(settings),
+            broker_credentials=faust_credentials(settings),
+            # With autodiscovery a broken import leaves an empty agent table and exit code 0.
+            autodiscover=False,
+            agent_supervisor="mode.CrashingSupervisor",
+            topic_replication_factor=settings.replication or 1,
+            web_bind=settings.web_host,
+            web_host=settings.web_host,
+            web_port=settings.web_port,
+            # Faust would write a directory for tables; there are none.
+            store="memory://",
+        )
+
+    def consume(self, topic: str, agent: Agent) -> None:
+        """Run the agent over the topic's record batches, in a consumer group of its own."""
+        name = topic.removeprefix(self._settings.namespace)
+        channel = BatchChannel(self)
+        # Two actors take batches from one channel: while one waits for a store, the other decodes.
+        self.agent(channel, name=name, concurrency=self._settings.batches_in_flight)(_stream_function(agent))
+        self.run(
+            RecordConsumer(
+                topic,
+                group=f"{self.conf.id}.{name}",
+                channel=channel,
+                client_options=client_options(self._settings),
+                batch_records=self._settings.batch_records,
+                batches_in_flight=self._settings.batches_in_flight,
+                stop_timeout=self._settings.stop_timeout,
+                health=self._health,
+            )
+        )
+
+    def run(self, service: ServiceT) -> None:
+        """Start the service with the worker, after its agents; stop it before them, last come first."""
+        self._services.append(service)
+
+    def on_init_dependencies(self) -> Iterable[ServiceT]:
+        """Return all services to start, in order; Faust stops them in the opposite order."""
+        return [*super().on_init_dependencies(), *self._services]
+
+
+def _stream_function(agent: Agent) -> Callable[[Any], Awaitable[None]]:
+    # Faust tells a coroutine function from a callable object by inspection.
+    async def run(batches: Any) -> None:  # noqa: ANN401
+        await agent(batches)
+
+    return run

@@ -1,0 +1,1 @@
+"""From an event to documents: pure functions, no clock, no network."""

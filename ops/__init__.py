@@ -1,0 +1,1 @@
+"""What operating it takes: settings, metrics, health, commands."""

@@ -1,0 +1,62 @@
+"""How Inkstream logs: one line an event, as JSON for machines or coloured for people.
+
+In come log calls from our code and from Faust, aiokafka and pymongo; out go lines on standard output, without personal
+data: what a record holds is never logged, only where it is.
+"""
+
+import sys
+from typing import Any
+
+import structlog
+
+from ops.settings import Settings
+
+_PROCESSORS: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+# Libraries that are chatty at the level that we want of ourselves.
+_QUIETER = {"aiokafka": "WARNING", "faust": "WARNING", "mode": "WARNING", "pymongo": "WARNING", "aiohttp": "WARNING"}
+
+
+def logging_config(settings: Settings) -> dict[str, Any]:
+    """Set up our own loggers, and return the configuration of the standard library's for all others."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_PROCESSORS,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty())
+    final: list[Any] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    level = settings.log_level.upper()
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structured": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": _PROCESSORS,
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+            }
+        },
+        "handlers": {
+            "standard_output": {
+                "class": "logging.StreamHandler",
+                "formatter": "structured",
+                # Faust redirects sys.stdout into the log; the log itself must not go round in a circle.
+                "stream": sys.__stdout__,
+            }
+        },
+        "root": {"handlers": ["standard_output"], "level": level},
+        "loggers": {name: {"level": quieter} for name, quieter in _QUIETER.items()},
+    }

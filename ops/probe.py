@@ -1,0 +1,46 @@
+"""Asks each server, every few seconds, whether it is there; so readiness is known before any event needs the server.
+
+In come functions that raise when their server does not answer; out go reports to `Health`. A probe changes nothing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from mode import Service
+
+from ops.health import Health
+
+Ping = Callable[[], Awaitable[object]]
+
+
+class Probe(Service):
+    """Pings the dependencies of a worker.
+
+    Args:
+        pings: For each dependency, a function that returns when it answers and raises when it does not.
+        health: Where to report.
+    """
+
+    INTERVAL_SECONDS = 5.0
+    TIMEOUT_SECONDS = 5.0
+
+    def __init__(self, pings: Mapping[str, Ping], health: Health, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._pings = pings
+        self._health = health
+
+    @Service.task
+    async def _probe(self) -> None:
+        while not self.should_stop:
+            await asyncio.gather(*(self._ping(name, ping) for name, ping in self._pings.items()))
+            await self.sleep(self.INTERVAL_SECONDS)
+
+    async def _ping(self, name: str, ping: Ping) -> None:
+        try:
+            async with asyncio.timeout(self.TIMEOUT_SECONDS):
+                await ping()
+        except Exception as error:  # whatever it is, it is what readiness has to show
+            self._health.dependency(name, type(error).__name__)
+        else:
+            self._health.dependency(name, None)

@@ -1,0 +1,70 @@
+"""What every event is made of: the payload a producer sends, and the envelope Inkstream reads it into.
+
+In come nothing but types; out go two: `Event`, the base of every payload class, and `Envelope`, a validated payload
+with its identity and its time. Nothing here touches a store or a clock.
+"""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Generic, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from schemas.topics import EventType
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        # Year 1 in Samoa is year 0 in UTC, which no store can hold.
+        raise ValueError("should be a time that still exists in UTC (years 1 to 9999)") from error
+
+
+UtcDatetime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A moment with a time zone, converted to UTC: `2026-01-31T12:00:00Z`, or milliseconds since 1970."""
+
+
+class Event(BaseModel):
+    """The payload of an event: a fact, in the past tense, with the camelCase field names that producers send.
+
+    Unknown fields are ignored, so that a producer may be a release ahead of us.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="ignore")
+
+
+EventT = TypeVar("EventT", bound=Event, covariant=True)
+
+
+class Envelope(NamedTuple, Generic[EventT]):
+    """A validated event, ready to become documents.
+
+    Attributes:
+        id: The event's identity, unique among all events; becomes the document's `_id`.
+        type: The event's declaration in `topics.yaml`.
+        time: When it happened, in UTC; never far ahead of its Kafka timestamp.
+        reported_time: What the producer claimed, where `time` had to be corrected; else `None`.
+        data: The payload.
+    """
+
+    id: str
+    type: "EventType"
+    time: datetime
+    reported_time: datetime | None
+    data: EventT
+
+
+class InvalidEvent(ValueError):  # noqa: N818  # what a record is, not a fault of ours
+    """A record that is no valid event, and never will be.
+
+    Attributes:
+        reason: The class of the reason, from a short closed list: `not-json`, `schema`, `unknown-type`, ...
+        message: What the producer's developer has to change. Holds no value of a personal field.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message

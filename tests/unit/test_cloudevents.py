@@ -1,0 +1,177 @@
+"""Decoding: both CloudEvents modes and plain bodies; bad input gets an error that a developer can act on."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.cloudevents import Decoder
+from schemas.event import Envelope, Event, InvalidEvent
+from schemas.topics import load
+from sinks import collections
+
+TOPICS = load(Path(__file__).parents[2] / "topics.yaml", collections.NAMES)
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+POSITION = "page-views:0:7"
+
+LIKED = TOPICS["domain-events"].events["post.liked"].examples[0]
+VIEWED = TOPICS["page-views"].events["page.viewed"].examples[0]
+SAMPLED = next(iter(TOPICS["performance-samples"].events.values())).examples[0]
+
+Headers = Sequence[tuple[str, bytes]]
+BINARY: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"e-1"), ("ce_type", b"post.liked"), ("ce_source", b"/api")]
+STRUCTURED: Headers = [("content-type", b"application/cloudevents+json; charset=utf-8")]
+
+
+def decode(
+    topic: str, value: object, headers: Headers = (), timestamp: datetime | None = NOW, position: str = POSITION
+) -> Envelope[Event]:
+    body = value if isinstance(value, bytes | None) else orjson.dumps(value)
+    milliseconds = -1 if timestamp is None else int(timestamp.timestamp() * 1000)
+    return Decoder(TOPICS[topic], timedelta(hours=24)).decode(body, headers, milliseconds, position)
+
+
+def refusal(topic: str, value: object, headers: Headers = ()) -> tuple[str, str]:
+    with pytest.raises(InvalidEvent) as error:
+        decode(topic, value, headers)
+    return error.value.reason, error.value.message
+
+
+def test_binary_structured_and_plain_forms_are_the_same_event() -> None:
+    time = "2026-01-31T11:59:00Z"
+    data = {name: value for name, value in LIKED.items() if name != "timestamp"}
+    binary = decode("domain-events", data, [*BINARY, ("ce_time", time.encode())])
+    structured = decode(
+        "domain-events",
+        {"specversion": "1.0", "id": "e-1", "type": "post.liked", "source": "/api", "time": time, "data": data},
+        STRUCTURED,
+    )
+    plain = decode("domain-events", {**data, "type": "post.liked", "eventId": "e-1", "timestamp": time})
+    assert binary[:4] == structured[:4] == plain[:4]
+    assert binary.id == "e-1"
+    assert binary.time == datetime(2026, 1, 31, 11, 59, tzinfo=UTC)
+    assert binary.data.model_dump(exclude={"timestamp"}) == plain.data.model_dump(exclude={"timestamp"})
+
+
+def test_on_a_topic_with_one_type_the_body_need_not_say_it() -> None:
+    assert decode("performance-samples", SAMPLED).type is TOPICS["performance-samples"].only_event
+
+
+def test_without_an_id_the_position_is_the_id() -> None:
+    assert decode("performance-samples", SAMPLED).id == POSITION
+
+
+def test_a_replayed_record_without_an_id_keeps_its_first_position_as_id() -> None:
+    headers = [("replayed_from", b"performance-samples:3:14")]
+    assert decode("performance-samples", SAMPLED, headers).id == "performance-samples:3:14"
+
+
+def test_without_a_time_of_its_own_an_event_has_its_kafka_timestamp() -> None:
+    data = {name: value for name, value in SAMPLED.items() if name != "timestamp"}
+    assert decode("performance-samples", data).time == NOW
+
+
+def test_a_time_far_ahead_of_kafka_is_corrected_and_marked() -> None:
+    future = NOW + timedelta(hours=25)
+    event = decode("page-views", {**VIEWED, "type": "page.viewed", "timestamp": future.isoformat()})
+    assert (event.time, event.reported_time) == (NOW, future)
+
+
+def test_a_time_a_little_ahead_of_kafka_is_kept() -> None:
+    soon = NOW + timedelta(hours=23)
+    event = decode("page-views", {**VIEWED, "type": "page.viewed", "timestamp": soon.isoformat()})
+    assert (event.time, event.reported_time) == (soon, None)
+
+
+def test_a_record_without_kafka_timestamp_keeps_its_own_time() -> None:
+    event = decode("page-views", {**VIEWED, "type": "page.viewed"}, timestamp=None)
+    assert event.time.isoformat().startswith(VIEWED["timestamp"][:19])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "not-json"),
+        (b"", "not-json"),
+        (b"hello", "not-json"),
+        (b'{"postId": "7c9e', "not-json"),
+        (b'{"postId": "\xff\xfe"}', "not-json"),
+        (b'{"postId": "\\ud800"}', "not-json"),
+        (b"[" * 5_000 + b"]" * 5_000, "not-json"),
+        (b"[]", "schema"),
+        (b"null", "schema"),
+        (b'"text"', "schema"),
+        (b"{}", "unknown-type"),
+        (b'{"type": 7}', "schema"),
+        (b'{"type": "page.invented"}', "unknown-type"),
+    ],
+)
+def test_what_is_no_event_is_refused_with_its_reason(value: bytes | None, reason: str) -> None:
+    assert refusal("page-views", value)[0] == reason
+
+
+@pytest.mark.parametrize("value", [None, b"", b"hello", b'{"postId": "\xff"}', b"[" * 5_000])
+def test_a_binary_event_with_a_bad_body_is_refused(value: bytes | None) -> None:
+    assert refusal("domain-events", value, BINARY)[0] == "not-json"
+
+
+def test_the_message_names_the_field_what_was_expected_and_what_came_but_no_value() -> None:
+    reason, message = refusal(
+        "page-views", {**VIEWED, "type": "page.viewed", "scrollDepth": 300, "ipAddress": 5, "sessionId": None}
+    )
+    assert reason == "schema"
+    assert "scrollDepth: should be less than or equal to 100; came a number" in message
+    assert "ipAddress: should be a valid string; came a number" in message
+    assert "sessionId" in message
+    assert "300" not in message
+
+
+def test_a_missing_field_is_named() -> None:
+    body = {name: value for name, value in VIEWED.items() if name != "postId"}
+    assert refusal("page-views", {**body, "type": "page.viewed"})[1] == "page.viewed: postId: missing"
+
+
+def test_an_unknown_type_is_answered_with_the_known_ones() -> None:
+    reason, message = refusal("page-views", VIEWED, [("ce_type", b"page.scrolled"), ("ce_id", b"1")])
+    assert reason == "unknown-type"
+    assert "page.viewed, page.exited" in message
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["yesterday", "2026-13-01T00:00:00Z", "2026-01-31T12:00:00", "0001-01-01T00:00:00+14:00", 1e300, {}]
+)
+def test_an_absurd_time_is_refused(timestamp: object) -> None:
+    assert refusal("page-views", {**VIEWED, "type": "page.viewed", "timestamp": timestamp})[0] == "schema"
+
+
+@given(
+    value=st.binary(max_size=200),
+    headers=st.lists(
+        st.tuples(
+            st.sampled_from(["ce_id", "ce_type", "ce_time", "ce_specversion", "content-type", "replayed_from", "x"]),
+            st.binary(max_size=40) | st.sampled_from([b"page.viewed", b"application/cloudevents+json", b"1.0"]),
+        ),
+        max_size=6,
+    ),
+)
+def test_no_bytes_raise_anything_but_invalid_event(value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    with suppress(InvalidEvent):
+        decode("page-views", value, headers)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(changes=st.dictionaries(st.sampled_from([*VIEWED, "timeSpent", "scrollDepth", "exitedAt", "eventId"]), JSON))
+def test_no_field_value_raises_anything_but_invalid_event(changes: dict[str, object]) -> None:
+    with suppress(InvalidEvent):
+        decode("page-views", {**VIEWED, **changes, "type": "page.viewed"})
