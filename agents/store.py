@@ -6,6 +6,7 @@ crash the batch is read again, and writing it again leaves no trace.
 
 import time
 from collections.abc import AsyncIterable, Iterable
+from functools import partial
 
 from delivery.batch import Record, RecordBatch
 from delivery.dead_letters import DeadLetter, DeadLetters
@@ -52,7 +53,7 @@ class Store:
         async for batch in batches:
             writes, origins, invalid = self._documents(batch.records)
             with WRITE_SECONDS.labels(self._topic).time():
-                outcome = await until_done(lambda: self._mongo.write(writes), self._mongo, self._health)  # noqa: B023
+                outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
             refused = [DeadLetter(origins[at], reason, message) for at, (reason, message) in outcome.refused]
             await self._dead_letters.send(batch.topic, len(batch.records), [*invalid, *refused])
             await batch.commit()
@@ -64,9 +65,8 @@ class Store:
         origins: list[Record] = []
         invalid: list[DeadLetter] = []
         for record in records:
-            position = f"{record.topic}:{record.partition}:{record.offset}"
             try:
-                event = self._decoder.decode(record.value, record.headers, record.timestamp, position)
+                event = self._decoder.decode(record)
                 made = self._enricher.documents(event)
             except InvalidEvent as error:
                 invalid.append(DeadLetter(record, error.reason, error.message))

@@ -59,6 +59,8 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         health: Where to report.
     """
 
+    mundane_level = "debug"  # of the lines that say that a service starts and stops
+
     def __init__(
         self,
         topic: str,

@@ -93,6 +93,7 @@ class DeadLetters(Service):
         health: Where to report.
     """
 
+    mundane_level = "debug"  # of the lines that say that a service starts and stops
     name = "kafka"
 
     def __init__(

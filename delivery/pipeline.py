@@ -4,6 +4,7 @@ In comes the topology; out goes an application that runs it, with its agents, co
 that raises ends the process with exit code 1 and nothing committed, and the supervisor starts it again.
 """
 
+import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,13 @@ from delivery.consumer import BatchChannel, RecordConsumer
 from delivery.kafka import client_options, faust_brokers, faust_credentials
 from ops.health import Health
 from ops.settings import Settings
+
+class QuietWorker(faust.Worker):
+    """Faust's process, without its spinner and with the log as we configured it."""
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Leave the root logger alone; Faust would set the level of its own command-line option."""
+
 
 Agent = Callable[[AsyncIterable[RecordBatch]], Awaitable[None]]
 
@@ -43,8 +51,7 @@ class Pipeline(faust.App):
             web_bind=settings.web_host,
             web_host=settings.web_host,
             web_port=settings.web_port,
-            # Faust would write a directory for tables; there are none.
-            store="memory://",
+            Worker=QuietWorker,
         )
 
     def consume(self, topic: str, agent: Agent) -> None:
@@ -69,6 +76,10 @@ class Pipeline(faust.App):
     def run(self, service: ServiceT) -> None:
         """Start the service with the worker, after its agents; stop it before them, last come first."""
         self._services.append(service)
+
+    def _create_directories(self) -> None:
+        # Faust's directories are for tables, and there are none.
+        pass
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Return all services to start, in order; Faust stops them in the opposite order."""

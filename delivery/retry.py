@@ -51,10 +51,13 @@ async def until_done(operation: Callable[[], Awaitable[T]], dependency: Dependen
             seconds=round(state.upcoming_sleep, 2),
         )
 
+    async def attempt() -> T:
+        return await operation()
+
     retrying = AsyncRetrying(
         retry=retry_if_exception(dependency.is_transient), wait=BACKOFF, before_sleep=report, reraise=True
     )
-    result: T = await retrying(operation)
+    result: T = await retrying(attempt)
     if retrying.statistics["attempt_number"] > 1:
         health.dependency(dependency.name, None)
         log.info("dependency is back", dependency=dependency.name, attempts=retrying.statistics["attempt_number"])

@@ -17,6 +17,8 @@ _PROCESSORS: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+# The values of local variables would be personal data.
+_FRAMES = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 # Libraries that are chatty at the level that we want of ourselves.
 _QUIETER = {"aiokafka": "WARNING", "faust": "WARNING", "mode": "WARNING", "pymongo": "WARNING", "aiohttp": "WARNING"}
 
@@ -34,9 +36,9 @@ def logging_config(settings: Settings) -> dict[str, Any]:
     )
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty())
     final: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_FRAMES), structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     level = settings.log_level.upper()
     return {

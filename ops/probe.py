@@ -22,6 +22,7 @@ class Probe(Service):
         health: Where to report.
     """
 
+    mundane_level = "debug"  # of the lines that say that a service starts and stops
     INTERVAL_SECONDS = 5.0
     TIMEOUT_SECONDS = 5.0
 

@@ -8,19 +8,46 @@ Format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kaf
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.event import Envelope, Event, InvalidEvent, UtcDatetime
+from schemas.event import Envelope, Event, InvalidEvent, Moment
 from schemas.topics import EventType, Topic
 
 STRUCTURED = b"application/cloudevents+json"
 REPLAYED_FROM = "replayed_from"  # header of a replayed record: its first position, by which it is known
 MAX_ID_LENGTH = 256
-_moment = TypeAdapter(UtcDatetime).validate_python
+_MOMENT = TypeAdapter(Moment)
+
+
+class Record(Protocol):
+    """What a decoder needs of a Kafka record.
+
+    Attributes:
+        timestamp: Milliseconds since 1970; negative where the record has none.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Attributes(NamedTuple):
+    """What CloudEvents says of an event besides its payload; `None` where it says nothing.
+
+    `payload` is the decoded payload, or `None` where that is the record's whole value, still as bytes.
+    """
+
+    type: str | None
+    id: str | None
+    time: object
+    payload: dict[str, Any] | None
 
 
 class Decoder:
@@ -36,52 +63,42 @@ class Decoder:
         self._only_event = topic.only_event
         self._ahead_limit = ahead_limit
 
-    def decode(
-        self, value: bytes | None, headers: Sequence[tuple[str, bytes]], kafka_timestamp: int, position: str
-    ) -> Envelope[Event]:
+    def decode(self, record: Record) -> Envelope[Event]:
         """Return the event in a record.
-
-        Args:
-            value: The record's value.
-            headers: The record's headers.
-            kafka_timestamp: The record's timestamp, in milliseconds since 1970; negative where it has none.
-            position: `topic:partition:offset`, the identity of an event that has none of its own.
 
         Raises:
             InvalidEvent: The record is no valid event of this topic.
         """
+        value = record.value
         if not value:
             raise InvalidEvent("not-json", "the record has no value; expected a JSON object")
-        named = dict(headers)
-        attributes: Mapping[str, Any]
-        if (named.get("content-type") or b"").startswith(STRUCTURED):
-            attributes, body = _structured(value)
-        elif "ce_type" in named or "ce_id" in named:
-            attributes, body = {name[3:]: text for name, text in headers if name.startswith("ce_")}, None
-        else:
-            attributes, body = self._plain(value)
-
-        version = _text(attributes, "specversion")
-        if version is not None and not version.startswith("1."):
-            raise InvalidEvent("schema", "specversion: should be 1.0")
-        event_type = self._event_type(_text(attributes, "type"))
+        attributes = self._attributes(value, dict(record.headers))
+        event_type = self._event_type(attributes.type)
+        validator = event_type.schema.__pydantic_validator__
         try:
-            if body is None:
-                data = event_type.schema.__pydantic_validator__.validate_json(value)
+            if attributes.payload is None:
+                data = validator.validate_json(value)
             else:
-                data = event_type.schema.__pydantic_validator__.validate_python(body)
+                data = validator.validate_python(attributes.payload)
         except ValidationError as error:
             raise _invalid(error, event_type) from error
-        identity = _text(attributes, "id") or _text(named, REPLAYED_FROM) or position
-        return self._envelope(event_type, identity, attributes.get("time"), data, kafka_timestamp)
+        identity = attributes.id or _position(record)
+        if len(identity) > MAX_ID_LENGTH:
+            raise InvalidEvent("schema", f"id: should have at most {MAX_ID_LENGTH} characters; came {len(identity)}")
+        time, reported_time = self._times(data, attributes.time, record.timestamp)
+        return Envelope(identity, event_type, time, reported_time, data)
 
-    def _plain(self, value: bytes) -> tuple[Mapping[str, Any], dict[str, Any]]:
-        """Take an event's attributes from a body without any of CloudEvents'."""
+    def _attributes(self, value: bytes, headers: Mapping[str, bytes | None]) -> Attributes:
+        """Read an event's attributes from wherever its form has them."""
+        if headers:
+            if (headers.get("content-type") or b"").startswith(STRUCTURED):
+                return _structured(value)
+            if "ce_type" in headers or "ce_id" in headers:
+                return _binary(headers)
         body = _json_object(value)
-        attributes = {"id": body.get("eventId"), "time": body.get("timestamp")}
-        if self._only_event is None:
-            attributes["type"] = body.get("type")
-        return attributes, body
+        # On a topic with a single type, a field of this name is the payload's own.
+        name = None if self._only_event is not None else _text(body, "type")
+        return Attributes(name, _text(body, "eventId"), body.get("timestamp"), body)
 
     def _event_type(self, name: str | None) -> EventType:
         if name is None:
@@ -98,33 +115,48 @@ class Decoder:
             )
         return event_type
 
-    def _envelope(
-        self, event_type: EventType, identity: str, time: object, data: Event, kafka_timestamp: int
-    ) -> Envelope[Event]:
-        if len(identity) > MAX_ID_LENGTH:
-            raise InvalidEvent("schema", f"id: should have at most {MAX_ID_LENGTH} characters; came {len(identity)}")
-        moment: datetime | None = getattr(data, "timestamp", None)
-        if moment is None:
-            moment = _time(time)
+    def _times(self, data: Event, time: object, kafka_timestamp: int) -> tuple[datetime, datetime | None]:
+        """Return the event's time and, where that had to be corrected, the time that it claimed."""
+        claimed: datetime | None = getattr(data, "timestamp", None)
+        if claimed is None and time is not None:
+            claimed = _moment(time)
         if kafka_timestamp < 0:
-            if moment is None:
+            if claimed is None:
                 raise InvalidEvent("schema", "time: missing, and the record has no Kafka timestamp either")
-            return Envelope(identity, event_type, moment, None, data)
+            return claimed, None
         arrived = _from_milliseconds(kafka_timestamp)
-        if moment is None:
-            return Envelope(identity, event_type, arrived, None, data)
-        if moment - arrived > self._ahead_limit:
-            return Envelope(identity, event_type, arrived, moment, data)
-        return Envelope(identity, event_type, moment, None, data)
+        if claimed is None:
+            return arrived, None
+        if claimed - arrived > self._ahead_limit:
+            return arrived, claimed
+        return claimed, None
 
 
-def _structured(value: bytes) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Split a structured-mode event into its attributes and its payload."""
-    attributes = _json_object(value)
-    body = attributes.get("data")
-    if not isinstance(body, dict):
-        raise InvalidEvent("schema", f"data: should be an object; came {_kind(body)}")
-    return attributes, body
+def _binary(headers: Mapping[str, bytes | None]) -> Attributes:
+    """Read binary mode: attributes in headers, the value is the payload."""
+    _check_version(_header(headers, "ce_specversion"))
+    return Attributes(_header(headers, "ce_type"), _header(headers, "ce_id"), _header(headers, "ce_time"), None)
+
+
+def _structured(value: bytes) -> Attributes:
+    """Read structured mode: the value holds attributes and payload."""
+    event = _json_object(value)
+    payload = event.get("data")
+    if not isinstance(payload, dict):
+        raise InvalidEvent("schema", f"data: should be an object; came {_kind(payload)}")
+    _check_version(_text(event, "specversion"))
+    return Attributes(_text(event, "type"), _text(event, "id"), event.get("time"), payload)
+
+
+def _check_version(version: str | None) -> None:
+    if version is not None and not version.startswith("1."):
+        raise InvalidEvent("schema", "specversion: should be 1.0")
+
+
+def _position(record: Record) -> str:
+    """Return the identity of an event that has none of its own: where it first stood in Kafka."""
+    first = _header(dict(record.headers), REPLAYED_FROM)
+    return first or f"{record.topic}:{record.partition}:{record.offset}"
 
 
 def _json_object(value: bytes) -> dict[str, Any]:
@@ -137,24 +169,24 @@ def _json_object(value: bytes) -> dict[str, Any]:
     return body
 
 
-def _text(attributes: Mapping[str, Any], name: str) -> str | None:
-    """Return an attribute as text; from headers it comes as bytes, from a body as JSON."""
-    value = attributes.get(name)
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidEvent("schema", f"header of {name}: should be UTF-8") from error
+def _text(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
     if value is None or isinstance(value, str):
         return value
     raise InvalidEvent("schema", f"{name}: should be a string; came {_kind(value)}")
 
 
-def _time(value: object) -> datetime | None:
-    if value is None:
-        return None
+def _header(headers: Mapping[str, bytes | None], name: str) -> str | None:
+    value = headers.get(name)
     try:
-        return _moment(value)
+        return None if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEvent("schema", f"header {name}: should be UTF-8") from error
+
+
+def _moment(value: object) -> datetime:
+    try:
+        return _MOMENT.validate_python(value)
     except ValidationError as error:
         raise InvalidEvent("schema", "time: should be a time with a zone, as in 2026-01-31T12:00:00Z") from error
 

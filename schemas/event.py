@@ -7,23 +7,19 @@ with its identity and its time. Nothing here touches a store or a clock.
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Generic, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 if TYPE_CHECKING:
     from schemas.topics import EventType
 
 
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as error:
-        # Year 1 in Samoa is year 0 in UTC, which no store can hold.
-        raise ValueError("should be a time that still exists in UTC (years 1 to 9999)") from error
+# A day from either end of what can be stored, so that no time zone moves it out of range.
+_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 
-
-UtcDatetime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A moment with a time zone, converted to UTC: `2026-01-31T12:00:00Z`, or milliseconds since 1970."""
+Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=_LATEST)]
+"""A moment with a time zone: `2026-01-31T12:00:00Z`, or seconds or milliseconds since 1970."""
 
 
 class Event(BaseModel):
@@ -44,7 +40,7 @@ class Envelope(NamedTuple, Generic[EventT]):
     Attributes:
         id: The event's identity, unique among all events; becomes the document's `_id`.
         type: The event's declaration in `topics.yaml`.
-        time: When it happened, in UTC; never far ahead of its Kafka timestamp.
+        time: When it happened; never far ahead of its Kafka timestamp.
         reported_time: What the producer claimed, where `time` had to be corrected; else `None`.
         data: The payload.
     """

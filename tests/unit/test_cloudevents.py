@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sinks import collections
 
 TOPICS = load(Path(__file__).parents[2] / "topics.yaml", collections.NAMES)
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-POSITION = "page-views:0:7"
+POSITION = "performance-samples:0:7"
 
 LIKED = TOPICS["domain-events"].events["post.liked"].examples[0]
 VIEWED = TOPICS["page-views"].events["page.viewed"].examples[0]
@@ -28,12 +29,21 @@ BINARY: Headers = [("ce_specversion", b"1.0"), ("ce_id", b"e-1"), ("ce_type", b"
 STRUCTURED: Headers = [("content-type", b"application/cloudevents+json; charset=utf-8")]
 
 
-def decode(
-    topic: str, value: object, headers: Headers = (), timestamp: datetime | None = NOW, position: str = POSITION
-) -> Envelope[Event]:
+@dataclass
+class Record:
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes | None
+    headers: Headers
+
+
+def decode(topic: str, value: object, headers: Headers = (), timestamp: datetime | None = NOW) -> Envelope[Event]:
     body = value if isinstance(value, bytes | None) else orjson.dumps(value)
     milliseconds = -1 if timestamp is None else int(timestamp.timestamp() * 1000)
-    return Decoder(TOPICS[topic], timedelta(hours=24)).decode(body, headers, milliseconds, position)
+    record = Record(topic, 0, 7, milliseconds, body, headers)
+    return Decoder(TOPICS[topic], timedelta(hours=24)).decode(record)
 
 
 def refusal(topic: str, value: object, headers: Headers = ()) -> tuple[str, str]:

@@ -29,7 +29,7 @@ async def test_a_transient_fault_is_retried_until_it_is_over_and_health_is_red_m
             raise ConnectionError
         return "written"
 
-    assert await retry.until_done(write, Store(), health) == "written"
+    assert await retry.until_done(lambda: write(), Store(), health) == "written"
     assert ready == [True] + [False] * 99
     assert health.ready
     assert health.dependencies["store"]["problem"] is None

@@ -1,0 +1,220 @@
+"""Which errors are the same error: a log line of level `error` or `fatal`, and the group that it belongs to.
+
+In comes the line; out goes an `Occurrence`, the line's own document beside the group's as it is when this is its only
+occurrence. How groups merge is the store's part.
+
+The fields of a group are the specification's, and two of our own:
+
+- `fingerprintVersion`: the version of the rule that made its `_id`.
+- `lastEventId`: the event that `lastOccurrence` is of, by which two at the same moment are put in order.
+"""
+
+import hashlib
+import json
+import re
+from itertools import groupby
+from typing import Any, Literal
+
+from enrich.documents import Occurrence
+from schemas.event import Envelope
+from schemas.logs import LogLine
+
+FINGERPRINT_VERSION = 1
+"""Goes up whenever the same line would get another fingerprint than before; old groups then stay as they are."""
+
+_STACK_READ = 64 * 1024
+_LINE_READ = 1024
+_MESSAGE_READ = 2048
+_FRAMES_KEPT = 30
+
+_EXPECTED = re.compile(
+    r"(Validation|BadRequest|Unauthorized|Unauthenticated|Forbidden|NotFound|MethodNotAllowed|Conflict|Gone"
+    r"|PayloadTooLarge|UnprocessableEntity|TooManyRequests|RateLimit|Throttler?|Abort)\w*$"
+)
+
+
+def occurrence(event: Envelope[LogLine], line: dict[str, Any]) -> Occurrence:
+    """Make the group that a line is an occurrence of.
+
+    A line without an `error` is an `Error` with the line's message and no stack.
+
+    Args:
+        event: The line, of level `error` or `fatal`.
+        line: Its document for `systemLogs`, which goes along unchanged.
+    """
+    logged = event.data
+    name, message, stack = _error(logged)
+    group: dict[str, Any] = {
+        "_id": fingerprint(logged),
+        "name": name,
+        "message": message,
+        "stack": stack,
+        "severity": severity(logged),
+        "service": logged.service,
+        "environment": logged.environment,
+        "resolved": False,
+        "firstOccurrence": event.time,
+        "lastOccurrence": event.time,
+        "occurrenceCount": 1,
+        "timestamp": event.time,
+        "fingerprintVersion": FINGERPRINT_VERSION,
+        "lastEventId": event.id,
+    }
+    request = {
+        "requestId": logged.request_id,
+        "userId": logged.user_id,
+        "endpoint": logged.endpoint,
+        "method": logged.method,
+        "context": logged.context,
+    }
+    group.update((field, value) for field, value in request.items() if value is not None)
+    return Occurrence(line, group)
+
+
+def severity(line: LogLine) -> Literal["low", "medium", "high", "critical"]:
+    """Say how bad an error is, by the first of these that holds.
+
+    - `critical`: the level is `fatal`; the service could not go on.
+    - `low`: the error's name says that the caller was at fault (`ValidationError`, `NotFoundException`, ...).
+    - `high`: it broke somebody's request; the line names an endpoint, a request or a user.
+    - `medium`: any other.
+    """
+    if line.level == "fatal":
+        return "critical"
+    if line.error and _EXPECTED.search(line.error.name):
+        return "low"
+    if line.endpoint or line.request_id or line.user_id:
+        return "high"
+    return "medium"
+
+
+def fingerprint(line: LogLine) -> str:
+    """Name the group that an error belongs to: equal for errors with the same cause, as far as can be told.
+
+    It is taken over the service, the environment and the first of these that there is:
+
+    1. the `fingerprint` that the service itself gave;
+    2. the error's name and the frames of its stack that are the service's own (see `frames`);
+    3. the error's name and its message without what differs from one time to the next (see `normalised`).
+
+    Returns:
+        32 hexadecimal digits: the first half of a SHA-256.
+    """
+    name, message, stack = _error(line)
+    what: list[str | list[str]]
+    if line.fingerprint:
+        what = ["given", line.fingerprint]
+    elif own := frames(stack):
+        what = ["stack", name, own]
+    else:
+        what = ["message", name, normalised(message)]
+    # JSON keeps the parts apart: no text in one of them can pass for a border.
+    text = json.dumps([FINGERPRINT_VERSION, line.service, line.environment, *what])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _error(line: LogLine) -> tuple[str, str, str]:
+    if line.error is None:
+        return "Error", line.message, ""
+    return line.error.name, line.error.message or line.message, line.error.stack
+
+
+# Frames ---------------------------------------------------------------------------------------------------
+
+_FOREIGN = re.compile(
+    r"(?:^|/)(?:node_modules|site-packages|dist-packages|lib/python\d)"
+    r"|^(?:node:|internal/|<|eval at |chrome-extension:|moz-extension:|$)"
+)
+_FOREIGN_FUNCTION = re.compile(r"^(?:java|javax|jdk|sun)\.")
+_POSITION = re.compile(r"(?::\d+){1,2}$")
+_ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]{1,30}:/{2,3}(?:[^/]*(?=/))?", re.IGNORECASE)
+_PYTHON_FRAME = re.compile(r'^File "([^"]+)", line \d+(?:, in (.+))?')
+# Bundlers put 6 or more hexadecimal digits, or 8 characters of base 64, before the extension.
+_BUNDLE_HASH = re.compile(
+    r"(?<=[.-])(?:(?=[a-f]{0,9}\d)[0-9a-f]{6,64}|(?=[a-z_-]{0,7}[A-Z0-9])[\w-]{8})(?=(?:\.[a-z]{2,10})+$)"
+)
+
+
+def frames(stack: str) -> list[str]:
+    """Read the frames of a stack trace that are the service's own, in the form `function file`.
+
+    Understands V8's traces (Node, Chrome), Firefox's and Safari's, Python's and the JVM's. Left out are frames of
+    libraries (`node_modules`, `site-packages`, ...) and of the runtime (`node:`, ...); of what stays, line and column
+    numbers, all of the path but its last three parts, hashes in the names of bundles, and names of one or two letters,
+    which minifiers give out anew with every build. A frame that follows itself, as in a recursion, counts once.
+    """
+    lines = stack[:_STACK_READ].splitlines()
+    if len(stack) > _STACK_READ:
+        lines.pop()  # The cut may have gone through it.
+    own = [frame for line in lines if (frame := _frame(line[:_LINE_READ].strip()))]
+    return [frame for frame, _ in groupby(own)][:_FRAMES_KEPT]
+
+
+def _frame(line: str) -> str | None:
+    """Read a line of a stack trace; `None` where it is no frame, or none of the service's own."""
+    if match := _PYTHON_FRAME.match(line):
+        function, location = match[2] or "", match[1]
+    elif not _POSITION.search(line.removesuffix(")")):
+        # A line of a message can begin with `at`, too; a frame always ends with a position.
+        return None
+    elif line.startswith("at "):
+        function, location = _v8_frame(line.removeprefix("at ").removeprefix("async "))
+    elif "@" in line:
+        function, _, location = line.partition("@")
+    else:
+        return None
+    location = _POSITION.sub("", location).replace("\\", "/")
+    if _FOREIGN.search(location) or _FOREIGN_FUNCTION.match(function):
+        return None
+    return f"{_function(function)} {_file(location)}"
+
+
+def _v8_frame(frame: str) -> tuple[str, str]:
+    if frame.endswith(")"):
+        function, border, location = frame[:-1].partition(" (")
+        if border:
+            return function, location
+        # The JVM writes no space: `com.example.Posts.publish(Posts.java:42)`.
+        function, _, location = frame[:-1].partition("(")
+        return function, location
+    return "", frame
+
+
+def _function(name: str) -> str:
+    name = name.partition(" [as ")[0].removeprefix("new ").removeprefix("Object.").strip()
+    return name if len(name) > 2 else "?"
+
+
+def _file(location: str) -> str:
+    path = _ORIGIN.sub("", location).partition("?")[0]
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    if parts:
+        parts[-1] = _BUNDLE_HASH.sub("#", parts[-1])
+    return "/".join(parts[-3:])
+
+
+# Messages -------------------------------------------------------------------------------------------------
+
+_VARYING = (
+    (re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s'\"<>)]+", re.IGNORECASE), "<url>"),
+    (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), "<email>"),
+    (re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|\"[^\"\n]*\"|`[^`\n]*`|“[^”\n]*”"), "<text>"),
+    (re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?(?![\w.])"), "<ip>"),
+    (re.compile(r"(?<![\w:])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE), "<ip>"),
+    # A word with a digit in it: numbers, amounts (`5000ms`), UUIDs, hashes, ids. All get one placeholder, because the
+    # next id may be the one without letters.
+    (re.compile(r"(?<![\w-])[\w-]*\d[\w-]*(?:[.,]\d[\w-]*)*"), "<id>"),
+    (re.compile(r"\s+"), " "),
+)
+
+
+def normalised(message: str) -> str:
+    """Take out of a message what differs from one occurrence to the next.
+
+    URLs, e-mail addresses, quoted strings and IP addresses become `<url>`, `<email>`, `<text>` and `<ip>`; numbers, and
+    all words with a digit in them, `<id>`; white space becomes single spaces. Of a long message the beginning counts.
+    """
+    message = message[:_MESSAGE_READ]
+    for pattern, placeholder in _VARYING:
+        message = pattern.sub(placeholder, message)
+    return message.strip()

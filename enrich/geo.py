@@ -1,0 +1,104 @@
+"""Where an IP address is, from a file in MaxMind's format.
+
+In comes an address; out goes its country, city and time zone, or nothing. The file is mapped into memory and read in
+place: replace it by renaming another over it and starting the worker again, never by writing into it.
+"""
+
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+import maxminddb
+
+from enrich.ip_address import canonical_ip
+
+REMEMBERED = 30_000
+"""How many addresses are kept with their place: at some 220 bytes each, 7 MB when full."""
+
+
+class GeoDatabaseError(Exception):
+    """The file can't be used: it is missing, damaged, or of another kind."""
+
+
+class Place(NamedTuple):
+    """Where an address is, as `pageViews.geo` has it.
+
+    Attributes:
+        country: ISO 3166-1 alpha-2 code, as `DE`. Codes, unlike names, are the same in every release of the file.
+        city: English name; empty where only the country is known.
+        timezone: IANA name, as `Europe/Berlin`; empty where it is not known.
+    """
+
+    country: str
+    city: str
+    timezone: str
+
+
+class GeoDatabase:
+    """A file that maps addresses to places."""
+
+    def __init__(self, reader: maxminddb.Reader) -> None:
+        self._reader = reader
+        self._knows_ipv6 = reader.metadata().ip_version == 6
+        # Many addresses share a place, and one tuple serves them all.
+        self._places: dict[Place, Place] = {}
+        self._locate = lru_cache(maxsize=REMEMBERED)(self._look_up)
+
+    @classmethod
+    def open(cls, path: Path) -> "GeoDatabase":
+        """Open a City database: MaxMind's GeoLite2 or GeoIP2, DB-IP's, or another in that format.
+
+        Raises:
+            GeoDatabaseError: The file is missing, unreadable, damaged, or has no cities.
+        """
+        try:
+            reader = maxminddb.open_database(path)
+        except OSError as error:
+            raise GeoDatabaseError(f"{path}: {error.strerror or error}") from error
+        except (maxminddb.InvalidDatabaseError, ValueError) as error:
+            raise GeoDatabaseError(f"{path} is damaged, or no database in MaxMind's format: {error}") from error
+        kind = reader.metadata().database_type
+        if not any(word in kind for word in ("City", "Enterprise")):
+            reader.close()
+            raise GeoDatabaseError(f"{path} is a {kind} database; a City database is needed")
+        return cls(reader)
+
+    def locate(self, ip: str) -> Place | None:
+        """Find where an address is.
+
+        Returns:
+            The place, or `None` where not even the country is known: for private and reserved addresses, and for
+            what is no address at all.
+
+        Raises:
+            maxminddb.InvalidDatabaseError: The file is damaged inside.
+        """
+        return self._locate(ip)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._reader.close()
+
+    def _look_up(self, ip: str) -> Place | None:
+        try:
+            address = ip_address(canonical_ip(ip))
+        except ValueError:
+            return None
+        if not address.is_global or (isinstance(address, IPv6Address) and not self._knows_ipv6):
+            return None
+        place = _place(self._reader.get(address))
+        return place and self._places.setdefault(place, place)
+
+
+def _place(record: object) -> Place | None:
+    country = _text(record, "country", "iso_code")
+    if not country:
+        return None
+    return Place(country, _text(record, "city", "names", "en"), _text(record, "location", "time_zone"))
+
+
+def _text(record: object, *path: str) -> str:
+    for name in path:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record if isinstance(record, str) else ""

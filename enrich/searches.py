@@ -1,0 +1,62 @@
+"""Searches and the results that readers pick.
+
+In comes a search or a click; out goes the search's document in `searchQueries`, or what the click adds to it, and in
+either case an event for `analyticsEvents`. A click may come before its search, or twice.
+"""
+
+import unicodedata
+
+from enrich.analytics import analytics_event
+from enrich.context import Context
+from enrich.documents import Document, Part, Write
+from enrich.verbatim import head, payload
+from schemas.event import Envelope
+from schemas.searches import SearchPerformed, SearchResultClicked
+
+COLLECTION = "searchQueries"
+
+
+def performed(event: Envelope[SearchPerformed], _: Context) -> list[Write]:
+    """Describe a search."""
+    search = event.data
+    query = head(event) | payload(search)
+    query["normalizedQuery"] = normalized(search.query)
+    query["clickedResults"] = []
+    return [
+        Document(COLLECTION, query),
+        analytics_event(
+            event,
+            entity_id=event.id,
+            entity_type="search",
+            user_id=search.user_id,
+            session_id=search.session_id,
+            properties={"query": search.query, "resultsCount": search.results_count},
+        ),
+    ]
+
+
+def result_clicked(event: Envelope[SearchResultClicked], _: Context) -> list[Write]:
+    """Describe what a click adds to its search."""
+    click = event.data
+    clicked = {"postId": click.post_id, "position": click.position, "clickedAt": event.time}
+    return [
+        Part(COLLECTION, click.search_id, event.time, highest={}, added={"clickedResults": [clicked]}),
+        analytics_event(
+            event,
+            entity_id=click.search_id,
+            entity_type="search",
+            user_id=click.user_id,
+            session_id=click.session_id,
+            properties={"postId": click.post_id, "clickedResultPosition": click.position},
+        ),
+    ]
+
+
+def normalized(query: str) -> str:
+    """Return the form in which equal searches are equal: lower case, Unicode NFKC, single spaces, none at the ends.
+
+    Normalising the result again changes nothing.
+    """
+    # Composed once more after lowering: the lower case of a composed letter may be a decomposed one.
+    lowered = unicodedata.normalize("NFKC", query).lower()
+    return " ".join(unicodedata.normalize("NFKC", lowered).split())

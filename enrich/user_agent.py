@@ -1,0 +1,78 @@
+"""What a user agent says of the device: its type, its operating system and its browser.
+
+In comes the header as the browser sent it; out goes a `Device`. Anything is answered, also nonsense: with a desktop and
+`Other`. The names are ua-parser's (the uap-core list).
+"""
+
+import re
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import ua_parser
+
+READ = 1024
+"""How many characters of a user agent are read. Browsers send 80 to 500; a longer one is no browser's."""
+
+REMEMBERED = 10_000
+"""How many user agents are kept with their device: at some 600 bytes each, 6 MB when full."""
+
+_UNKNOWN = "Other"
+
+_TELEVISION_OR_CONSOLE = re.compile(
+    r"\bTV\b|SMART-TV|SmartTV|GoogleTV|AppleTV|HbbTV|BRAVIA|Web0S|Roku|CrKey|; AFT|PlayStation (?!Vita)|Nintendo|Xbox"
+)
+_TABLET = re.compile(r"iPad|Tablet(?! PC)|PlayBook|Kindle|Silk/|Touchpad", re.IGNORECASE)
+_MOBILE = re.compile(
+    r"Mobi|iPhone|iPod|Opera Mini|Phone|BlackBerry|BB10|Symbian|Series\s?[46]0|KAIOS|MIDP|webOS/1|Vita"
+)
+
+
+class Device(NamedTuple):
+    """A device, as `pageViews.device` has it.
+
+    Attributes:
+        type: What is held in the hand: a phone, a tablet, or neither.
+        os: The operating system without its version: `Windows`, `Mac OS X`, `iOS`, `Android`, ..., or `Other`.
+        browser: The browser without its version: `Chrome`, `Mobile Safari`, `Firefox`, ..., or `Other`.
+    """
+
+    type: Literal["mobile", "tablet", "desktop"]
+    os: str
+    browser: str
+
+
+def device(user_agent: str) -> Device:
+    """Read a user agent.
+
+    The type is decided by the first of these that holds:
+
+    1. a television, a set-top box or a games console is a desktop (the seed has three types, and nobody holds it);
+    2. a tablet says so (`iPad`, `Tablet`, `Kindle`, ...);
+    3. a phone says so: all of them send `Mobi`, but for some feature phones;
+    4. Android without `Mobi` is a tablet;
+    5. all else is a desktop.
+
+    An iPad that asks for the desktop site, as it does by default since iPadOS 13, sends a Mac's user agent and counts
+    as one: nothing in the header tells them apart.
+    """
+    # Cut before the cache, so that its memory has a bound.
+    return _device(user_agent[:READ])
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _device(user_agent: str) -> Device:
+    # Half a surrogate pair can stand in a str, and the parser, which is in Rust, takes nothing but Unicode.
+    parsed = ua_parser.parse(user_agent.encode(errors="replace").decode())
+    os = parsed.os.family if parsed.os else _UNKNOWN
+    browser = parsed.user_agent.family if parsed.user_agent else _UNKNOWN
+    return Device(_type(user_agent, os), os, browser)
+
+
+def _type(user_agent: str, os: str) -> Literal["mobile", "tablet", "desktop"]:
+    if _TELEVISION_OR_CONSOLE.search(user_agent):
+        return "desktop"
+    if _TABLET.search(user_agent):
+        return "tablet"
+    if _MOBILE.search(user_agent):
+        return "mobile"
+    return "tablet" if os == "Android" else "desktop"

@@ -1,0 +1,54 @@
+"""Custom analytics: whatever a team wants to count, with fields of its own choosing."""
+
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from schemas.event import Event, Moment
+from schemas.fields import UNKNOWN, Id, Link, Name, Value
+
+
+class PageContext(Value):
+    """Where in the site something happened. Fields beyond these are kept as they come."""
+
+    model_config = ConfigDict(extra="allow")
+
+    page: Link = UNKNOWN
+    referrer: Link | None = None
+    user_agent: Link = UNKNOWN
+
+
+class AnalyticsTracked(Event):
+    """Something a team wants to count; `eventType` names it, `properties` says what there is to say."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "eventType": "newsletter_subscribed",
+                    "category": "engagement",
+                    "entityId": "newsletter-weekly",
+                    "entityType": "newsletter",
+                    "userId": "user-uuid-456",
+                    "sessionId": "session-abc",
+                    "properties": {"placement": "footer", "variant": "B"},
+                    "context": {
+                        "page": "/posts/introduction-to-typescript",
+                        "referrer": "https://www.google.com/",
+                        "userAgent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+                    },
+                    "timestamp": "2026-01-31T12:00:00Z",
+                }
+            ]
+        }
+    )
+
+    event_type: Name
+    category: Name
+    entity_id: Id
+    entity_type: Name
+    user_id: Id | None = None
+    session_id: Id | None = None
+    properties: dict[str, Any] = Field(default_factory=dict)
+    context: PageContext | None = None
+    timestamp: Moment | None = None

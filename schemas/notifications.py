@@ -1,0 +1,60 @@
+"""Notifications: a service asks that somebody be told something."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from schemas.event import Event, Moment
+from schemas.fields import Id, Link, Name, Value
+
+Channel = Literal["inApp", "email", "push"]
+Priority = Literal["low", "medium", "high", "urgent"]
+
+
+class RelatedEntity(Value):
+    """What a notification is about."""
+
+    id: Id
+    type: Name
+
+
+class NotificationRequested(Event):
+    """A service wants a user told something, in the application unless `channels` says where."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "author-uuid-789",
+                    "type": "comment_reply",
+                    "title": "Ada answered your comment",
+                    "message": "“Thank you, that was the missing piece.”",
+                    "actionUrl": "/posts/introduction-to-typescript#comment-uuid-345",
+                    "actionText": "Read the answer",
+                    "relatedEntity": {"id": "comment-uuid-345", "type": "comment"},
+                    "actorId": "user-uuid-456",
+                    "actorName": "Ada",
+                    "actorAvatar": "https://blog.example/avatars/ada.webp",
+                    "channels": ["inApp", "email"],
+                    "priority": "high",
+                    "timestamp": "2026-01-31T12:00:00Z",
+                }
+            ]
+        }
+    )
+
+    user_id: Id
+    type: Name
+    title: str
+    message: str
+    action_url: Link | None = None
+    action_text: str | None = None
+    related_entity: RelatedEntity | None = None
+    actor_id: Id | None = None
+    actor_name: str | None = None
+    actor_avatar: Link | None = None
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("inApp",)
+    priority: Priority = "medium"
+    expires_at: Moment | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    timestamp: Moment | None = None

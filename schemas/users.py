@@ -1,0 +1,199 @@
+"""Users: accounts, sessions, followers."""
+
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
+
+from schemas.domain import DomainEvent
+from schemas.fields import Id, Name
+
+
+class UserEvent(DomainEvent):
+    """Something that happened to a user's account.
+
+    The user did it, unless `actorId` names someone else. `name` is the public name.
+    """
+
+    entity_type: ClassVar[str] = "user"
+    entity_id_field: ClassVar[str] = "user_id"
+    actor_fields: ClassVar[tuple[str, ...]] = ("actor_id", "user_id")
+    title_field: ClassVar[str | None] = "name"
+
+    user_id: Id
+    name: str | None = None
+    actor_id: Id | None = None
+
+
+class UserRegistered(UserEvent):
+    """Someone opened an account; `provider` says by which way: `password`, `google`, ..."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "provider": "password",
+                    "userEmail": "ada@example.org",
+                    "ipAddress": "81.2.69.160",
+                    "userAgent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+                }
+            ]
+        }
+    )
+
+    provider: Name | None = None
+
+
+class UserUpdated(UserEvent):
+    """An account or its profile changed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "changes": {"before": {"bio": ""}, "after": {"bio": "Writes about types."}},
+                }
+            ]
+        }
+    )
+
+
+class UserDeleted(UserEvent):
+    """An account was deleted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "actorId": "admin-uuid-001",
+                    "userRole": "admin",
+                }
+            ]
+        }
+    )
+
+
+class UserLoggedIn(UserEvent):
+    """A session began."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "provider": "password",
+                    "sessionId": "session-abc",
+                    "ipAddress": "81.2.69.160",
+                    "userAgent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+                }
+            ]
+        }
+    )
+
+    provider: Name | None = None
+
+
+class UserLoggedOut(UserEvent):
+    """A session ended."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "sessionId": "session-abc",
+                }
+            ]
+        }
+    )
+
+
+class UserPasswordChanged(UserEvent):
+    """A password was changed or reset."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "ipAddress": "81.2.69.160",
+                    "userAgent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+                }
+            ]
+        }
+    )
+
+
+class UserRoleChanged(UserEvent):
+    """A user was given another role."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "actorId": "admin-uuid-001",
+                    "role": "editor",
+                    "previousRole": "author",
+                }
+            ]
+        }
+    )
+
+    role: Name
+    previous_role: Name | None = None
+
+    @property
+    def audited_changes(self) -> dict[str, Any]:
+        """The change of role, where the producer does not tell of changes itself."""
+        before = {} if self.previous_role is None else {"role": self.previous_role}
+        return self.changes or {"before": before, "after": {"role": self.role}}
+
+
+class UserFollowed(UserEvent):
+    """The user in `followerId` began to follow the user in `userId`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "followerId": "user-uuid-457",
+                }
+            ]
+        }
+    )
+
+    actor_fields: ClassVar[tuple[str, ...]] = ("follower_id",)
+
+    follower_id: Id
+
+
+class UserUnfollowed(UserEvent):
+    """The user in `followerId` no longer follows the user in `userId`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-uuid-456",
+                    "name": "Ada",
+                    "followerId": "user-uuid-457",
+                }
+            ]
+        }
+    )
+
+    actor_fields: ClassVar[tuple[str, ...]] = ("follower_id",)
+
+    follower_id: Id

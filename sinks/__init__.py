@@ -1,0 +1,1 @@
+"""Where it goes: the stores, and what each of them holds."""

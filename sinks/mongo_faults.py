@@ -1,0 +1,266 @@
+"""What MongoDB's errors mean to us: a fault that passes, a document that can never be stored, or a bug.
+
+An error comes in; out goes whether to try again (`is_transient`), whether some document's content is to blame
+(`blames_content`), and what to tell its producer (`refusal_of_error`, `refusal_of_fault`). The codes are those of
+MongoDB's `src/mongo/base/error_codes.yml` and of the driver specification for retryable writes
+(https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from bson.errors import BSONError
+from pymongo.errors import BulkWriteError, ConnectionFailure, DocumentTooLarge, OperationFailure, PyMongoError
+
+TRANSIENT_CODES = frozenset(
+    {
+        # The driver specification's list of retryable errors.
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        134,  # ReadConcernMajorityNotAvailableYet
+        189,  # PrimarySteppedDown
+        262,  # ExceededTimeLimit
+        9001,  # SocketException
+        10058,  # LegacyNotPrimary
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+        # error_codes.yml, categories Interruption and ExceededTimeLimitError: killed, or out of time.
+        24,  # LockTimeout
+        50,  # MaxTimeMSExpired
+        202,  # NetworkInterfaceExceededTimeLimit
+        237,  # CursorKilled
+        279,  # ClientDisconnect
+        281,  # TransactionCoordinatorSteppingDown
+        282,  # TransactionCoordinatorReachedAbortDecision
+        290,  # TransactionExceededLifetimeLimitSeconds
+        355,  # InterruptedDueToStorageChange
+        407,  # PooledConnectionAcquisitionExceededTimeLimit
+        11601,  # Interrupted
+        # Categories RetriableError and SystemOverloadedError.
+        358,  # InternalTransactionNotSupported
+        402,  # ResourceExhausted
+        406,  # MigrationBlockingOperationCoordinatorCleaningUp
+        412,  # UpdatesStillPending
+        433,  # AdmissionQueueOverflow
+        449,  # RateLimitExceeded
+        # Category WriteConcernError: too few members answer, for now.
+        64,  # WriteConcernTimeout
+        100,  # UnsatisfiableWriteConcern
+        # Categories SnapshotError and StaleShardVersionError: the server looks again.
+        150,  # StaleEpoch
+        239,  # SnapshotTooOld
+        246,  # SnapshotUnavailable
+        249,  # StaleDbVersion
+        250,  # StaleChunkHistory
+        272,  # MigrationConflict
+        13388,  # StaleConfig
+        # Of no category: another writer is at it, or there is no room just now.
+        43,  # CursorNotFound
+        46,  # LockBusy
+        112,  # WriteConflict
+        117,  # ConflictingOperationInProgress
+        133,  # FailedToSatisfyReadPreference
+        215,  # DatabaseDropPending
+        216,  # ElectionInProgress
+        225,  # TransactionTooOld
+        251,  # NoSuchTransaction
+        264,  # TooManyFilesOpen
+        267,  # PreparedTransactionInProgress
+        365,  # TemporarilyUnavailable
+        371,  # UserWritesBlocked
+        14031,  # OutOfDiskSpace
+    }
+)
+
+_TRANSIENT_LABELS = (
+    "RetryableWriteError",
+    "TransientTransactionError",
+    "UnknownTransactionCommitResult",
+    "SystemOverloadedError",
+)
+
+_DUPLICATE_KEY = 11000
+_DOCUMENT_VALIDATION_FAILURE = 121
+
+_TOO_LARGE_CODES = frozenset(
+    {
+        257,  # TransactionTooLarge
+        388,  # TransactionTooLargeForCache
+        10334,  # BSONObjectTooLarge
+        17419,  # a document that an update makes too large
+        17420,  # the same, of a replacement
+    }
+)
+
+_CONTENT_CODES = _TOO_LARGE_CODES | {
+    15,  # Overflow: nested too deeply
+    22,  # InvalidBSON
+    378,  # NonConformantBSON
+}
+"""Errors of a whole command that one document in it may cause."""
+
+_NOBODYS_CONTENT_CODES = frozenset(
+    {
+        1,  # InternalError
+        8,  # UnknownError
+        13,  # Unauthorized
+        18,  # AuthenticationFailed
+        20,  # IllegalOperation, such as a transaction where there is no replica set
+        26,  # NamespaceNotFound
+        59,  # CommandNotFound
+        73,  # InvalidNamespace
+        79,  # UnknownReplWriteConcern
+        166,  # CommandNotSupportedOnView
+        263,  # OperationNotSupportedInTransaction
+        391,  # ReauthenticationRequired
+        8000,  # AtlasError
+    }
+)
+"""Errors of a single write that any document would meet: bugs, ours or the deployment's."""
+
+_WORDS = {
+    15: "is nested too deeply: MongoDB stores 180 levels",
+    53: "has an _id that MongoDB takes from nobody",
+    171: "has arrays in two fields of one index; only one of them may hold an array",
+    17261: "has a field 'language' that is no string; the text index reads it as the text's language",
+    17262: "has a field 'language' that names no language the text index knows",
+}
+
+
+class Refusal(NamedTuple):
+    """Why a document will never be stored, in words that its producer can act on; holds no value of the document.
+
+    Attributes:
+        reason: `refused-by-store` or `too-large`.
+        message: What is wrong, and in which field where MongoDB says so.
+    """
+
+    reason: str
+    message: str
+
+
+_TOO_LARGE = Refusal("too-large", "is too large: MongoDB stores documents of up to 16 MB")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether the same write, unchanged, may succeed later: MongoDB is down, failing over, full or too slow.
+
+    A bulk write may if one of its errors may: as every write is idempotent, trying all of it again does no harm.
+    Missing rights, a wrong password and everything unknown are not transient.
+    """
+    if isinstance(error, BulkWriteError):
+        details: Mapping[str, Any] = error.details
+        return (
+            bool(details.get("writeConcernErrors"))
+            or any(fault.get("code") in TRANSIENT_CODES for fault in details.get("writeErrors", ()))
+            or any(error.has_error_label(label) for label in _TRANSIENT_LABELS)
+        )
+    if not isinstance(error, PyMongoError):
+        return False
+    return (
+        isinstance(error, ConnectionFailure)
+        or error.timeout
+        or any(error.has_error_label(label) for label in _TRANSIENT_LABELS)
+        or (isinstance(error, OperationFailure) and error.code in TRANSIENT_CODES)
+    )
+
+
+def blames_content(error: BaseException) -> bool:
+    """Say whether an error that stopped a whole write is due to what one of its documents holds.
+
+    Such is what the driver can't encode (a null byte in a key, an integer beyond 64 bits, half a surrogate pair,
+    endless nesting, more than 16 MB), and what MongoDB refuses for its content.
+    """
+    if isinstance(error, BSONError | DocumentTooLarge | OverflowError | RecursionError | UnicodeEncodeError):
+        return True
+    if is_transient(error):
+        return False
+    if isinstance(error, BulkWriteError):
+        faults = error.details.get("writeErrors", ())
+        return bool(faults) and all(blames_document(fault) for fault in faults)
+    return isinstance(error, OperationFailure) and error.code in _CONTENT_CODES
+
+
+def blames_document(fault: Mapping[str, Any]) -> bool:
+    """Say whether one of a bulk write's `writeErrors` is due to what its document holds."""
+    return fault.get("code") not in _NOBODYS_CONTENT_CODES
+
+
+def is_same_id(fault: Mapping[str, Any]) -> bool:
+    """Say whether one of a bulk write's `writeErrors` means that there is a document with this `_id` already."""
+    # A very long reply leaves out the details.
+    return fault.get("code") == _DUPLICATE_KEY and fault.get("keyPattern", {"_id": 1}) == {"_id": 1}
+
+
+def refusal_of_error(error: BaseException) -> Refusal:
+    """Say why a single document can't be stored, from the error that writing it alone raised."""
+    if isinstance(error, BulkWriteError):
+        return refusal_of_fault(error.details["writeErrors"][0])
+    if isinstance(error, DocumentTooLarge):
+        return _TOO_LARGE
+    if isinstance(error, OperationFailure):
+        return _refusal_of_code(error.code)
+    if isinstance(error, OverflowError):
+        return Refusal("refused-by-store", "holds a whole number beyond 64 bits, which MongoDB can't store")
+    if isinstance(error, RecursionError):
+        return _refusal_of_code(15)
+    if isinstance(error, UnicodeEncodeError):
+        return Refusal("refused-by-store", "holds half of a surrogate pair, which is no valid text")
+    return Refusal(
+        "refused-by-store", "holds what MongoDB can't: a null byte in a field name, or a type it does not know"
+    )
+
+
+def refusal_of_fault(fault: Mapping[str, Any]) -> Refusal:
+    """Say why a document can't be stored, from its entry in a bulk write's `writeErrors`.
+
+    MongoDB's own message is left out, as it may quote the document.
+    """
+    code: int | None = fault.get("code")
+    if code == _DOCUMENT_VALIDATION_FAILURE:
+        details = fault.get("errInfo", {}).get("details", {})
+        problems = dict.fromkeys(_problems(details.get("schemaRulesNotSatisfied", ()), path=""))
+        return Refusal("refused-by-store", "; ".join(problems) or "does not pass the collection's validator")
+    if code == _DUPLICATE_KEY:
+        fields = ", ".join(fault.get("keyPattern", ()))
+        return Refusal("refused-by-store", f"has the same {fields} as another document, which a unique index forbids")
+    # MongoDB 6.0 has no code of its own for this one.
+    if "too large" in fault.get("errmsg", ""):
+        return _TOO_LARGE
+    return _refusal_of_code(code)
+
+
+def _refusal_of_code(code: int | None) -> Refusal:
+    if code in _TOO_LARGE_CODES:
+        return _TOO_LARGE
+    return Refusal("refused-by-store", _WORDS.get(code or 0, f"is refused by MongoDB with error {code}"))
+
+
+def _problems(rules: Iterable[Mapping[str, Any]], path: str) -> Iterator[str]:
+    """Turn MongoDB's account of a failed `$jsonSchema` into lines such as `device.type should be one of ...`.
+
+    The account's format: https://www.mongodb.com/docs/manual/core/schema-validation/handle-invalid-documents/
+    """
+    for rule in rules:
+        match rule:
+            case {"operatorName": "properties", "propertiesNotSatisfied": properties}:
+                for field in properties:
+                    yield from _problems(field.get("details", ()), f"{path}.{field['propertyName']}".lstrip("."))
+            case {"operatorName": "items", "itemIndex": index, "details": details}:
+                yield from _problems(details, f"{path}[{index}]")
+            case {"operatorName": "anyOf", "schemasNotSatisfied": [{"details": details}, *_]}:
+                # The first alternative is the whole document, the second its placeholder.
+                yield from _problems(details, path)
+            case {"operatorName": "required", "missingProperties": missing}:
+                yield from (f"{f'{path}.{name}'.lstrip('.')} is missing" for name in missing)
+            case {"operatorName": "bsonType", "specifiedAs": {"bsonType": wanted}, "consideredType": given}:
+                yield f"{path or 'the document'} should be of type {wanted} and is {given}"
+            case {"operatorName": "enum", "specifiedAs": {"enum": values}}:
+                yield f"{path} should be one of {', '.join(map(str, values))}"
+            case {"operatorName": operator}:
+                yield f"{path or 'the document'} does not satisfy {operator}"

@@ -1,0 +1,148 @@
+"""What holds for every event in `topics.yaml`, so that a new one is tested the moment it is declared."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bson
+import jsonschema
+import pytest
+
+from enrich.documents import Document, Occurrence, Part, Write
+from enrich.enricher import Enricher
+from schemas.event import Envelope
+from schemas.topics import EventType, Topic, load
+from sinks.collections import COLLECTIONS, NAMES
+
+TOPICS = load(Path(__file__).parents[2] / "topics.yaml", NAMES)
+EVENT_TYPES = [event_type for topic in TOPICS.values() for event_type in topic.events.values()]
+TIME = datetime(2026, 1, 31, 12, 0, 0, 123000, tzinfo=UTC)
+REPORTED = datetime(2036, 1, 31, 12, 0, 0, tzinfo=UTC)
+
+every_topic = pytest.mark.parametrize("topic", TOPICS.values(), ids=TOPICS)
+every_event = pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda event_type: event_type.name)
+
+
+def writes(event_type: EventType, *, reported: datetime | None = None) -> list[Write]:
+    enricher = Enricher(ip_hash_key=b"key of the tests", geo=None)
+    return [
+        write
+        for number, example in enumerate(event_type.examples)
+        for write in enricher.documents(
+            Envelope(f"event-{number}", event_type, TIME, reported, event_type.schema.model_validate(example))
+        )
+    ]
+
+
+def bodies(written: list[Write]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for write in written:
+        match write:
+            case Document(collection, body):
+                yield collection, body
+            case Occurrence(line, group):
+                yield "systemLogs", line
+                yield "errorLogs", group
+            case Part():
+                pass
+
+
+def destinations(written: list[Write]) -> set[str]:
+    parts = {write.collection for write in written if isinstance(write, Part)}
+    return parts | {collection for collection, _ in bodies(written)}
+
+
+@every_event
+def test_the_examples_of_an_event_go_to_all_its_collections_and_to_no_other(event_type: EventType) -> None:
+    assert destinations(writes(event_type)) == set(event_type.collections)
+
+
+@every_event
+def test_every_document_has_an_id_and_fits_into_mongodb(event_type: EventType) -> None:
+    for _, body in bodies(writes(event_type)):
+        assert isinstance(body["_id"], str)
+        assert body["_id"]
+        bson.encode(body)
+    for write in writes(event_type):
+        if isinstance(write, Part):
+            bson.encode({"_id": write.id, **write.highest, **write.added})
+
+
+@every_event
+def test_an_event_read_again_becomes_the_same_documents(event_type: EventType) -> None:
+    assert writes(event_type) == writes(event_type)
+
+
+@every_event
+def test_every_document_satisfies_its_collections_validator(event_type: EventType) -> None:
+    for collection, body in bodies(writes(event_type)):
+        _Validator(COLLECTIONS[collection].validator["$jsonSchema"]).validate(body)
+
+
+@every_event
+def test_a_document_of_an_event_with_a_corrected_time_says_so(event_type: EventType) -> None:
+    for collection, body in bodies(writes(event_type, reported=REPORTED)):
+        if "timestamp" in COLLECTIONS[collection].fields and collection != "errorLogs":
+            assert body["timestamp"] == TIME
+            assert body["reportedTimestamp"] == REPORTED
+
+
+@every_event
+def test_no_document_holds_an_ip_address_in_the_clear(event_type: EventType) -> None:
+    addresses = {example["ipAddress"] for example in event_type.examples if "ipAddress" in example}
+    written = repr(writes(event_type))
+    assert not [address for address in addresses if address in written]
+
+
+@every_event
+def test_no_document_holds_a_null_where_a_field_is_unknown(event_type: EventType) -> None:
+    for _, body in bodies(writes(event_type)):
+        assert None not in body.values()
+
+
+@every_event
+def test_the_key_of_an_event_is_in_its_examples(event_type: EventType) -> None:
+    assert event_type.examples
+    assert all(isinstance(example[event_type.key], str) for example in event_type.examples)
+
+
+@every_topic
+def test_a_topic_has_room_for_its_dead_letters(topic: Topic) -> None:
+    assert topic.dead_letter == f"{topic.name}.dead-letter"
+    assert topic.dead_letter_retention >= topic.retention
+
+
+def test_the_topics_are_those_that_the_platform_writes_to() -> None:
+    assert list(TOPICS) == [
+        "page-views",
+        "domain-events",
+        "analytics-events",
+        "searches",
+        "log-lines",
+        "audit-entries",
+        "performance-samples",
+        "notifications",
+    ]
+
+
+BSON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": (list, tuple),
+    "string": str,
+    "number": (int, float),
+    "bool": bool,
+    "date": datetime,
+}
+
+
+def _has_bson_type(
+    _: jsonschema.protocols.Validator, expected: str, value: object, __: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    if not isinstance(value, BSON_TYPES[expected]) or (expected == "number" and isinstance(value, bool)):
+        yield jsonschema.ValidationError(f"{type(value).__name__} is no {expected}")
+
+
+# MongoDB's dialect is JSON Schema of draft 4, with `bsonType` beside `type`.
+_Validator = jsonschema.validators.create(
+    jsonschema.Draft4Validator.META_SCHEMA, {**jsonschema.Draft4Validator.VALIDATORS, "bsonType": _has_bson_type}
+)

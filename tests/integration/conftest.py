@@ -1,0 +1,31 @@
+"""Real servers for the tests: one platform on free ports, started once and always stopped."""
+
+import os
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from dev.stack import LOCAL, Platform, Ports
+
+_PREFIX = "test-"
+
+
+def _forget_left_over() -> None:
+    """Stop and delete the platforms of test runs that were killed before they could do so."""
+    for directory in LOCAL.glob(f"{_PREFIX}*"):
+        process = directory.name.removeprefix(_PREFIX)
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            Platform(directory, Ports()).forget()
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """The four servers, ready. A test that stops or kills one starts it again."""
+    _forget_left_over()
+    servers = Platform(LOCAL / f"{_PREFIX}{os.getpid()}", Ports.free())
+    try:
+        servers.up(print)
+        yield servers
+    finally:
+        servers.forget()
