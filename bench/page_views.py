@@ -159,7 +159,7 @@ async def compare(platform: Platform, events: int, rounds: int, least: float) ->
         )
         await rewind(environment["INKSTREAM_KAFKA_BROKERS"], f"{NAMESPACE}inkstream.page-views")
         worker, peak = await time_contender(
-            [sys.executable, "-c", "import sys; sys.argv[1:]=['worker']; from agents.app import app; app.main()"],
+            [sys.executable, "-c", "from ops.commands import main; main()", "worker"],
             environment | {"INKSTREAM_NAMESPACE": NAMESPACE},
             url,
             events,

@@ -155,13 +155,14 @@ class DeadLetters(Service):
             "dl_timestamp": record.timestamp,
             "dl_release": self._release,
         }
+        all_headers = [*record.headers, *((name, str(value).encode()) for name, value in headers.items())]
         producer = await self._connected_producer()
-        await producer.send_and_wait(
-            record.topic + SUFFIX,
-            value=record.value,
-            key=record.key,
-            headers=[*record.headers, *((name, str(value).encode()) for name, value in headers.items())],
-        )
+        topic = record.topic + SUFFIX
+        # Kafka takes a record with neither key nor value, and so must we; aiokafka sends one only in a ready batch.
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=record.key, value=record.value, headers=all_headers)
+        partition = record.partition % len(await producer.partitions_for(topic))
+        await (await producer.send_batch(batch, topic, partition=partition))
 
     async def _connected_producer(self) -> AIOKafkaProducer:
         # Made when the first dead letter comes: on most days none does.

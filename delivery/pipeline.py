@@ -4,6 +4,7 @@ In comes the topology; out goes an application that runs it, with its agents, co
 that raises ends the process with exit code 1 and nothing committed, and the supervisor starts it again.
 """
 
+import gc
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
@@ -16,6 +17,7 @@ from delivery.consumer import BatchChannel, RecordConsumer
 from delivery.kafka import client_options, faust_brokers, faust_credentials
 from ops.health import Health
 from ops.settings import Settings
+
 
 class QuietWorker(faust.Worker):
     """Faust's process, without its spinner and with the log as we configured it."""
@@ -76,6 +78,16 @@ class Pipeline(faust.App):
     def run(self, service: ServiceT) -> None:
         """Start the service with the worker, after its agents; stop it before them, last come first."""
         self._services.append(service)
+
+    async def on_start(self) -> None:
+        """Start, with the garbage collector set for batches of short-lived objects.
+
+        Measured on page views: by default it takes a fifth of the time that decoding and enriching takes, to look
+        again and again at what was imported at the start and at batches that are in use.
+        """
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        await super().on_start()
 
     def _create_directories(self) -> None:
         # Faust's directories are for tables, and there are none.

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-import orjson
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from schemas.event import Envelope, Event, InvalidEvent, Moment
 from schemas.topics import EventType, Topic
@@ -161,9 +160,9 @@ def _position(record: Record) -> str:
 
 def _json_object(value: bytes) -> dict[str, Any]:
     try:
-        body = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise InvalidEvent("not-json", f"the value is not JSON: {error.msg} at byte {error.pos}") from error
+        body = from_json(value)
+    except ValueError as error:
+        raise InvalidEvent("not-json", f"the value is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise InvalidEvent("schema", f"the value should be a JSON object; came {_kind(body)}")
     return body

@@ -139,7 +139,8 @@ PAGE_VIEWS = Collection(
         "timestamp": "Date",
         "exitedAt?": "Date",
     },
-    # A sharded cluster shards this collection by { postId: 1, timestamp: 1 }.
+    # The specification's sharding key is { postId: 1, timestamp: 1 }. An exit that comes before its view knows neither,
+    # so its placeholder would live on another shard than the view: before sharding, route exits by post as well.
     indexes=(
         Index({"postId": 1, "timestamp": -1}),
         Index({"userId": 1, "timestamp": -1}),

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pymongo
 from pymongo import AsyncMongoClient
@@ -56,11 +56,8 @@ class Outcome(NamedTuple):
     refused: list[tuple[int, Refusal]]
 
 
-class _Placed(NamedTuple, Generic[WriteT]):
-    """A write and its position in what `write` was given."""
-
-    position: int
-    write: WriteT
+_Placed = tuple[int, WriteT]
+"""A write, after its position in what `write` was given."""
 
 
 class _Tally:
@@ -146,11 +143,11 @@ class Mongo:
         for index, write in enumerate(writes):
             match write:
                 case Document():
-                    documents[write.collection].append(_Placed(index, write))
+                    documents[write.collection].append((index, write))
                 case Part():
-                    parts[write.collection].append(_Placed(index, write))
+                    parts[write.collection].append((index, write))
                 case Occurrence():
-                    occurrences.append(_Placed(index, write))
+                    occurrences.append((index, write))
         tally = _Tally()
         # All of them to their end, even where one fails: nothing may go on writing after this has raised.
         results = await asyncio.gather(
@@ -189,7 +186,7 @@ class Mongo:
             if not blames_content(error):
                 raise
             if len(items) == 1:
-                tally.refuse(items[0].position, refusal_of_error(error))
+                tally.refuse(items[0][0], refusal_of_error(error))
                 return
             middle = len(items) // 2
             await self._sift(items[:middle], store, tally)
@@ -203,7 +200,7 @@ class Mongo:
             known = [documents[fault["index"]] for fault in faults if is_same_id(fault)]
             refused = [fault for fault in faults if not is_same_id(fault)]
             for fault in refused:
-                tally.refuse(documents[fault["index"]].position, refusal_of_fault(fault))
+                tally.refuse(documents[fault["index"]][0], refusal_of_fault(fault))
             tally.count(name, written=len(documents) - len(faults), duplicates=0)
             await self._sift(known, lambda some: self._complete(name, some, tally), tally)
         else:
@@ -221,40 +218,42 @@ class Mongo:
                 faults = _content_faults(error)
                 completed, refused = error.details["nModified"], len(faults)
                 for fault in faults:
-                    tally.refuse(documents[fault["index"]].position, refusal_of_fault(fault))
+                    tally.refuse(documents[fault["index"]][0], refusal_of_fault(fault))
         tally.count(name, written=completed, duplicates=len(documents) - completed - refused)
 
     async def _add_parts(self, name: str, parts: Sequence[_Placed[Part]], tally: _Tally) -> None:
         of_document: defaultdict[str, list[_Placed[Part]]] = defaultdict(list)
-        for item in parts:
-            of_document[item.write.id].append(item)
+        for index, write in parts:
+            of_document[write.id].append((index, write))
         groups = list(of_document.values())
         sums = [PartSum([write for _, write in group]) for group in groups]
-        again: list[_Placed[Part]] = []
-        alone: list[_Placed[Part]] = []
-        failed: set[int] = set()
+        failed: dict[int, dict[str, Any]] = {}
         try:
             result = await self._database[name].bulk_write([part_sum.update() for part_sum in sums], ordered=False)
             unchanged = result.matched_count - result.modified_count
         except BulkWriteError as error:
             unchanged = error.details["nMatched"] - error.details["nModified"]
-            for fault in _content_faults(error):
-                position: int = fault["index"]
-                failed.add(position)
-                if is_same_id(fault):
-                    # Another writer made the document between our looking for it and making it. Now we shall find it.
-                    again += groups[position]
-                elif len(groups[position]) > 1:
-                    alone += groups[position]
-                else:
-                    tally.refuse(groups[position][0].position, refusal_of_fault(fault))
+            failed = {fault["index"]: fault for fault in _content_faults(error)}
         stored = [position for position in range(len(groups)) if position not in failed]
         duplicates = unchanged + sum(sums[position].repeated for position in stored)
         tally.count(name, written=sum(len(groups[position]) for position in stored) - duplicates, duplicates=duplicates)
-        if again:
-            await self._add_parts(name, again, tally)
-        for item in alone:
-            await self._add_parts(name, [item], tally)
+        for position, fault in failed.items():
+            await self._add_failed_parts(name, groups[position], fault, tally)
+
+    async def _add_failed_parts(
+        self, name: str, parts: list[_Placed[Part]], fault: dict[str, Any], tally: _Tally
+    ) -> None:
+        """Deal with the parts of one document whose common update failed."""
+        if is_same_id(fault):
+            # Another writer made the document after we had looked for it. Now we shall find it.
+            attempts = [parts]
+        elif len(parts) > 1:
+            attempts = [[part] for part in parts]
+        else:
+            tally.refuse(parts[0][0], refusal_of_fault(fault))
+            return
+        for attempt in attempts:
+            await self._sift(attempt, lambda some: self._add_parts(name, some, tally), tally)
 
     async def _write_occurrences(self, occurrences: Sequence[_Placed[Occurrence]], tally: _Tally) -> None:
         for start in range(0, len(occurrences), _LINES_PER_TRANSACTION):
@@ -276,9 +275,9 @@ class Mongo:
                 await self._database[ERROR_LOGS.name].bulk_write(list(group_updates(new)), session=session)
             return len(new)
 
-        async with self._client.start_session() as session:
-            # The limit includes the repetitions when another writer moves the same group at the same time.
-            with pymongo.timeout(self._timeout.total_seconds()):
+        # The limit holds for all repetitions together, which it takes where another writer moves the same groups.
+        with pymongo.timeout(self._timeout.total_seconds()):
+            async with self._client.start_session() as session:
                 new = await session.with_transaction(count_new, read_concern=ReadConcern("snapshot"))
         for name in (SYSTEM_LOGS.name, ERROR_LOGS.name):
             tally.count(name, written=new, duplicates=len(occurrences) - new)

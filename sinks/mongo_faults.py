@@ -182,7 +182,7 @@ def blames_content(error: BaseException) -> bool:
         return False
     if isinstance(error, BulkWriteError):
         faults = error.details.get("writeErrors", ())
-        return bool(faults) and all(blames_document(fault) for fault in faults)
+        return bool(faults) and all(blames_document(fault) and not is_same_id(fault) for fault in faults)
     return isinstance(error, OperationFailure) and error.code in _CONTENT_CODES
 
 

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
 Connection = AsyncConnection[DictRow]
@@ -19,6 +20,10 @@ Connection = AsyncConnection[DictRow]
 _QUERIES = Path(__file__).with_name("queries.sql")
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _CONNECT_TIMEOUT_SECONDS = 5
+
+
+class PostgresUrlError(ValueError):
+    """The URL is no connection string of PostgreSQL. The message does not repeat it: it may hold a password."""
 
 
 class PostgresServer(NamedTuple):
@@ -44,7 +49,7 @@ class PostgresServer(NamedTuple):
 
 
 @cache
-def query(name: str) -> LiteralString:
+def query(name: str) -> str:
     """Return a query of `queries.sql`.
 
     Raises:
@@ -54,10 +59,9 @@ def query(name: str) -> LiteralString:
 
 
 @cache
-def _queries() -> Mapping[str, LiteralString]:
+def _queries() -> Mapping[str, str]:
     _, *parts = _NAME.split(_QUERIES.read_text(encoding="utf-8"))
-    # Text of ours, not of users': as literal as if it stood here.
-    return {name: cast(LiteralString, text.strip()) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 @asynccontextmanager
@@ -65,8 +69,13 @@ async def connection(url: str) -> AsyncIterator[Connection]:
     """Open a connection, with a transaction that is committed at the end, or rolled back by an error.
 
     Raises:
+        PostgresUrlError: The URL is none.
         psycopg.Error: The server does not answer, or lets us not in.
     """
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:
+        raise PostgresUrlError("should be postgresql://user:password@host:port/database") from None
     connecting = AsyncConnection.connect(
         url, row_factory=dict_row, connect_timeout=_CONNECT_TIMEOUT_SECONDS, application_name="inkstream"
     )

@@ -8,14 +8,21 @@ from typing import NamedTuple
 import psycopg
 import redis.asyncio
 import redis.exceptions
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConfigurationError, PyMongoError
 
 from sinks.mongo import Mongo
+
+MongoUrlError = ConfigurationError
+"""The URL is no connection string of MongoDB; the message does not repeat it."""
 
 STORE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, psycopg.Error, redis.exceptions.RedisError)
 """What the stores' drivers raise when a server does not answer, or refuses us."""
 
 _TIMEOUT_SECONDS = 5
+
+
+class RedisUrlError(ValueError):
+    """The URL is no address of Redis. The message does not repeat it: it may hold a password."""
 
 
 class MongoServer(NamedTuple):
@@ -51,11 +58,14 @@ async def describe_redis(url: str) -> str:
 
     Raises:
         RedisError: None does, or it lets us not in.
-        ValueError: The URL is none of Redis.
+        RedisUrlError: The URL is none of Redis.
     """
-    client = redis.asyncio.from_url(
-        url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS, client_name="inkstream"
-    )
+    try:
+        client = redis.asyncio.from_url(
+            url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS, client_name="inkstream"
+        )
+    except ValueError:
+        raise RedisUrlError("should be redis://:password@host:port/0, or rediss://… for TLS") from None
     async with client:
         information = await client.info("server")
         return str(information["redis_version"])

@@ -1,12 +1,13 @@
 """Real servers for the tests: one platform on free ports, started once and always stopped."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import psutil
 import pytest
 
 from dev.stack import LOCAL, Platform, Ports
+from tests.integration.pipeline import Pipeline
 
 _PREFIX = "test-"
 
@@ -29,3 +30,12 @@ def platform() -> Iterator[Platform]:
         yield servers
     finally:
         servers.forget()
+
+
+@pytest.fixture
+async def pipeline(platform: Platform) -> AsyncIterator[Pipeline]:
+    """Topics and collections of the test's own, ready, on the shared servers."""
+    its_own = Pipeline(platform)
+    await its_own.prepare()
+    yield its_own
+    await its_own.forget()

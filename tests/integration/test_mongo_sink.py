@@ -1,8 +1,9 @@
 """The sink on a real MongoDB: the same documents in any order, nothing twice, nothing lost, and the bad ones alone."""
 
 import asyncio
+import copy
 import itertools
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ from pymongo.errors import OperationFailure
 
 from dev.stack import Platform
 from enrich.documents import Document, Occurrence, Part, Write
+from sinks.collections import COLLECTIONS
 from sinks.convergence import converge
 from sinks.mongo import Mongo, Outcome, Refusal, is_transient
 
@@ -24,12 +26,34 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
+@pytest.fixture(scope="module")
+def url(platform: Platform) -> Iterator[str]:
+    """A database of these tests' own, with all that is declared in it."""
+    address = platform.mongo.url.replace("/blog-platform", f"/test-{uuid4().hex}")
+
+    async def prepare() -> None:
+        sink = Mongo.connect(address)
+        await converge(sink.database, check=False)
+        await sink.close()
+
+    async def drop() -> None:
+        sink = Mongo.connect(address)
+        # A transaction whose client gave up holds its locks for a minute.
+        await sink.database.client.admin.command("killAllSessions", [])
+        await sink.database.client.drop_database(sink.database.name)
+        await sink.close()
+
+    asyncio.run(prepare())
+    yield address
+    asyncio.run(drop())
+
+
 @pytest.fixture
-async def mongo(platform: Platform) -> AsyncIterator[Mongo]:
-    sink = Mongo.connect(platform.mongo.url.replace("/blog-platform", f"/test-{uuid4().hex}"))
-    await converge(sink.database, check=False)
+async def mongo(url: str) -> AsyncIterator[Mongo]:
+    sink = Mongo.connect(url)
+    for name in COLLECTIONS:
+        await sink.database[name].delete_many({})
     yield sink
-    await sink.database.client.drop_database(sink.database.name)
     await sink.close()
 
 
@@ -157,13 +181,15 @@ async def test_the_first_document_with_an_id_stays(mongo: Mongo) -> None:
 
 
 def expected(writes: Iterable[Write], document: Document) -> dict[str, Any]:
-    body = dict(document.body)
+    body = copy.deepcopy(document.body)
     for write in writes:
         if isinstance(write, Part):
             for field, value in write.highest.items():
                 body[field] = max(body.get(field, value), value)
             for field, items in write.added.items():
-                body[field] += [item for item in items if item not in body[field]]
+                for item in items:
+                    if item not in body[field]:
+                        body[field].append(item)
     if "clickedResults" in body:
         body["clickedResults"].sort(key=lambda item: (item["clickedAt"], item["position"], item["postId"]))
     return body
@@ -172,7 +198,12 @@ def expected(writes: Iterable[Write], document: Document) -> dict[str, Any]:
 async def test_a_view_and_its_exits_end_in_the_same_document_in_every_order_and_split(mongo: Mongo) -> None:
     for permutation, cut in itertools.product(itertools.permutations(range(4)), range(5)):
         view_id = uuid4().hex
-        writes = [view(view_id, timeSpent=7), exit_of(view_id, 5, interacted=True), exit_of(view_id, 30), view(view_id)]
+        writes: list[Write] = [
+            view(view_id, timeSpent=7),
+            exit_of(view_id, 5, interacted=True),
+            exit_of(view_id, 30),
+            view(view_id),
+        ]
         ordered = [writes[position] for position in permutation]
         if permutation.index(3) < permutation.index(0):
             # The first view is the one that stays.
@@ -189,7 +220,7 @@ async def test_a_search_and_its_clicks_end_in_the_same_document_in_every_order_a
     for permutation, cut in itertools.product(itertools.permutations(range(3)), range(4)):
         search_id = uuid4().hex
         early, late = click("$post", 1, 10), click("other", 2, 20)
-        writes = [search(search_id), click_on(search_id, late, early), click_on(search_id, late)]
+        writes: list[Write] = [search(search_id), click_on(search_id, late, early), click_on(search_id, late)]
         ordered = [writes[position] for position in permutation]
         await mongo.write(ordered[:cut])
         await mongo.write(ordered[cut:])
@@ -242,7 +273,7 @@ async def test_a_part_that_changes_nothing_is_a_duplicate(mongo: Mongo) -> None:
     await mongo.write([view("a"), search("a")])
     exits: list[Write] = [exit_of("a", 5), exit_of("a", 9), exit_of("a", 9), exit_of("a", 7)]
     assert await mongo.write(exits) == Outcome({"pageViews": 2}, {"pageViews": 2}, [])
-    assert await mongo.write(exits) == Outcome({"pageViews": 1}, {"pageViews": 3}, []) or True
+    assert await mongo.write(exits[1:]) == Outcome({}, {"pageViews": 3}, [])
     clicks: list[Write] = [click_on("a", click("x", 1, 1)), click_on("a", click("x", 1, 1))]
     assert await mongo.write(clicks) == Outcome({"searchQueries": 1}, {"searchQueries": 1}, [])
     assert await mongo.write(clicks) == Outcome({}, {"searchQueries": 2}, [])
@@ -267,7 +298,7 @@ REFUSED = {
     "250 levels": (nested(250), "nested too deeply"),
     "100,000 levels": (nested(100_000), "nested too deeply"),
     "17 MB": ({"a": "secret" * 3_000_000}, "16 MB"),
-    "a byte over 16 MB": ({"a": "x" * (16 * 1024 * 1024 - 200)}, "16 MB"),
+    "a byte over 16 MB": ({"a": "x" * (16 * 1024 * 1024 - 100)}, "16 MB"),
 }
 
 
@@ -289,7 +320,8 @@ async def test_everything_bad_at_once_is_refused_and_everything_good_is_stored(m
     bad: list[Write] = [custom_event(name, properties=properties) for name, (properties, _) in REFUSED.items()]
     bad += [custom_event("no category", category=None), view("fridge", device={"type": "fridge"})]
     bad += [search("klingon", language="klingon"), search("number", language=5)]
-    good: list[Write] = [custom_event(str(number)) for number in range(30)] + [view("a"), search("a"), exit_of("b", 1)]
+    good: list[Write] = [custom_event(str(number)) for number in range(30)]
+    good += [view("a"), search("a"), exit_of("b", 1)]
     writes: list[Write] = list(itertools.chain(*zip(bad, good, strict=False))) + good[len(bad) :]
     outcome = await mongo.write(writes)
     assert [writes[index] for index, _ in outcome.refused] == bad
@@ -330,21 +362,23 @@ async def test_a_document_that_completes_a_placeholder_keeps_odd_names_and_dolla
 
 async def test_a_part_that_mongodb_refuses_stops_no_other_part_of_its_document(mongo: Mongo) -> None:
     await mongo.write([view("a")])
-    bad = Part("pageViews", "a", NOW, {"postSlug": 5}, {})
+    bad = Part("pageViews", "a", NOW, {"postSlug": True}, {})  # BSON ranks a boolean above a string
     outcome = await mongo.write([exit_of("a", 5), bad, exit_of("b", 5)])
     assert outcome.written == {"pageViews": 2}
-    message = "postSlug should be of type string and is int"
-    # The validator reads what the document would have become.
-    assert outcome.refused in ([], [(1, Refusal("refused-by-store", message))])
+    assert outcome.refused == [(1, Refusal("refused-by-store", "postSlug should be of type string and is bool"))]
+    assert [document["timeSpent"] for document in await stored(mongo, "pageViews")] == [5, 5]
 
 
 async def test_another_s_unique_index_refuses_instead_of_passing_for_a_duplicate(mongo: Mongo) -> None:
-    await mongo.database.analyticsEvents.create_index("entityId", unique=True)
-    outcome = await mongo.write([custom_event("a"), custom_event("b"), custom_event("a")])
+    index = await mongo.database.analyticsEvents.create_index("entityId", unique=True)
+    try:
+        outcome = await mongo.write([custom_event("a"), custom_event("b"), custom_event("a")])
+    finally:
+        await mongo.database.analyticsEvents.drop_index(index)
     assert outcome.written == {"analyticsEvents": 1}
     assert outcome.duplicates == {"analyticsEvents": 1}
-    [(index, refusal)] = outcome.refused
-    assert index == 1
+    [(position, refusal)] = outcome.refused
+    assert position == 1
     assert "entityId" in refusal.message
 
 
@@ -472,8 +506,8 @@ async def test_a_bad_occurrence_is_refused_alone_and_leaves_no_trace_in_its_grou
     assert (group["occurrenceCount"], group["lastOccurrence"]) == (40, at(39))
 
 
-async def test_writers_that_move_the_same_groups_at_once_count_exactly(mongo: Mongo, platform: Platform) -> None:
-    other = Mongo.connect(platform.mongo.url.replace("/blog-platform", f"/{mongo.database.name}"))
+async def test_writers_that_move_the_same_groups_at_once_count_exactly(mongo: Mongo, url: str) -> None:
+    other = Mongo.connect(url)
     lines = [error(f"{number:04}", at(number), group=f"group {number % 4}") for number in range(1200)]
     await asyncio.gather(
         *(write_retrying(sink, lines[start : start + 300]) for start in range(0, 1200, 200) for sink in (mongo, other))
@@ -487,35 +521,38 @@ async def test_writers_that_move_the_same_groups_at_once_count_exactly(mongo: Mo
 
 
 async def test_a_mongodb_that_is_killed_raises_a_transient_error_and_loses_nothing(
-    mongo: Mongo, platform: Platform
+    mongo: Mongo, platform: Platform, url: str
 ) -> None:
+    impatient = Mongo.connect(url, timeout=timedelta(seconds=3))
     written: list[Write] = []
     faults: list[Exception] = []
-    stop = asyncio.Event()
+    under_way, failing, enough = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def write_for_ever() -> None:
+    async def write_on_and_on() -> None:
         for number in itertools.count():
             batch: list[Write] = [view(f"{number}-{i}") for i in range(50)]
             batch += [error(f"{number}-{i}", at(number)) for i in range(50)]
             while True:
                 try:
-                    await mongo.write(batch)
+                    await impatient.write(batch)
                     break
                 except Exception as fault:
                     faults.append(fault)
+                    failing.set()
             written.extend(batch)
-            if stop.is_set():
+            if number > 3:
+                under_way.set()
+            if enough.is_set():
                 return
 
-    writing = asyncio.create_task(write_for_ever())
-    while len(written) < 300:
-        await asyncio.sleep(0.01)
-    await asyncio.to_thread(platform.mongo.kill)
-    while not faults and not writing.done():
-        await asyncio.sleep(0.01)
-    await asyncio.to_thread(platform.mongo.start)
-    stop.set()
-    await writing
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write_on_and_on())
+        await under_way.wait()
+        await asyncio.to_thread(platform.mongo.kill)
+        await failing.wait()
+        await asyncio.to_thread(platform.mongo.start)
+        enough.set()
+    await impatient.close()
     assert faults
     assert [fault for fault in faults if not is_transient(fault)] == []
     views = sum(isinstance(write, Document) for write in written)
@@ -529,9 +566,8 @@ async def test_a_mongodb_that_is_killed_raises_a_transient_error_and_loses_nothi
     "write", [view("late"), exit_of("late", 3), error("late", NOW)], ids=lambda write: type(write).__name__
 )
 async def test_a_mongodb_that_hangs_raises_a_transient_error_in_time(
-    mongo: Mongo, platform: Platform, write: Write
+    mongo: Mongo, platform: Platform, url: str, write: Write
 ) -> None:
-    url = platform.mongo.url.replace("/blog-platform", f"/{mongo.database.name}")
     impatient = Mongo.connect(url, timeout=timedelta(seconds=2))
     await impatient.ping()
     await asyncio.to_thread(platform.mongo.pause)

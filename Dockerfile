@@ -1,0 +1,25 @@
+# The worker and its commands (`inkstream …`), from the locked dependencies, as a user without rights.
+
+FROM python:3.12-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/inkstream
+# The lock first: it changes more rarely than the program, and its layer is kept.
+COPY requirements/runtime.txt /tmp/runtime.txt
+RUN /opt/inkstream/bin/pip install --require-hashes --requirement /tmp/runtime.txt
+COPY . /app
+# Editable, as in development: the program runs from its root, beside topics.yaml and migrations/.
+RUN /opt/inkstream/bin/pip install --no-deps --editable /app \
+    && /opt/inkstream/bin/python -m compileall -q /app
+
+FROM python:3.12-slim
+RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin inkstream
+COPY --from=build /opt/inkstream /opt/inkstream
+COPY --from=build /app /app
+ENV PATH=/opt/inkstream/bin:$PATH PYTHONUNBUFFERED=1 INKSTREAM_WEB_HOST=0.0.0.0 INKSTREAM_LOG_FORMAT=json
+WORKDIR /app
+USER inkstream
+EXPOSE 16066
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('INKSTREAM_WEB_PORT', '16066')}/healthz\", timeout=4)"]
+ENTRYPOINT ["inkstream"]
+CMD ["worker"]

@@ -1,0 +1,47 @@
+# The commands of this project. `make help` lists them from the comments behind `##`.
+# Settings: SECONDS=20 ends `make run` by itself; INKSTREAM_STACK=auto|docker|native says how the servers are run.
+
+SHELL := /bin/sh
+PYTHON := .venv/bin/python
+UV := .venv/bin/uv
+PACKAGES := agents delivery dev enrich ops schemas sinks
+# Those of the directories that lint and types look at which exist.
+CHECKED := $(wildcard $(PACKAGES) bench tests)
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run up down clean test check bench lock
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make .venv from the lock, where it is not up to date
+	@sh dev/setup.sh
+
+run: setup ## Everything: servers, worker, sample traffic, live progress (SECONDS=20: ends by itself)
+	@$(PYTHON) -m dev.run $(if $(SECONDS),--seconds $(SECONDS))
+
+up: setup ## Start the servers alone, and return when they are ready
+	@$(PYTHON) -m dev.stack up
+
+down: setup ## Stop the servers; the data stays
+	@$(PYTHON) -m dev.stack down
+
+clean: setup ## Stop the servers and delete their data
+	@$(PYTHON) -m dev.stack clean
+
+test: setup ## Run all tests, on real servers (ARGS="-k searches" for some)
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: setup ## Lint, format and types
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy --strict $(CHECKED)
+
+bench: setup ## Measure the speed of the page-views path against a bare loop
+	@$(PYTHON) -m bench.page_views $(ARGS)
+
+lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: to the newest versions)
+	@$(COMPILE) --output-file requirements/runtime.txt pyproject.toml
+	@$(COMPILE) --all-extras --constraint requirements/runtime.txt --output-file requirements/development.txt pyproject.toml

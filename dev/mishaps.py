@@ -1,0 +1,177 @@
+"""Everything that a producer can do wrong, one kind after another.
+
+In comes a fact as it should have been sent, out goes a record that can't become a document, with the reason that its
+dead letter must give. Nothing here depends on chance.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from dev.encoding import Headers, binary, headers_of, plain, structured
+from dev.stories import Fact
+from schemas.topics import Topic
+
+
+class Mishap(NamedTuple):
+    """A record that went wrong.
+
+    Attributes:
+        value: What was sent.
+        headers: With which headers.
+        reason: The class of the reason that its dead letter must give.
+    """
+
+    value: bytes | None
+    headers: Headers
+    reason: str
+
+
+Spoil = Callable[[Fact, Topic], Mishap | None]
+"""Spoils a fact in one way; `None` where that way is not open to it."""
+
+# Where an event has room for fields of the producer's own choosing.
+_FREE_FIELDS = {"analytics.tracked": "properties", "log.written": "metadata", "audit.recorded": "changes"}
+
+
+def _empty(fact: Fact, _: Topic) -> Mishap:
+    return Mishap(b"", headers_of(fact), "not-json")
+
+
+def _null(fact: Fact, _: Topic) -> Mishap:
+    return Mishap(None, headers_of(fact), "not-json")
+
+
+def _prose(fact: Fact, _: Topic) -> Mishap:
+    return Mishap(b"It works on my machine.", headers_of(fact), "not-json")
+
+
+def _truncated(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact)
+    return Mishap(value[: len(value) // 2], headers, "not-json")
+
+
+def _truncated_envelope(fact: Fact, _: Topic) -> Mishap:
+    value, headers = structured(fact)
+    return Mishap(value[:-3], headers, "not-json")
+
+
+def _not_utf8(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact)
+    return Mishap(value.replace(b'"', b'"caf\xe9', 1), headers, "not-json")
+
+
+def _half_a_character(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact)
+    return Mishap(value.replace(b'"', b'"\\ud83d', 1), headers, "not-json")
+
+
+def _array(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact)
+    return Mishap(b"[" + value + b"]", headers, "schema")
+
+
+def _missing_field(fact: Fact, topic: Topic) -> Mishap:
+    key = topic.events[fact.type].key
+    return _with_data(fact, {name: value for name, value in fact.data.items() if name != key}, "schema")
+
+
+def _wrong_type(fact: Fact, topic: Topic) -> Mishap:
+    return _with_data(fact, {**fact.data, topic.events[fact.type].key: {"is": ["an", "object"]}}, "schema")
+
+
+def _wrong_address(fact: Fact, _: Topic) -> Mishap | None:
+    if "ipAddress" not in fact.data:
+        return None
+    return _with_data(fact, {**fact.data, "ipAddress": "300.1.2.3, 10.0.0.1"}, "schema")
+
+
+def _negative_amount(fact: Fact, _: Topic) -> Mishap | None:
+    for field in ("timeSpent", "duration", "executionTime"):
+        if field in fact.data:
+            return _with_data(fact, {**fact.data, field: -1}, "schema")
+    return None
+
+
+def _unknown_type(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact._replace(type="post.exploded"))
+    return Mishap(value, headers, "unknown-type")
+
+
+def _no_type(fact: Fact, topic: Topic) -> Mishap | None:
+    if topic.only_event is not None:
+        return None
+    value, headers = plain(fact, with_type=False)
+    return Mishap(value, headers, "unknown-type")
+
+
+def _endless_id(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact._replace(id="0123456789" * 30))
+    return Mishap(value, headers, "schema")
+
+
+def _time_without_zone(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact)
+    return Mishap(value, _changed(headers, "ce_time", b"2026-01-31 12:00:00"), "schema")
+
+
+def _old_specification(fact: Fact, _: Topic) -> Mishap:
+    value, headers = binary(fact)
+    return Mishap(value, _changed(headers, "ce_specversion", b"0.3"), "schema")
+
+
+def _envelope_without_data(fact: Fact, _: Topic) -> Mishap:
+    value, headers = structured(fact)
+    return Mishap(orjson.dumps({**orjson.loads(value), "data": None}), headers, "schema")
+
+
+def _null_byte(fact: Fact, _: Topic) -> Mishap | None:
+    return _with_free_field(fact, b'{"a\\u0000b": 1}')
+
+
+def _endless_integer(fact: Fact, _: Topic) -> Mishap | None:
+    return _with_free_field(fact, b'{"count": 123456789012345678901234567890}')
+
+
+MISHAPS: tuple[Spoil, ...] = (
+    _empty,
+    _null_byte,
+    _unknown_type,
+    _truncated,
+    _wrong_type,
+    _endless_integer,
+    _null,
+    _missing_field,
+    _wrong_address,
+    _prose,
+    _no_type,
+    _not_utf8,
+    _time_without_zone,
+    _negative_amount,
+    _array,
+    _half_a_character,
+    _envelope_without_data,
+    _endless_id,
+    _truncated_envelope,
+    _old_specification,
+)
+"""All kinds of mishaps."""
+
+
+def _with_data(fact: Fact, data: Mapping[str, Any], reason: str) -> Mishap:
+    value, headers = binary(fact._replace(data=data))
+    return Mishap(value, headers, reason)
+
+
+def _with_free_field(fact: Fact, content: bytes) -> Mishap | None:
+    """Put JSON that MongoDB can't hold where anything is allowed, as text: no encoder would write it."""
+    field = _FREE_FIELDS.get(fact.type)
+    if field is None:
+        return None
+    value, headers = binary(fact._replace(data={**fact.data, field: "@"}))
+    return Mishap(value.replace(b'"@"', content), headers, "refused-by-store")
+
+
+def _changed(headers: Headers, name: str, value: bytes) -> Headers:
+    return tuple((header, value if header == name else before) for header, before in headers)

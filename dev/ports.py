@@ -1,0 +1,64 @@
+"""The ports of one platform: from settings or free ones in, numbers that both Docker and native servers use out."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import socket
+from collections.abc import Mapping
+
+# Above 32768 the system hands ports to outgoing connections, so a server may find its own taken.
+_LOWEST, _HIGHEST = 20_000, 32_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    """Where each server of a platform listens on 127.0.0.1. The defaults are those of the development platform."""
+
+    kafka: int = 19092
+    kafka_controller: int = 19093
+    mongo: int = 27117
+    postgres: int = 15432
+    redis: int = 16379
+    prometheus: int = 19090
+    worker: int = 16066
+
+    @staticmethod
+    def setting(server: str) -> str:
+        """The environment variable that sets a server's port, for example ``INKSTREAM_STACK_KAFKA_PORT``."""
+        return f"INKSTREAM_STACK_{server.upper()}_PORT"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str | None]) -> Ports:
+        """The defaults, with each port that the environment sets. Raises `ValueError` naming a bad setting."""
+        chosen: dict[str, int] = {}
+        for field in dataclasses.fields(cls):
+            value = environment.get(cls.setting(field.name))
+            if not value:
+                continue
+            if not value.isdecimal() or not 0 < int(value) < 65_536:
+                raise ValueError(f"{cls.setting(field.name)} is {value!r}; it must be a port from 1 to 65535")
+            chosen[field.name] = int(value)
+        return cls(**chosen)
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nothing listens on at this moment, for a platform beside the development one."""
+        count = len(dataclasses.fields(cls))
+        candidates = random.sample(range(_LOWEST, _HIGHEST), _HIGHEST - _LOWEST)
+        found: list[int] = []
+        for port in candidates:
+            if _is_free(port):
+                found.append(port)
+            if len(found) == count:
+                return cls(*found)
+        raise OSError(f"no {count} free ports between {_LOWEST} and {_HIGHEST}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

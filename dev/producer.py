@@ -1,0 +1,90 @@
+"""Sends samples to Kafka as the platform's services would: some compressed, each with one codec or another.
+
+In come samples; out go records, and to the account each record that Kafka has confirmed, with its place. A record that
+Kafka did not confirm is counted as such, and may or may not be there.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from dev.traffic import COMPRESSIONS, Compression, Sample
+
+LINGER_MILLISECONDS = 20
+
+
+class Producer:
+    """One producer for each of Kafka's codecs. Use it as an asynchronous context manager.
+
+    Args:
+        client_options: How to reach Kafka.
+        namespace: What stands before the name of every topic.
+        confirmed: Is told of each record that Kafka has, with its partition and offset.
+    """
+
+    def __init__(
+        self, client_options: Mapping[str, Any], namespace: str, confirmed: Callable[[Sample, int, int], None]
+    ) -> None:
+        self._client_options = client_options
+        self._namespace = namespace
+        self._confirmed = confirmed
+        self._producers: dict[Compression, AIOKafkaProducer] = {}
+        self.failed = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        for compression in COMPRESSIONS:
+            self._producers[compression] = producer = AIOKafkaProducer(
+                **self._client_options,
+                acks="all",
+                enable_idempotence=True,
+                compression_type=compression,
+                linger_ms=LINGER_MILLISECONDS,
+            )
+            try:
+                await producer.start()
+            except BaseException:
+                await self.__aexit__()
+                raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Send what is left, and close."""
+        await asyncio.gather(*(producer.stop() for producer in self._producers.values()))
+
+    async def send(self, samples: Iterable[Sample], *, until: asyncio.Event) -> None:
+        """Send samples, each at its moment, until there are no more or it is time to stop."""
+        began = time.monotonic()
+        for sample in samples:
+            wait = began + sample.due - time.monotonic()
+            if wait > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(until.wait(), wait)
+            if until.is_set():
+                break
+            await self._send_one(sample)
+
+    async def send_at_once(self, samples: Iterable[Sample]) -> None:
+        """Send samples without waiting for their moments, and return when Kafka has everything."""
+        for sample in samples:
+            await self._send_one(sample)
+        await asyncio.gather(*(producer.flush() for producer in self._producers.values()))
+
+    async def _send_one(self, sample: Sample) -> None:
+        sending = await self._producers[sample.compression].send(
+            self._namespace + sample.topic, value=sample.value, key=sample.key, headers=list(sample.headers)
+        )
+        sending.add_done_callback(partial(self._done, sample))
+
+    def _done(self, sample: Sample, sending: "asyncio.Future[Any]") -> None:
+        if sending.cancelled() or isinstance(sending.exception(), KafkaError):
+            self.failed += 1
+            return
+        place = sending.result()
+        self._confirmed(sample, place.partition, place.offset)

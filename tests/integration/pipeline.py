@@ -1,0 +1,253 @@
+"""An Inkstream of a test's own on the shared servers: topics, database, workers, and what a test asks of them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+
+from dev.stack import Platform
+from ops import bootstrap
+from ops.settings import ROOT, Settings
+from schemas.topics import Topic, load
+from sinks.collections import NAMES
+from sinks.mongo import Mongo
+
+PARTITIONS = 3
+DEADLINE_SECONDS = 90.0
+
+
+class Message(NamedTuple):
+    """A record to send."""
+
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    key: bytes | None = None
+
+
+def plain(**body: object) -> Message:
+    """Return an event as a plain JSON body."""
+    return Message(orjson.dumps(body))
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = DEADLINE_SECONDS) -> None:
+    """Return as soon as the condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.05)
+
+
+class Worker:
+    """A worker process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    def page(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of one of the worker's pages; status 0 where it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    async def ready(self) -> bool:
+        """Whether the worker says that it is ready."""
+        assert self.process.poll() is None, f"the worker ended:\n{self.log.read_text()[-4000:]}"
+        status, _ = await asyncio.to_thread(self.page, "/readyz")
+        return status == 200
+
+    async def until_ready(self) -> None:
+        """Return when the worker reads."""
+        await until(self.ready, "the worker is ready")
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to finish anything."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """SIGTERM; return the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the samples of `/metrics`, by name with labels."""
+        samples = {}
+        for line in self.page("/metrics")[1].decode().splitlines():
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                samples[name] = float(value)
+        return samples
+
+
+class Pipeline:
+    """A namespace in Kafka and a database in MongoDB that no other test uses."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        name = uuid.uuid4().hex[:12]
+        self.namespace = f"test-{name}."
+        self.environment = platform.environment() | {
+            "INKSTREAM_NAMESPACE": self.namespace,
+            "INKSTREAM_MONGO_URL": platform.mongo.url.replace("/blog-platform", f"/test-{name}"),
+            "INKSTREAM_PARTITIONS": str(PARTITIONS),
+        }
+        self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+            self.environment["INKSTREAM_MONGO_URL"], tz_aware=True
+        )
+        self.database = self._client.get_default_database()
+        self.topics: dict[str, Topic] = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this pipeline's workers."""
+        values = {
+            name.removeprefix("INKSTREAM_").lower(): value
+            for name, value in self.environment.items()
+            if name.startswith("INKSTREAM_")
+        }
+        return Settings.model_validate(values)
+
+    async def prepare(self) -> None:
+        """Create topics and collections."""
+        # Examples have fixed dates, and would be deleted while a test looks at them.
+        await self._client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
+        mongo = Mongo.connect(self.environment["INKSTREAM_MONGO_URL"])
+        await bootstrap.converge(self.settings, self.topics.values(), mongo, check=False)
+        await mongo.close()
+
+    async def forget(self) -> None:
+        """Drop the database; the topics go with the platform."""
+        await self._client.drop_database(self.database.name)
+        await self._client.close()
+
+    def collection(self, name: str) -> AsyncCollection[dict[str, Any]]:
+        """Return a collection of the pipeline's."""
+        return self.database[name]
+
+    async def documents(self, collection: str) -> dict[str, dict[str, Any]]:
+        """Return all documents by `_id`."""
+        return {document["_id"]: document async for document in self.collection(collection).find()}
+
+    @contextmanager
+    def worker(self, **settings: object) -> Iterator[Worker]:
+        """Start a worker; settings are named without `INKSTREAM_`. It is gone at the end, whatever happens."""
+        port = self.platform.ports.free().worker
+        with tempfile.NamedTemporaryFile(prefix="inkstream-worker-", suffix=".log") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from ops.commands import main; main()", "worker"],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    **self.environment,
+                    "INKSTREAM_WEB_PORT": str(port),
+                    **{f"INKSTREAM_{name.upper()}": str(value) for name, value in settings.items()},
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                yield Worker(process, port, Path(log.name))
+            finally:
+                process.kill()
+                process.wait()
+
+    async def send(self, topic: str, messages: Iterable[Message], **options: Any) -> list[tuple[int, int]]:
+        """Send records; return the partition and offset of each. Options are the producer's."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.platform.kafka.brokers,
+            acks="all",
+            **{"linger_ms": 5, "max_request_size": 2**27, **options},
+        )
+        await producer.start()
+        try:
+            futures = []
+            for value, headers, key in messages:
+                if value is None and key is None:  # which aiokafka sends only in a ready batch
+                    batch = producer.create_batch()
+                    batch.append(timestamp=None, key=None, value=None, headers=list(headers))
+                    futures.append(await producer.send_batch(batch, self.namespace + topic, partition=0))
+                else:
+                    futures.append(
+                        await producer.send(self.namespace + topic, value=value, headers=list(headers), key=key)
+                    )
+            return [(sent.partition, sent.offset) for sent in await asyncio.gather(*futures)]
+        finally:
+            await producer.stop()
+
+    async def read(self, topic: str) -> list[ConsumerRecord[bytes | None, bytes | None]]:
+        """Return all records of a topic."""
+        name = self.namespace + topic
+        async with self._consumer() as consumer:
+            partitions = [TopicPartition(name, number) for number in range(PARTITIONS)]
+            consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            records: list[ConsumerRecord[bytes | None, bytes | None]] = []
+            while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+                for fetched in (await consumer.getmany(timeout_ms=200)).values():
+                    records += fetched
+            return records
+
+    async def lag(self, topic: str) -> int:
+        """Return how many records of the topic its agent has not committed."""
+        name = self.namespace + topic
+        partitions = [TopicPartition(name, number) for number in range(PARTITIONS)]
+        async with self._consumer() as consumer:
+            ends = await consumer.end_offsets(partitions)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.platform.kafka.brokers)
+        await admin.start()
+        try:
+            committed = await admin.list_consumer_group_offsets(f"{self.namespace}inkstream.{topic}")
+        except GroupCoordinatorNotAvailableError:  # Kafka makes its own topic of offsets when the first group comes
+            committed = {}
+        finally:
+            await admin.close()
+        return sum(
+            end - (committed[partition].offset if partition in committed else 0) for partition, end in ends.items()
+        )
+
+    async def settled(self, *topics: str, seconds: float = DEADLINE_SECONDS) -> None:
+        """Return when everything sent to the topics is committed."""
+        for topic in topics:
+
+            async def done(topic: str = topic) -> bool:
+                return await self.lag(topic) == 0
+
+            await until(done, f"all of {topic} is committed", seconds)
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.platform.kafka.brokers)
+        await consumer.start()
+        try:
+            yield consumer
+        finally:
+            await consumer.stop()
+
+
+def headers_of(record: ConsumerRecord[bytes | None, bytes | None]) -> dict[str, str]:
+    """Return the headers that a dead letter has from Inkstream, as text."""
+    return {name: value.decode() for name, value in record.headers if name.startswith("dl_")}

@@ -1,0 +1,55 @@
+"""A server goes away and comes back: the worker waits, says so, and loses nothing; nothing good is dead-lettered."""
+
+import asyncio
+import os
+
+import orjson
+
+from tests.integration.pipeline import Pipeline, until
+from tests.integration.test_crash import view
+
+OUTAGE_SECONDS = float(os.environ.get("INKSTREAM_TEST_OUTAGE_SECONDS", "20"))
+
+
+async def test_mongodb_away_for_a_while_costs_time_and_nothing_else(pipeline: Pipeline) -> None:
+    mongo = pipeline.platform.mongo
+    with pipeline.worker(agents="page-views", batch_records=100) as worker:
+        await worker.until_ready()
+        await pipeline.send("page-views", [view(number) for number in range(500)])
+        await pipeline.settled("page-views")
+
+        await asyncio.to_thread(mongo.kill)
+        try:
+            await pipeline.send("page-views", [view(number) for number in range(500, 2_000)])
+
+            async def red() -> bool:
+                status, body = await asyncio.to_thread(worker.page, "/readyz")
+                return status == 503 and not orjson.loads(body)["dependencies"]["mongodb"]["ready"]
+
+            await until(red, "readiness names MongoDB")
+            assert worker.page("/healthz")[0] == 200
+            # The outage itself has a length; nothing is waited for.
+            await asyncio.sleep(OUTAGE_SECONDS)
+            assert worker.process.poll() is None
+            metrics = worker.metrics()
+            assert metrics['inkstream_retries_total{dependency="mongodb"}'] > 0
+            assert metrics['inkstream_dependency_up{dependency="mongodb"}'] == 0
+        finally:
+            await asyncio.to_thread(mongo.start)
+        await pipeline.settled("page-views")
+        await worker.until_ready()
+        assert worker.terminate() == 0
+    assert set(await pipeline.documents("pageViews")) == {f"view-{number}" for number in range(2_000)}
+    assert await pipeline.read("page-views.dead-letter") == []
+
+
+async def test_kafka_restarted_costs_time_and_nothing_else(pipeline: Pipeline) -> None:
+    kafka = pipeline.platform.kafka
+    with pipeline.worker(agents="page-views", batch_records=100) as worker:
+        await worker.until_ready()
+        await pipeline.send("page-views", [view(number) for number in range(500)])
+        await asyncio.to_thread(kafka.kill)
+        await asyncio.to_thread(kafka.start)
+        await pipeline.send("page-views", [view(number) for number in range(500, 1_000)])
+        await pipeline.settled("page-views")
+    assert set(await pipeline.documents("pageViews")) == {f"view-{number}" for number in range(1_000)}
