@@ -19,12 +19,14 @@ from ops.logs import logging_config
 from ops.probe import Probe
 from ops.settings import Settings
 from schemas.cloudevents import Decoder
-from schemas.topics import load
+from schemas.topics import TopicsError, load
 from sinks import collections
 from sinks.mongo import Mongo
 
 settings = Settings()
 topics = load(settings.topics_file, collections.NAMES, partitions=settings.partitions, replication=settings.replication)
+if unknown := set(settings.agents) - set(topics):
+    raise TopicsError(f"INKSTREAM_AGENTS: no topic {', '.join(sorted(unknown))}; expected some of {', '.join(topics)}")
 
 health = Health()
 app = Pipeline("inkstream", settings, health)
@@ -47,8 +49,9 @@ app.run(dead_letters)
 
 for topic in topics.values():
     if not settings.agents or topic.name in settings.agents:
+        name = settings.namespace + topic.name
         decoder = Decoder(topic, settings.ahead_limit)
-        app.consume(settings.namespace + topic.name, Store(topic.name, decoder, enricher, mongo, dead_letters, health))
+        app.consume(name, Store(name, decoder, enricher, mongo, dead_letters, health))
 
 app.run(Probe({"kafka": partial(kafka.ping, settings), "mongodb": mongo.ping}, health))
 pages.serve(app, health)

@@ -24,7 +24,7 @@ class Store:
     """The agent of one topic: decode, enrich, write, commit.
 
     Args:
-        topic: The topic's name as declared, for metrics.
+        topic: The topic's name in Kafka, for metrics.
         decoder: Reads the topic's records.
         enricher: Makes documents of events.
         mongo: Takes the documents.

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectionError, KafkaError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
 from faust.channels import Channel
 from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
@@ -102,11 +102,12 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._health.agent(self._topic, None)
         while not self.should_stop:
             await self._wait_for_room(consumer)
-            await self._hand_over(
-                await consumer.getmany(
-                    timeout_ms=int(POLL_TIMEOUT.total_seconds() * 1000), max_records=self._batch_records
-                )
+            fetched = await consumer.getmany(
+                timeout_ms=int(POLL_TIMEOUT.total_seconds() * 1000), max_records=self._batch_records
             )
+            if self.should_stop:
+                return  # what came at the last moment is read again by the next worker
+            await self._hand_over(fetched)
 
     async def _connect(self) -> AIOKafkaConsumer:
         """Join the group; try again for as long as no broker answers."""
@@ -182,7 +183,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             return
         try:
             await self._consumer.commit(ours)
-        except (CommitFailedError, IllegalStateError) as error:
+        except (CommitFailedError, ConsumerStoppedError, IllegalStateError) as error:
             # The group has moved on without us. Whoever owns the partitions now does the work again, without a trace.
             log.info("offsets not committed, partitions have moved", topic=self._topic, problem=type(error).__name__)
 

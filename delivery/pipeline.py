@@ -61,7 +61,7 @@ class Pipeline(faust.App):
         name = topic.removeprefix(self._settings.namespace)
         channel = BatchChannel(self)
         # Two actors take batches from one channel: while one waits for a store, the other decodes.
-        self.agent(channel, name=name, concurrency=self._settings.batches_in_flight)(_stream_function(agent))
+        self.agent(channel, name=name, concurrency=self._settings.batches_in_flight)(_stream_function(agent, name))
         self.run(
             RecordConsumer(
                 topic,
@@ -98,9 +98,10 @@ class Pipeline(faust.App):
         return [*super().on_init_dependencies(), *self._services]
 
 
-def _stream_function(agent: Agent) -> Callable[[Any], Awaitable[None]]:
-    # Faust tells a coroutine function from a callable object by inspection.
-    async def run(batches: Any) -> None:  # noqa: ANN401
+def _stream_function(agent: Agent, name: str) -> Callable[[Any], Awaitable[None]]:
+    # Faust tells a coroutine function from a callable object by inspection, and logs its name.
+    async def run(batches: AsyncIterable[RecordBatch]) -> None:
         await agent(batches)
 
+    run.__name__ = run.__qualname__ = name
     return run

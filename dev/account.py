@@ -26,6 +26,7 @@ from sinks.collections import COLLECTIONS
 
 _IDS_IN_ONE_QUERY = 2_000
 _POLL_MILLISECONDS = 200
+_PLACES_SHOWN = 3
 _ERROR_LEVELS = ("error", "fatal")
 
 Place = tuple[str, int, int]
@@ -153,6 +154,16 @@ class Account:
         self.topics[sample.topic].sent += 1
         self._open[TopicPartition(self._settings.namespace + sample.topic, partition)][offset] = sample
 
+    def unknown(self, topic: str) -> list[str]:
+        """Return the places of the first records of a topic that nothing is known of yet."""
+        places = [
+            _place(partition, offset)
+            for partition, records in self._open.items()
+            if partition.topic == self._settings.namespace + topic
+            for offset in records
+        ]
+        return sorted(places)[:_PLACES_SHOWN]
+
     async def backlog(self) -> int:
         """Return how many records wait in the topics, from whomever and whenever."""
         committed = await self._committed()
@@ -180,10 +191,10 @@ class Account:
         done: list[tuple[TopicPartition, int, Sample]] = []
         for partition, records in self._open.items():
             through = committed.get(partition, 0)
-            offsets = [offset for offset in records if offset < through]
-            done += [(partition, offset, records.pop(offset)) for offset in offsets]
+            done += [(partition, offset, sample) for offset, sample in records.items() if offset < through]
         found = await self._documents(done)
         for partition, offset, sample in done:
+            del self._open[partition][offset]
             self._judge(partition, offset, sample, found)
 
     async def differences(self) -> list[str]:
@@ -220,7 +231,9 @@ class Account:
         elif letter is not None:
             problem = f"is dead-lettered as {letter.reason}, and is valid: {letter.message}"
         else:
-            missing = [trace for trace in sample.traces if not _is_left(trace, found.get((trace.collection, trace.id or own)))]
+            missing = [
+                trace for trace in sample.traces if not _is_left(trace, found.get((trace.collection, trace.id or own)))
+            ]
             if missing:
                 problem = "is committed, and not in " + ", ".join(sorted({trace.collection for trace in missing}))
         if problem is not None:

@@ -58,15 +58,17 @@ class Producer:
         """Send what is left, and close."""
         await asyncio.gather(*(producer.stop() for producer in self._producers.values()))
 
-    async def send(self, samples: Iterable[Sample], *, until: asyncio.Event) -> None:
-        """Send samples, each at its moment, until there are no more or it is time to stop."""
+    async def send(self, samples: Iterable[Sample], *, seconds: float | None, until: asyncio.Event) -> None:
+        """Send samples, each at its moment, for so many seconds or until it is time to stop."""
         began = time.monotonic()
         for sample in samples:
             wait = began + sample.due - time.monotonic()
-            if wait > 0:
+            if wait > 0 and (seconds is None or sample.due < seconds):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(until.wait(), wait)
-            if until.is_set():
+            if until.is_set() or (seconds is not None and sample.due >= seconds):
+                if sample.owed:
+                    await self._send_one(sample)
                 break
             await self._send_one(sample)
 

@@ -83,12 +83,12 @@ class Stories:
         self._ids = ids
         tellers: list[tuple[float, Callable[[datetime], Iterator[Fact]]]] = [
             (34, self._visit),
-            (2.3, self._crawl),
+            (1.8, self._crawl),
             (14, self._search),
             (2, self._write),
             (4, self._join),
-            (30, self._serve),
-            (9, self._fail),
+            (36, self._serve),
+            (5, self._fail),
             (6, self._track),
             (4, self._administer),
         ]

@@ -121,12 +121,15 @@ class Worker:
         process = self._process
         if process is None:
             return
-        for number, seconds in ((signal.SIGTERM, STOP_WITHIN_SECONDS), (signal.SIGKILL, STOP_WITHIN_SECONDS)):
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), seconds)
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_WITHIN_SECONDS)
+        except TimeoutError:
+            self._report(f"The worker did not stop within {STOP_WITHIN_SECONDS:.0f} s and is killed; see {self.log}")
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     def kill(self) -> None:
         """End it at once."""

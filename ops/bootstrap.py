@@ -1,12 +1,14 @@
 """Makes Kafka, MongoDB and PostgreSQL what the program declares: topics, collections, tables.
 
-In come settings and declarations; out goes, for each server, what was changed or would be. Safe to repeat, to break off,
-and to run twice at once.
+In come settings and declarations; out goes, for each server, what was changed or would be. Safe to repeat, to break
+off, and to run twice at once.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
 from functools import partial
 
 from aiokafka.errors import KafkaError
@@ -25,68 +27,99 @@ SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_E
 
 MIGRATIONS = ROOT / "migrations"
 
+ANSWER_TIMEOUT = timedelta(seconds=5)
+
 _ASK_AGAIN_AFTER_SECONDS = 0.5
+_DETAILS = re.compile(r"\n| \(configured timeouts|, Timeout: ")  # where the drivers' own state begins
 
 
 class ServerError(Exception):
     """A server does not answer, or refuses us; the message says which, and what it says."""
 
-    def __init__(self, server: str, error: BaseException) -> None:
-        super().__init__(f"{server}: {first_line(error)}")
-
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, without what follows its first line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return what an error says, without what only the driver's developers want to know."""
+    text = _DETAILS.split(str(error).strip() or type(error).__name__, maxsplit=1)[0]
+    return text.removeprefix(f"{type(error).__name__}: ")
 
 
-async def wait_for_servers(
-    settings: Settings, mongo: Mongo, *, seconds: float, report: Callable[[str], None]
-) -> None:
+async def wait_for_servers(settings: Settings, *, seconds: float, report: Callable[[str], None]) -> None:
     """Return when Kafka, MongoDB and PostgreSQL answer.
 
     Args:
         settings: Where they are.
-        mongo: MongoDB's client.
         seconds: How long to wait for them; 0 asks each once.
         report: Gets a line for each server that does not answer at once.
 
     Raises:
         ServerError: One did not answer in time.
     """
+    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=ANSWER_TIMEOUT)
     pings: Mapping[str, Callable[[], Awaitable[object]]] = {
         "Kafka": partial(kafka.ping, settings),
         "MongoDB": mongo.ping,
         "PostgreSQL": partial(postgres.describe, settings.postgres_url.get_secret_value()),
     }
     deadline = time.monotonic() + seconds
-    async with asyncio.TaskGroup() as waiting:
-        for server, ping in pings.items():
-            waiting.create_task(_wait(server, ping, deadline, report))
+    try:
+        problems = await asyncio.gather(*(_wait(server, ping, deadline, report) for server, ping in pings.items()))
+    finally:
+        await mongo.close()
+    if silent := [problem for problem in problems if problem is not None]:
+        raise ServerError("\n".join(silent))
+
+
+async def wait_for_kafka(settings: Settings, *, seconds: float, report: Callable[[str], None]) -> None:
+    """Return when Kafka answers; `seconds` and `report` are as for all servers.
+
+    Raises:
+        ServerError: It did not answer in time.
+    """
+    problem = await _wait("Kafka", partial(kafka.ping, settings), time.monotonic() + seconds, report)
+    if problem is not None:
+        raise ServerError(problem)
 
 
 async def _wait(
     server: str, ping: Callable[[], Awaitable[object]], deadline: float, report: Callable[[str], None]
-) -> None:
+) -> str | None:
+    """Return when the server answers, or what is wrong when it did not in time."""
     reported = False
     while True:
         try:
             await ping()
         except SERVER_ERRORS as error:
+            problem = f"{server}: {first_line(error)}"
             if time.monotonic() >= deadline:
-                raise ServerError(server, error) from error
+                return problem
             if not reported:
-                report(f"waiting for {server}: {first_line(error)}")
+                report(f"waiting for {problem}")
                 reported = True
             await asyncio.sleep(_ASK_AGAIN_AFTER_SECONDS)
         else:
-            return
+            return None
+
+
+def _say_nothing(server: str, changes: list[Change]) -> None:
+    pass
 
 
 async def converge(
-    settings: Settings, topics: Iterable[Topic], mongo: Mongo, *, check: bool
-) -> dict[str, list[Change]]:
-    """Make all servers what is declared, and return for each what was not so; with `check`, change nothing.
+    settings: Settings,
+    topics: Iterable[Topic],
+    mongo: Mongo,
+    *,
+    check: bool,
+    report: Callable[[str, list[Change]], None] = _say_nothing,
+) -> list[Change]:
+    """Make all servers what is declared, and return what was not so.
+
+    Args:
+        settings: Where the servers are, and the namespace of the topics.
+        topics: The declared topics.
+        mongo: MongoDB's client.
+        check: Change nothing.
+        report: Gets each server's name and changes, as soon as it is done.
 
     Raises:
         ServerError: A server does not answer, or refuses a change. What was done by then stays done.
@@ -98,10 +131,12 @@ async def converge(
         "MongoDB": partial(convergence.converge, mongo.database, check=check),
         "PostgreSQL": partial(migrations.migrate, settings.postgres_url.get_secret_value(), tables, check=check),
     }
-    changes = {}
+    changes = []
     for server, step in steps.items():
         try:
-            changes[server] = await step()
+            of_server = await step()
         except SERVER_ERRORS as error:
-            raise ServerError(server, error) from error
+            raise ServerError(f"{server}: {first_line(error)}") from error
+        report(server, of_server)
+        changes += of_server
     return changes

@@ -109,6 +109,15 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
         await admin.close()
 
 
+async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    """Return how many partitions each topic has.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    return {name: len(partitions) for name, partitions in (await _described(admin)).items()}
+
+
 async def _described(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
     """Return the partitions of every topic there is; to ask for a topic by name may create it."""
     return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
@@ -138,7 +147,10 @@ async def _create(admin: AIOKafkaAdminClient, missing: Sequence[DeclaredTopic], 
     if check or not missing:
         return [Change("create", f"topic {name}", detail) for name, detail in details.items()]
     response = await admin.create_topics(
-        [NewTopic(topic.name, topic.partitions, topic.replication, topic_configs=dict(topic.options)) for topic in missing]
+        [
+            NewTopic(topic.name, topic.partitions, topic.replication, topic_configs=dict(topic.options))
+            for topic in missing
+        ]
     )
     changes = []
     for name, code, message in response.topic_errors:
@@ -148,9 +160,7 @@ async def _create(admin: AIOKafkaAdminClient, missing: Sequence[DeclaredTopic], 
     return changes
 
 
-async def _adapt(
-    admin: AIOKafkaAdminClient, wanted: DeclaredTopic, found: FoundTopic, *, check: bool
-) -> list[Change]:
+async def _adapt(admin: AIOKafkaAdminClient, wanted: DeclaredTopic, found: FoundTopic, *, check: bool) -> list[Change]:
     changes = []
     what = f"topic {wanted.name}"
     if found.partitions < wanted.partitions:
@@ -206,9 +216,7 @@ async def _wait_for_leaders(admin: AIOKafkaAdminClient, wanted: Sequence[Declare
         raise KafkaTimeoutError(f"not every partition has a leader after {_LEADERS_WITHIN_SECONDS:.0f} s") from error
 
 
-async def _unexpected(
-    admin: AIOKafkaAdminClient, namespace: str, wanted: Sequence[DeclaredTopic]
-) -> list[Change]:
+async def _unexpected(admin: AIOKafkaAdminClient, namespace: str, wanted: Sequence[DeclaredTopic]) -> list[Change]:
     declared_names = {topic.name for topic in wanted}
     return [
         Change("report", f"topic {name}", "not declared, left as it is")
@@ -228,4 +236,6 @@ def _milliseconds(duration: timedelta) -> str:
 
 
 def _options(options: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items() if name != "cleanup.policy" or value != "delete")
+    return ", ".join(
+        f"{name}={value}" for name, value in options.items() if name != "cleanup.policy" or value != "delete"
+    )

@@ -4,6 +4,7 @@ In come log calls from our code and from Faust, aiokafka and pymongo; out go lin
 data: what a record holds is never logged, only where it is.
 """
 
+import logging
 import sys
 from typing import Any
 
@@ -21,6 +22,29 @@ _PROCESSORS: list[Any] = [
 _FRAMES = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 # Libraries that are chatty at the level that we want of ourselves.
 _QUIETER = {"aiokafka": "WARNING", "faust": "WARNING", "mode": "WARNING", "pymongo": "WARNING", "aiohttp": "WARNING"}
+
+
+class Sparingly(logging.Filter):
+    """Lets each message of a library through once in a while: a client without its server tells so ten times a second.
+
+    A message is told by its template, so there are few, and the values in it may differ.
+    """
+
+    INTERVAL_SECONDS = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        if record.name.partition(".")[0] not in _QUIETER:
+            return True
+        message = f"{record.name} {record.msg}"
+        if record.created - self._last_told.get(message, 0.0) < self.INTERVAL_SECONDS:
+            return False
+        self._last_told[message] = record.created
+        return True
 
 
 def logging_config(settings: Settings) -> dict[str, Any]:
@@ -51,8 +75,10 @@ def logging_config(settings: Settings) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
             }
         },
+        "filters": {"sparingly": {"()": Sparingly}},
         "handlers": {
             "standard_output": {
+                "filters": ["sparingly"],
                 "class": "logging.StreamHandler",
                 "formatter": "structured",
                 # Faust redirects sys.stdout into the log; the log itself must not go round in a circle.

@@ -21,6 +21,14 @@ def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _seconds(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value  # ISO 8601, or wrong: pydantic's to tell
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -95,7 +103,7 @@ class Settings(BaseSettings):
         le=8,
         description="Batches of one agent handled at once: one is decoded while another is written.",
     )
-    ahead_limit: timedelta = Field(
+    ahead_limit: Duration = Field(
         timedelta(hours=24),
         description="An event dated further than this ahead of its Kafka timestamp gets that one (`PT24H`; seconds).",
     )
@@ -108,7 +116,7 @@ class Settings(BaseSettings):
     dead_letter_sample: int = Field(
         1_000, ge=1, description="How many of a topic's latest records the limit on dead letters looks at."
     )
-    stop_timeout: timedelta = Field(
+    stop_timeout: Duration = Field(
         timedelta(seconds=10),
         description="How long a stop waits for batches in flight before it abandons them.",
     )

@@ -38,6 +38,8 @@ DEFAULT_DATABASE = "blog-platform"
 
 _LINES_PER_TRANSACTION = 500
 """Well within MongoDB's 60 s for a transaction, and its advice of 1,000 documents."""
+_APPLICATION = "inkstream"
+_ABANDONED_AFTER = timedelta(seconds=2)
 
 WriteT = TypeVar("WriteT", bound=Write)
 
@@ -102,7 +104,7 @@ class Mongo:
         """
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             url,
-            appname="inkstream",
+            appname=_APPLICATION,
             w="majority",
             journal=True,
             retryWrites=True,
@@ -264,7 +266,13 @@ class Mongo:
         """Write log lines and move their groups by those that are new, in one transaction: all of it or nothing."""
         by_id = {write.line["_id"]: write for _, write in reversed(occurrences)}
 
+        attempts = 0
+
         async def count_new(session: AsyncClientSession) -> int:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
+                await self._end_abandoned_transactions()
             known = self._database[SYSTEM_LOGS.name].find({"_id": {"$in": list(by_id)}}, {"_id": 1}, session=session)
             known_ids = {line["_id"] async for line in known}
             new = [write for line_id, write in by_id.items() if line_id not in known_ids]
@@ -281,6 +289,29 @@ class Mongo:
                 new = await session.with_transaction(count_new, read_concern=ReadConcern("snapshot"))
         for name in (SYSTEM_LOGS.name, ERROR_LOGS.name):
             tally.count(name, written=new, duplicates=len(occurrences) - new)
+
+    async def _end_abandoned_transactions(self) -> None:
+        """Abort transactions that a worker began and, as it was killed, will never end.
+
+        MongoDB leaves them open for a minute, with locks on the groups that they moved. A worker that is alive never
+        rests this long between two statements; one that was frozen finds its transaction aborted, and begins it again.
+        Only our own user's sessions are seen, which every user may end.
+        """
+        idle = await self._client.admin.aggregate(
+            [
+                {"$currentOp": {"idleSessions": True}},
+                {
+                    "$match": {
+                        "type": "idleSession",
+                        "appName": _APPLICATION,
+                        "transaction.timeInactiveMicros": {"$gt": _ABANDONED_AFTER.total_seconds() * 1e6},
+                    }
+                },
+            ]
+        )
+        sessions = [{"id": operation["lsid"]["id"]} async for operation in idle]
+        if sessions:
+            await self._client.admin.command("killSessions", sessions)
 
 
 def _content_faults(error: BulkWriteError) -> list[dict[str, Any]]:

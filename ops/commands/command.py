@@ -6,15 +6,19 @@ usage or settings, 1 for a problem that was found.
 
 import asyncio
 import logging
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn
 
+import click
 from faust.cli.base import Command
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
+
+from ops.settings import Settings
+from schemas.topics import Topic, TopicsError, load
+from sinks.collections import NAMES
 
 PROBLEM = 1
 WRONG_USAGE = 2
@@ -32,9 +36,7 @@ class InkstreamCommand(Command):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run the command, and exit."""
-        # The clients tell at length what the command says in one line.
-        for chatty in ("aiokafka", "pymongo", "redis"):
-            logging.getLogger(chatty).setLevel(logging.CRITICAL)
+        quieten_clients()
         with reported_errors():
             raise SystemExit(asyncio.run(self.run(**self.kwargs)))
 
@@ -43,32 +45,82 @@ class InkstreamCommand(Command):
         raise NotImplementedError
 
 
+def declared_topics(settings: Settings) -> dict[str, Topic]:
+    """Return the topics, as the settings have them.
+
+    Raises:
+        TopicsError: The file is wrong, or not there.
+    """
+    return load(settings.topics_file, NAMES, partitions=settings.partitions, replication=settings.replication)
+
+
+def quieten_clients() -> None:
+    """Keep the clients of the servers from telling at length what a command says in one line."""
+    for chatty in ("aiokafka", "pymongo", "redis"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
 @contextmanager
 def reported_errors() -> Iterator[None]:
     """Turn errors that a user can do something about into a message and an exit code; let others pass."""
-    # Imported when the first command runs, for `--help` to come at once.
-    from enrich.geo import GeoDatabaseError
-    from ops.bootstrap import SERVER_ERRORS, ServerError
-    from schemas.topics import TopicsError
-    from sinks.postgres import PostgresUrlError
-
     try:
         yield
-    except ValidationError as error:
-        if error.title != "Settings":
-            raise
-        fail(_settings_problems(error), WRONG_USAGE)
-    except (SettingsError, TopicsError, GeoDatabaseError) as error:
-        fail([str(error)], WRONG_USAGE)
-    except (ServerError, *SERVER_ERRORS) as error:
-        fail([str(error)], PROBLEM)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        _report(error)
+        if isinstance(error.__cause__, Exception):  # Faust tells in its own words that it can't load the application
+            _report(error.__cause__)
+        raise
 
 
-def fail(lines: list[str], code: int) -> NoReturn:
+def _report(error: Exception) -> None:
+    """Exit with a message, where the error is one that a user can do something about."""
+    # Imported only now, so that `--help` comes at once.
+    from enrich.geo import GeoDatabaseError
+    from ops.bootstrap import SERVER_ERRORS, ServerError, first_line
+    from sinks.postgres import PostgresUrlError
+    from sinks.servers import MongoUrlError, RedisUrlError
+
+    match error:
+        case click.ClickException():
+            error.show()
+            raise SystemExit(error.exit_code)
+        case ValidationError() if error.title == Settings.__name__:
+            fail(_settings_problems(error), WRONG_USAGE)
+        case SettingsError() | TopicsError():
+            fail([str(error)], WRONG_USAGE)
+        case GeoDatabaseError():
+            fail([f"INKSTREAM_GEO_DATABASE: {error}"], WRONG_USAGE)
+        case MongoUrlError():
+            fail([f"INKSTREAM_MONGO_URL: {first_line(error)}"], WRONG_USAGE)
+        case PostgresUrlError():
+            fail([f"INKSTREAM_POSTGRES_URL: {error}"], WRONG_USAGE)
+        case RedisUrlError():
+            fail([f"INKSTREAM_REDIS_URL: {error}"], WRONG_USAGE)
+        case ServerError():
+            fail([str(error), "`inkstream doctor` says what to do."], PROBLEM)
+        case _ if isinstance(error, SERVER_ERRORS):
+            fail([first_line(error)], PROBLEM)
+
+
+def fail(lines: Iterable[str], code: int) -> NoReturn:
     """Print the lines on standard error, and exit."""
     console = Console(stderr=True, soft_wrap=True)
     for line in lines:
         console.print(line, style="red", markup=False, highlight=False)
     raise SystemExit(code)
+
+
+def _settings_problems(error: ValidationError) -> Iterator[str]:
+    """Yield a line for each setting that is wrong; it never holds the value of a secret."""
+    for detail in error.errors(include_url=False):
+        message = detail["msg"].removeprefix("Value error, ")
+        if not detail["loc"]:
+            yield message
+            continue
+        name = str(detail["loc"][0])
+        field = Settings.model_fields.get(name)
+        is_secret = field is None or "Secret" in str(field.annotation)
+        came = "" if is_secret or detail["type"] == "missing" else f"; came {detail['input']!r}"
+        yield f"INKSTREAM_{name.upper()}: {message[:1].lower()}{message[1:]}{came}"

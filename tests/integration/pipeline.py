@@ -170,6 +170,9 @@ class Pipeline:
             )
             try:
                 yield Worker(process, port, Path(log.name))
+            except BaseException:
+                print(Path(log.name).read_text()[-8_000:])
+                raise
             finally:
                 process.kill()
                 process.wait()
@@ -204,7 +207,8 @@ class Pipeline:
             partitions = [TopicPartition(name, number) for number in range(PARTITIONS)]
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
-            await consumer.seek_to_beginning(*partitions)
+            for partition, beginning in (await consumer.beginning_offsets(partitions)).items():
+                consumer.seek(partition, beginning)
             records: list[ConsumerRecord[bytes | None, bytes | None]] = []
             while any([await consumer.position(partition) < end for partition, end in ends.items()]):
                 for fetched in (await consumer.getmany(timeout_ms=200)).values():
@@ -240,7 +244,7 @@ class Pipeline:
 
     @asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.platform.kafka.brokers)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.platform.kafka.brokers, auto_offset_reset="earliest")
         await consumer.start()
         try:
             yield consumer

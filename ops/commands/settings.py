@@ -1,0 +1,217 @@
+"""`inkstream settings`: which settings are in force, where each comes from, and what there is to set.
+
+In come the environment and `.env`; out comes a table, JSON, or the page `docs/settings.md`. No secret is ever shown.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from dotenv import dotenv_values
+from faust.cli.base import option
+from pydantic import SecretStr, TypeAdapter
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.table import Table
+
+from ops.commands.command import InkstreamCommand
+from ops.settings import ROOT
+from ops.settings import Settings as Declared
+
+PREFIX = "INKSTREAM_"
+MASK = "********"
+
+EXAMPLES: Mapping[str, str] = {
+    "environment": "production",
+    "namespace": "staging.",
+    "kafka_brokers": "kafka-1:9092,kafka-2:9092,kafka-3:9092",
+    "kafka_security_protocol": "SASL_SSL",
+    "kafka_sasl_mechanism": "SCRAM-SHA-512",
+    "kafka_sasl_username": "inkstream",
+    "kafka_sasl_password": "correct-horse-battery-staple",
+    "kafka_ca_file": "/etc/inkstream/kafka-ca.pem",
+    "kafka_certificate_file": "/etc/inkstream/kafka-client.pem",
+    "kafka_key_file": "/etc/inkstream/kafka-client.key",
+    "mongo_url": "mongodb://inkstream:password@mongo-1,mongo-2,mongo-3/blog-platform?replicaSet=rs0&tls=true",
+    "postgres_url": "postgresql://inkstream:password@postgres:5432/blog_platform?sslmode=verify-full",
+    "redis_url": "rediss://:password@redis:6379/0",
+    "topics_file": "/etc/inkstream/topics.yaml",
+    "partitions": "12",
+    "replication": "3",
+    "agents": "page-views,searches",
+    "ip_hash_key": "0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7",
+    "geo_database": "/var/lib/geo/GeoLite2-City.mmdb",
+    "batch_records": "5000",
+    "batches_in_flight": "4",
+    "ahead_limit": "PT1H",
+    "dead_letter_limit": "1",
+    "dead_letter_sample": "10000",
+    "stop_timeout": "PT30S",
+    "web_host": "0.0.0.0",  # noqa: S104 - what a container needs
+    "web_port": "8080",
+    "log_level": "debug",
+    "log_format": "json",
+}
+"""A value for each setting, as one would write it into the environment."""
+
+_SECRET_PARAMETER = re.compile(r"(?i)(\w*(?:password|passphrase|token|secret)\w*=)('[^']*'|[^&\s]+)")
+_LIMITS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
+
+_INTRODUCTION = """\
+# Settings
+
+<!-- Made by `inkstream settings --markdown > docs/settings.md`; a test fails when it is out of date. -->
+
+Everything that Inkstream can be told is an environment variable, or a line in the file `.env` of the directory in which
+it is started; the environment comes first. A value that can't be right stops the program at once. `inkstream settings`
+shows what is in force and where it comes from, with secrets masked.
+
+"""
+
+
+class InForce(NamedTuple):
+    """One setting: its variable, the value in force as it may be shown, and where that comes from."""
+
+    variable: str
+    value: str
+    source: Literal["environment", ".env", "default"]
+
+
+class Settings(InkstreamCommand):
+    """Show the settings in force, and where each comes from.
+
+    Secrets are masked.
+    """
+
+    options = [  # noqa: RUF012 - as Faust declares them
+        option("--json", "as_json", is_flag=True, help="As one JSON object."),
+        option("--markdown", is_flag=True, help="Instead, all there is to set, as the page docs/settings.md."),
+    ]
+
+    async def run(self, *args: Any, as_json: bool, markdown: bool) -> int:
+        """Print the settings; return the exit code."""
+        console = Console(highlight=False)
+        if markdown:
+            console.print(page(), end="", markup=False, soft_wrap=True)
+            return 0
+        found = in_force(Declared())
+        if as_json:
+            listing = {setting.variable: {"value": setting.value, "source": setting.source} for setting in found}
+            console.print(json.dumps(listing, indent=2), markup=False, soft_wrap=True)
+            return 0
+        table = Table("variable", "value", "from", box=None, pad_edge=False)
+        for setting in found:
+            table.add_row(*setting, style=None if setting.source == "default" else "bold")
+        console.print(table)
+        return 0
+
+
+def in_force(settings: Declared) -> list[InForce]:
+    """Return all settings in the order of their declaration."""
+    environment = {name.upper() for name in os.environ}
+    # An empty file name would have it look in all the directories above.
+    file = {name.upper() for name in dotenv_values(Path(".env"))}
+    return [
+        InForce(
+            variable := variable_of(name),
+            shown(name, getattr(settings, name)),
+            "environment" if variable in environment else ".env" if variable in file else "default",
+        )
+        for name in Declared.model_fields
+    ]
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def shown(name: str, value: object) -> str:
+    """Return a value as one would write it into the environment, without its secrets."""
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return masked_url(value.get_secret_value()) if name.endswith("_url") else MASK
+        case tuple():
+            return ",".join(map(str, value))
+        case timedelta():
+            return str(TypeAdapter(timedelta).dump_python(value, mode="json"))
+        case Path() if value.is_relative_to(ROOT):
+            return str(value.relative_to(ROOT))
+        case _:
+            return str(value)
+
+
+def masked_url(url: str) -> str:
+    """Return a connection string with its password masked, and all parameters that sound like one."""
+    scheme, separator, rest = url.partition("://")
+    # Up to the last @, as a password that was not encoded may hold one.
+    credentials, at, address = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    masked = f"{scheme}{separator}{user}{colon}{MASK if colon else ''}{at}{address}"
+    return _SECRET_PARAMETER.sub(rf"\g<1>{MASK}", masked)
+
+
+def page() -> str:
+    """Return the page `docs/settings.md`."""
+    return "\n".join(_page_lines()) + "\n"
+
+
+def _page_lines() -> Iterator[str]:
+    yield from _INTRODUCTION.splitlines()
+    yield "| variable | default | |"
+    yield "|---|---|---|"
+    for name, field in Declared.model_fields.items():
+        variable = variable_of(name)
+        yield f"| [`{variable}`](#{variable.lower()}) | {_code(_default(name, field))} | {field.description} |"
+    for name, field in Declared.model_fields.items():
+        yield ""
+        yield f"## {variable_of(name)}"
+        yield ""
+        yield f"{field.description}"
+        yield ""
+        yield f"- Value: {_expected(field)}"
+        yield f"- Default: {_code(_default(name, field)) or 'none'}"
+        yield f"- Example: `{variable_of(name)}={EXAMPLES[name]}`"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=False)
+    # A default is no secret: it is in the source.
+    return value.get_secret_value() if isinstance(value, SecretStr) else shown(name, value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _expected(field: FieldInfo) -> str:
+    """Describe the values that a setting takes."""
+    annotation = field.annotation
+    types = [annotation, *get_args(annotation)]
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    limits = [
+        words.format(getattr(constraint, limit))
+        for constraint in field.metadata
+        for limit, words in _LIMITS.items()
+        if hasattr(constraint, limit)
+    ]
+    for kind, words in (
+        (int, "a whole number"),
+        (float, "a number"),
+        (timedelta, "a duration in ISO 8601, as `PT10S`, `PT1H`, `P1D`"),
+        (Path, "a path"),
+        (SecretStr, "a text, kept secret"),
+        (tuple, "names, separated by commas"),
+        (str, "a text"),
+    ):
+        if kind in types or get_origin(annotation) is kind:
+            return ", ".join([words, *limits])
+    raise TypeError(f"no words for {annotation}")

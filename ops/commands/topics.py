@@ -1,0 +1,203 @@
+"""`inkstream topics`: what services may send, in the terminal or as the page `docs/topics.md`.
+
+In come the declarations of `topics.yaml` and the event classes; out comes text. No server is asked.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from faust.cli.base import option
+from rich.console import Console
+from rich.table import Table
+
+from ops.commands.command import InkstreamCommand, declared_topics
+from ops.settings import ROOT, Settings
+from schemas.topics import EventType, Topic, load
+from sinks.collections import NAMES
+
+_JSON_TYPES = {
+    "string": "string",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "boolean",
+    "object": "object",
+    "null": "null",
+}
+
+
+_INTRODUCTION = """\
+# Topics and events
+
+<!-- Made by `inkstream topics --markdown > docs/topics.md`; a test fails when it is out of date. -->
+
+What a service can send, and where it goes. An event is a [CloudEvent](https://cloudevents.io) in a Kafka record:
+
+- binary mode: the payload is the record's value, and the attributes are headers: `ce_specversion`, `ce_id`, `ce_type`,
+  `ce_source`, `ce_time`;
+- structured mode: the header `content-type` is `application/cloudevents+json`, and the value holds both;
+- without any of these, the value is the payload, with `eventId`, `timestamp` and, where a topic has several types of
+  event, `type` among its fields.
+
+By its id an event that is sent twice is stored once: give each event one of its own (a UUID), and when you send it
+again, send the same. The record's key is the value of the field that is named below: events with the same key stay in
+order. A time is ISO 8601 with a zone, or milliseconds since 1970. Fields that are not listed are ignored, except
+where it says so. What can't be read ends in the topic's dead-letter topic, with a message that says what to change.
+
+"""
+
+
+class Field(NamedTuple):
+    """One field of a payload; a field of an object within it has a dot in its name."""
+
+    name: str
+    kind: str
+    limits: str
+    is_required: bool
+    default: str
+    description: str
+
+
+class Topics(InkstreamCommand):
+    """List the topics, their events, and where these go."""
+
+    options = [  # noqa: RUF012 - as Faust declares them
+        option(
+            "--markdown", is_flag=True, help="Instead, with every field and an example, as the page docs/topics.md."
+        ),
+    ]
+
+    async def run(self, *args: Any, markdown: bool) -> int:
+        """Print the topics; return the exit code."""
+        console = Console(highlight=False)
+        if markdown:
+            # The page is about the declarations, not about this environment's settings.
+            topics = load(ROOT / "topics.yaml", NAMES)
+            console.print(page(topics.values()), end="", markup=False, soft_wrap=True)
+            return 0
+        settings = Settings()
+        topics = declared_topics(settings)
+        table = Table("topic", "event", "key", "collections", box=None, pad_edge=False)
+        for topic in topics.values():
+            for number, event in enumerate(topic.events.values()):
+                name = "" if number else settings.namespace + topic.name
+                table.add_row(name, event.name, event.key, ", ".join(event.collections))
+        console.print(table)
+        return 0
+
+
+def page(topics: Iterable[Topic]) -> str:
+    """Return the page `docs/topics.md`."""
+    return "\n".join(_page_lines(list(topics))) + "\n"
+
+
+def _page_lines(topics: list[Topic]) -> Iterator[str]:
+    yield from _INTRODUCTION.splitlines()
+    yield "| topic | events | |"
+    yield "|---|---|---|"
+    for topic in topics:
+        yield f"| [{topic.name}](#{topic.name}) | {len(topic.events)} | {topic.description} |"
+    for topic in topics:
+        yield ""
+        yield f"## {topic.name}"
+        yield ""
+        yield topic.description
+        yield ""
+        yield f"- Kept for {_duration(topic.retention)}, in {topic.partitions} partitions by default."
+        yield f"- Dead letters: `{topic.dead_letter}`, kept for {_duration(topic.dead_letter_retention)}."
+        for event in topic.events.values():
+            yield from _event_lines(event)
+
+
+def _event_lines(event: EventType) -> Iterator[str]:
+    yield ""
+    yield f"### {event.name}"
+    yield ""
+    yield from (event.schema.__doc__ or "").strip().replace("\n    ", "\n").splitlines()
+    yield ""
+    yield f"Key: `{event.key}`. Goes to {', '.join(f'`{name}`' for name in event.collections)}."
+    yield ""
+    yield "| field | type | | |"
+    yield "|---|---|---|---|"
+    for field in fields(event.schema.model_json_schema(by_alias=True)):
+        need = "required" if field.is_required else f"default `{field.default}`" if field.default else "optional"
+        notes = "; ".join(note for note in (field.description, field.limits) if note)
+        yield f"| `{field.name}` | {field.kind} | {need} | {notes} |"
+    for example in event.examples:
+        yield ""
+        yield "```json"
+        yield json.dumps(example, indent=2, ensure_ascii=False)
+        yield "```"
+
+
+def fields(schema: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a payload, from its JSON Schema, with those of objects within it."""
+    return list(_fields(schema, schema.get("$defs", {}), ""))
+
+
+def _fields(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str) -> Iterator[Field]:
+    required = schema.get("required", ())
+    for name, declared in schema.get("properties", {}).items():
+        plain = _without_null(_resolved(declared, definitions), definitions)
+        default = declared.get("default")
+        yield Field(
+            prefix + name,
+            _kind(plain, definitions),
+            _limits(plain),
+            name in required,
+            "" if default in (None, "", [], {}) else json.dumps(default, ensure_ascii=False),
+            declared.get("description") or plain.get("description", "").partition("\n")[0],
+        )
+        items = _resolved(plain.get("items", {}), definitions)
+        yield from _fields(plain, definitions, f"{prefix}{name}.")
+        yield from _fields(items, definitions, f"{prefix}{name}[].")
+
+
+def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    reference = schema.get("$ref")
+    if reference is None:
+        return schema
+    target: Mapping[str, Any] = definitions[reference.rpartition("/")[2]]
+    return target
+
+
+def _without_null(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out that a field may be null: it says no more than that it may be left out."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    return _resolved(choices[0], definitions) if len(choices) == 1 else schema
+
+
+def _kind(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    schema = _resolved(schema, definitions)
+    if "enum" in schema:
+        return " or ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_kind(choice, definitions) for choice in schema["anyOf"]))
+    if schema.get("format") == "date-time":
+        return "time"
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {}), definitions)}"
+    return _JSON_TYPES.get(schema.get("type", ""), "anything")
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    least, most = schema.get("minimum"), schema.get("maximum")
+    words = []
+    if schema.get("minLength"):
+        words.append("not empty")
+    if "maxLength" in schema:
+        words.append(f"at most {schema['maxLength']} characters")
+    if least is not None and most is not None and most < 2**53:
+        words.append(f"{least} to {most}")
+    elif least is not None:
+        words.append(f"at least {least}")
+    return ", ".join(words)
+
+
+def _duration(duration: timedelta) -> str:
+    if duration % timedelta(days=1):
+        return f"{duration // timedelta(hours=1)} hours" if not duration % timedelta(hours=1) else str(duration)
+    return f"{duration.days} days"

@@ -1,0 +1,42 @@
+"""`inkstream worker`: Faust's worker, quiet on the terminal but for the log.
+
+In come topics, out go documents, until a signal stops it. A Kafka that does not answer at the start is waited for, and
+then told of in a line; what is down later the worker waits out by itself.
+"""
+
+from typing import Any, NoReturn
+
+import mode
+from faust.cli.worker import worker as faust_worker
+from faust.worker import Worker as FaustWorker
+from mode.utils.loops import get_event_loop
+from rich.console import Console
+
+from ops.commands.command import quieten_clients, reported_errors
+from ops.settings import Settings
+
+WAIT_FOR_KAFKA_SECONDS = 30.0
+
+
+class Worker(faust_worker):
+    """Read the topics and store their events, until stopped.
+
+    Start as many as there are partitions to share; each takes its part. SIGTERM or Ctrl-C stops it cleanly, and after a
+    crash the next one continues where it was. `INKSTREAM_AGENTS` picks the topics that it reads.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Wait for Kafka, then run until stopped, and exit."""
+        from ops.bootstrap import wait_for_kafka
+
+        quieten_clients()  # until the worker sets up its log
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        with reported_errors():
+            waiting = wait_for_kafka(Settings(), seconds=WAIT_FOR_KAFKA_SECONDS, report=console.print)
+            get_event_loop().run_until_complete(waiting)
+        super().__call__(*args, **kwargs)
+
+    def on_worker_created(self, worker: mode.Worker) -> None:
+        """Show no banner and no spinner, which are no lines of a log."""
+        assert isinstance(worker, FaustWorker)
+        worker.spinner = None

@@ -1,0 +1,289 @@
+"""Looks at everything that Inkstream needs and says what is wrong, and what to do about it.
+
+In come settings and declarations; out come findings. Nothing is changed, and no server is asked for long: what does not
+answer is itself a finding.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from dotenv import dotenv_values
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
+
+from delivery.kafka import client_options
+from ops import kafka_topics
+from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, SERVER_ERRORS, first_line
+from ops.dead_letters import Contents, DeadLetterReader
+from ops.settings import DEVELOPMENT_IP_HASH_KEY, Settings
+from schemas.topics import Topic
+from sinks import convergence, migrations, postgres
+from sinks.convergence import Change
+from sinks.mongo import Mongo
+from sinks.postgres import PostgresUrlError
+from sinks.servers import MongoUrlError, RedisUrlError, describe_mongo, describe_redis
+
+ANSWER_WITHIN_SECONDS = 20.0
+DEAD_LETTERS_READ_WITHIN_SECONDS = 10.0
+RECENT = timedelta(days=1)
+"""Dead letters younger than this are a problem; older ones were seen, and stay until Kafka deletes them."""
+MUCH_LAG = 10_000
+"""Records that a topic's agent may be behind: some seconds of work."""
+
+_LINES_OF_DRIFT = 3
+_GROUP_ANSWERS_WITHIN_SECONDS = 10
+_PREFIX = "INKSTREAM_"
+_OF_THE_DEVELOPMENT_STACK = "INKSTREAM_STACK"
+
+
+class State(StrEnum):
+    """How serious a finding is; with a problem, not all is well."""
+
+    WELL = "well"
+    NOTE = "note"
+    PROBLEM = "problem"
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What it is about.
+        state: How serious it is.
+        what: What was found.
+        advice: What to do; empty where nothing is to be done.
+    """
+
+    subject: str
+    state: State
+    what: str
+    advice: str = ""
+
+
+async def examine(settings: Settings, topics: Mapping[str, Topic], application: str) -> list[Finding]:
+    """Look at everything, and return what was found.
+
+    Args:
+        settings: The settings in force.
+        topics: The declared topics.
+        application: Faust's name for the application, which begins the name of each consumer group.
+    """
+    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=ANSWER_TIMEOUT)
+    postgres_url = settings.postgres_url.get_secret_value()
+    wanted = kafka_topics.declared(topics.values(), settings.namespace)
+    tables = migrations.read(MIGRATIONS)
+    kafka = _Server("Kafka", f"INKSTREAM_KAFKA_BROKERS={settings.kafka_brokers}")
+    mongodb = _Server("MongoDB", "INKSTREAM_MONGO_URL")
+    postgresql = _Server("PostgreSQL", "INKSTREAM_POSTGRES_URL")
+    redis = _Server("Redis", "INKSTREAM_REDIS_URL")
+    examined = await asyncio.gather(
+        kafka.ask(
+            partial(_kafka, settings),
+            partial(_drift, "topics", partial(kafka_topics.converge, settings, wanted, check=True)),
+            partial(_traffic, settings, topics, application),
+        ),
+        mongodb.ask(
+            partial(_mongodb, mongo),
+            partial(_drift, "collections", partial(convergence.converge, mongo.database, check=True)),
+        ),
+        postgresql.ask(
+            partial(_postgresql, postgres_url),
+            partial(_drift, "tables", partial(migrations.migrate, postgres_url, tables, check=True)),
+        ),
+        redis.ask(partial(_redis, settings.redis_url.get_secret_value())),
+    )
+    await mongo.close()
+    return [*_settings_findings(settings, topics), *(finding for findings in examined for finding in findings)]
+
+
+class _Server(NamedTuple):
+    """A server that is asked, and the setting that says where it is."""
+
+    name: str
+    setting: str
+
+    async def ask(self, *questions: Callable[[], Awaitable[Iterable[Finding]]]) -> list[Finding]:
+        """Ask one question after the other, until the server does not answer."""
+        findings: list[Finding] = []
+        try:
+            for question in questions:
+                async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+                    findings += await question()
+        except (MongoUrlError, PostgresUrlError, RedisUrlError) as error:
+            findings.append(Finding(self.name, State.PROBLEM, first_line(error), f"correct {self.setting}"))
+        except SERVER_ERRORS as error:
+            advice = f"is it running, and is {self.setting} right?"
+            findings.append(Finding(self.name, State.PROBLEM, f"does not answer: {first_line(error)}", advice))
+        return findings
+
+
+def _settings_findings(settings: Settings, topics: Mapping[str, Topic]) -> Iterator[Finding]:
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted({name.upper() for name in (*os.environ, *dotenv_values(Path(".env")))}):
+        if name.startswith(_PREFIX) and not name.startswith(_OF_THE_DEVELOPMENT_STACK) and name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            advice = f"did you mean {nearest[0]}?" if nearest else "`inkstream settings` lists all there are"
+            yield Finding("settings", State.PROBLEM, f"{name} is no setting, and has no effect", advice)
+    for name in settings.agents:
+        if name not in topics:
+            advice = f"name some of {', '.join(topics)}"
+            yield Finding("settings", State.PROBLEM, f"INKSTREAM_AGENTS names {name}, which is no topic", advice)
+    if settings.ip_hash_key.get_secret_value() == DEVELOPMENT_IP_HASH_KEY:
+        advice = "before real visitors come, set one: `openssl rand -hex 32`"
+        yield Finding("settings", State.NOTE, "INKSTREAM_IP_HASH_KEY is the public development key", advice)
+    if settings.environment != "development" and settings.postgres_url == Settings.model_fields["postgres_url"].default:
+        advice = "set it to your server, with a password of its own"
+        yield Finding("settings", State.PROBLEM, "INKSTREAM_POSTGRES_URL is the development server's", advice)
+
+
+async def _kafka(settings: Settings) -> list[Finding]:
+    async with kafka_topics.administration(settings) as admin:
+        brokers = (await admin.describe_cluster())["brokers"]
+    addresses = ", ".join(f"{broker['host']}:{broker['port']}" for broker in brokers)
+    return [Finding("Kafka", State.WELL, f"{_count(len(brokers), 'broker')}: {addresses}")]
+
+
+async def _mongodb(mongo: Mongo) -> list[Finding]:
+    server = await describe_mongo(mongo)
+    if server.replica_set is None:
+        advice = "start mongod with --replSet; without one there are no transactions, and error groups need them"
+        return [Finding("MongoDB", State.PROBLEM, f"{server.version}, a server without replica set", advice)]
+    what = f"{server.version}, replica set {server.replica_set} of {server.members}"
+    if server.primary is None:
+        advice = "look at rs.status(): a majority of the members has to be up"
+        return [Finding("MongoDB", State.PROBLEM, f"{what}, without a primary: nothing can be written", advice)]
+    return [Finding("MongoDB", State.WELL, f"{what}, primary {server.primary}")]
+
+
+async def _postgresql(url: str) -> list[Finding]:
+    server = await postgres.describe(url)
+    what = f"{server.version}, database {server.database}, role {server.role}"
+    findings = [Finding("PostgreSQL", State.WELL, what)]
+    if server.is_standby:
+        advice = "connect to the primary: target_session_attrs=read-write"
+        findings = [Finding("PostgreSQL", State.PROBLEM, f"{what}, a standby: it can't be written", advice)]
+    if not server.has_schema:
+        advice = f"as its owner: GRANT CREATE ON DATABASE {server.database} TO {server.role}, or make schema inkstream"
+        findings.append(Finding("PostgreSQL", State.PROBLEM, "no schema inkstream, and no right to make it", advice))
+    if server.may_read_posts is False or server.may_count_views is False:
+        advice = f'as its owner: GRANT SELECT, UPDATE ("viewCount") ON posts TO {server.role}'
+        findings.append(Finding("PostgreSQL", State.PROBLEM, 'no right to read posts or write "viewCount"', advice))
+    if server.may_count_views is None:
+        advice = "is this the platform's database? Where it is, its tables are yet to be made"
+        findings.append(Finding("PostgreSQL", State.NOTE, 'the platform\'s posts."viewCount" is not there', advice))
+    return findings
+
+
+async def _redis(url: str) -> list[Finding]:
+    return [Finding("Redis", State.WELL, await describe_redis(url))]
+
+
+async def _drift(subject: str, look: Callable[[], Awaitable[list[Change]]]) -> list[Finding]:
+    """Return what differs from the declarations, and what nobody declared."""
+    changes = await look()
+    different = [change.line for change in changes if change.action != "report"]
+    unexpected = [change.line for change in changes if change.action == "report"]
+    findings = []
+    if different:
+        advice = "`inkstream bootstrap` makes it so; `inkstream bootstrap --check` lists all"
+        findings.append(Finding(subject, State.PROBLEM, _shortened(different), advice))
+    if unexpected:
+        advice = "remove it where nobody needs it; an index costs every write"
+        findings.append(Finding(subject, State.NOTE, _shortened(unexpected), advice))
+    return findings or [Finding(subject, State.WELL, "as declared")]
+
+
+async def _traffic(settings: Settings, topics: Mapping[str, Topic], application: str) -> list[Finding]:
+    """Return, for each topic, how far its agent is, and the dead letters that wait."""
+    findings = []
+    deadline = asyncio.get_running_loop().time() + DEAD_LETTERS_READ_WITHIN_SECONDS
+    async with _clients(settings) as (admin, consumer):
+        partitions = await kafka_topics.partition_counts(admin)
+        reading = DeadLetterReader(consumer, partitions)
+        for topic in topics.values():
+            name = settings.namespace + topic.name
+            if name in partitions:
+                findings.append(await _progress(admin, consumer, name, partitions[name], f"{application}.{topic.name}"))
+            if settings.namespace + topic.dead_letter in partitions:
+                seconds = max(0.0, deadline - asyncio.get_running_loop().time())
+                contents = await reading.contents(settings.namespace + topic.dead_letter, seconds=seconds)
+                findings += _dead_letters(topic, contents, datetime.now(UTC))
+    return findings
+
+
+@asynccontextmanager
+async def _clients(settings: Settings) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
+    async with kafka_topics.administration(settings) as admin:
+        try:
+            await consumer.start()
+            yield admin, consumer
+        finally:
+            await consumer.stop()
+
+
+async def _progress(
+    admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, topic: str, partitions: int, group: str
+) -> Finding:
+    """Return how far the topic's consumer group is behind, and whether anybody is in it."""
+    numbers = [TopicPartition(topic, number) for number in range(partitions)]
+    first, end = await consumer.beginning_offsets(numbers), await consumer.end_offsets(numbers)
+    members, committed = await _group(admin, group)
+    lag = sum(end[number] - max(committed.get(number, -1), first[number]) for number in numbers)
+    behind = f"{lag:,} records behind, {_count(members, 'reader')} in group {group}"
+    if not members:
+        return Finding(topic, State.PROBLEM, behind, "no worker reads it: start `inkstream worker`")
+    if lag > MUCH_LAG:
+        advice = "/readyz of the workers says whether a store is down; else start more workers"
+        return Finding(topic, State.PROBLEM, behind, advice)
+    return Finding(topic, State.WELL, behind)
+
+
+async def _group(admin: AIOKafkaAdminClient, group: str) -> tuple[int, dict[TopicPartition, int]]:
+    """Return how many members a consumer group has, and the offsets that it committed."""
+    # The coordinator of a group is looked for when the group is first asked for, and is not there at once.
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, KafkaError) and bool(error.retriable)),
+        stop=stop_after_delay(_GROUP_ANSWERS_WITHIN_SECONDS),
+        wait=wait_fixed(0.2),
+        reraise=True,
+    ):
+        with attempt:
+            (response,) = await admin.describe_consumer_groups([group])
+            offsets = await admin.list_consumer_group_offsets(group)
+    (described,) = response.to_object()["groups"]
+    return len(described["members"]), {partition: position.offset for partition, position in offsets.items()}
+
+
+def _dead_letters(topic: Topic, contents: Contents, now: datetime) -> Iterator[Finding]:
+    waiting = contents.waiting()
+    if not waiting:
+        return
+    reasons = ", ".join(
+        f"{reason} {count:,}" for reason, count in Counter(letter.reason for letter in waiting).most_common()
+    )
+    at_least = "" if contents.is_complete else "at least "
+    what = f"{at_least}{_count(len(waiting), 'dead letter')}: {reasons}; the latest: {waiting[-1].message}"
+    is_recent = waiting[-1].time > now - RECENT
+    advice = f"`inkstream replay {topic.name} --dry-run` shows them; mend the cause, then replay them"
+    yield Finding(topic.dead_letter, State.PROBLEM if is_recent else State.NOTE, what, advice)
+
+
+def _shortened(lines: Sequence[str]) -> str:
+    more = len(lines) - _LINES_OF_DRIFT
+    return "\n".join([*lines[:_LINES_OF_DRIFT], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,231 @@
+"""Sends dead letters back to their topic, once each, as they were.
+
+In come a topic and which letters; out go the original records, and a note in the dead-letter topic for each. After a
+crash between the two a record is sent again, which leaves no trace: what comes of it has the same identity.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
+
+from delivery.commit import Span
+from delivery.dead_letters import MAX_RECORD_BYTES
+from delivery.kafka import client_options
+from ops.dead_letters import REPLAYED, DeadLetterReader, Letter, headers_before, reader
+from ops.settings import Settings
+from schemas.topics import Topic
+
+REPLAYED_FROM = "replayed_from"
+"""Header of a replayed record: the position that it first had, `topic:partition:offset`."""
+
+ATTEMPT = "replay_attempt"
+"""Header of a replayed record: how often it has been replayed, this time included."""
+
+_NOTHING = object()  # stands for no value, as aiokafka refuses a record that has neither key nor value
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which letters to replay.
+
+    Attributes:
+        reasons: Those with one of these reasons; all where empty.
+        since: Those dead-lettered at this moment or later.
+        until: Those dead-lettered before this moment.
+        limit: The oldest so many of them; all where `None`.
+        again: Also those that were replayed before.
+    """
+
+    reasons: frozenset[str] = frozenset()
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int | None = None
+    again: bool = False
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether the letter is one of them, apart from the limit and from what was replayed."""
+        return (
+            (not self.reasons or letter.reason in self.reasons)
+            and (self.since is None or self.since <= letter.time)
+            and (self.until is None or letter.time < self.until)
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a replay is going to do.
+
+    Attributes:
+        selected: The letters to send, oldest first.
+        found: How many letters there are, by reason.
+        replayed_before: How many of these were replayed before, by reason.
+        foreign: How many records in the dead-letter topic are no dead letters.
+    """
+
+    selected: list[Letter]
+    found: Counter[str]
+    replayed_before: Counter[str]
+    foreign: int
+
+    def expired(self, topic: Topic, now: datetime) -> int:
+        """Return how many of the selected records are older than their topic keeps records."""
+        oldest = (now - topic.retention).timestamp() * 1000
+        return sum(0 <= letter.timestamp < oldest for letter in self.selected)
+
+
+@dataclass
+class Result:
+    """What a replay did.
+
+    Attributes:
+        sent: How many letters were sent, by reason.
+        refused: The letters that Kafka did not take, with what it said.
+    """
+
+    sent: Counter[str] = field(default_factory=Counter)
+    refused: list[tuple[Letter, str]] = field(default_factory=list)
+
+
+class Replay:
+    """The replay of one topic.
+
+    Args:
+        topic: The topic's name in Kafka.
+        dead_letter_topic: That of its dead letters.
+        reading: Where letters come from.
+        producer: Where records and notes go to.
+    """
+
+    def __init__(
+        self, topic: str, dead_letter_topic: str, reading: DeadLetterReader, producer: AIOKafkaProducer
+    ) -> None:
+        self._topic = topic
+        self._dead_letter_topic = dead_letter_topic
+        self._reading = reading
+        self._producer = producer
+
+    async def plan(self, selection: Selection) -> Plan:
+        """Look through the letters that there are now, and choose.
+
+        Raises:
+            KafkaError: Kafka does not answer, or there is no such topic.
+        """
+        contents = await self._reading.contents(self._dead_letter_topic)
+        distinct = contents.distinct()
+        letters = distinct if selection.again else contents.waiting()
+        return Plan(
+            selected=[letter for letter in letters if selection.takes(letter)][: selection.limit],
+            found=Counter(letter.reason for letter in distinct),
+            replayed_before=Counter(letter.reason for letter in distinct if letter.origin in contents.replayed),
+            foreign=contents.foreign,
+        )
+
+    async def carry_out(self, plan: Plan, report: Callable[[int], None]) -> Result:
+        """Send the letters of the plan; `report` gets how many more were handled, as it goes on.
+
+        Raises:
+            KafkaError: Kafka does not answer. What was sent by then is sent; a new replay sends the rest.
+        """
+        result = Result()
+        letters = {(letter.partition, letter.offset): letter for letter in plan.selected}
+        chunk: list[tuple[Letter, ConsumerRecord[Any, Any]]] = []
+        async for record in self._reading.records(self._spans(plan.selected)):
+            letter = letters.get((record.partition, record.offset))
+            if letter is not None:
+                chunk.append((letter, record))
+            if len(chunk) == _AT_ONCE:
+                await self._send_all(chunk, result)
+                report(len(chunk))
+                chunk = []
+        await self._send_all(chunk, result)
+        report(len(chunk))
+        return result
+
+    def _spans(self, selected: Iterable[Letter]) -> dict[TopicPartition, Span]:
+        """Return the part of each partition in which all of the letters are."""
+        spans: dict[TopicPartition, Span] = {}
+        for letter in selected:
+            partition = TopicPartition(self._dead_letter_topic, letter.partition)
+            first, end = spans.get(partition, (letter.offset, letter.offset + 1))
+            spans[partition] = (min(first, letter.offset), max(end, letter.offset + 1))
+        return spans
+
+    async def _send_all(self, chunk: Iterable[tuple[Letter, ConsumerRecord[Any, Any]]], result: Result) -> None:
+        refusals = await asyncio.gather(*(self._send(letter, record) for letter, record in chunk))
+        for (letter, _), refusal in zip(chunk, refusals, strict=True):
+            if refusal is None:
+                result.sent[letter.reason] += 1
+            else:
+                result.refused.append((letter, refusal))
+
+    async def _send(self, letter: Letter, record: ConsumerRecord[Any, Any]) -> str | None:
+        """Send one record, and note that when it is durable; return what Kafka has against it, if it does."""
+        try:
+            await self._producer.send_and_wait(
+                self._topic,
+                key=record.key,
+                value=_NOTHING if record.value is None else record.value,
+                headers=_headers_to_send(record, letter.origin),
+                partition=self._partition(letter.origin),
+                timestamp_ms=letter.timestamp if letter.timestamp >= 0 else None,
+            )
+        except (MessageSizeTooLargeError, InvalidTimestampError) as error:
+            return str(error)
+        await self._producer.send_and_wait(
+            self._dead_letter_topic,
+            value=_NOTHING,
+            headers=[(REPLAYED, letter.origin.encode())],
+            partition=letter.partition,
+        )
+        return None
+
+    def _partition(self, origin: str) -> int | None:
+        """Return the partition that the record was in: whichever way its producer chose it, it is that again."""
+        partition = int(origin.split(":")[1])
+        return partition if partition < self._reading.partitions[self._topic] else None
+
+
+@asynccontextmanager
+async def replay_of(settings: Settings, topic: Topic) -> AsyncIterator[Replay]:
+    """Prepare the replay of a topic.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    producer = AIOKafkaProducer(
+        **client_options(settings),
+        acks="all",
+        enable_idempotence=True,
+        compression_type="zstd",
+        max_request_size=MAX_RECORD_BYTES,
+        value_serializer=lambda value: None if value is _NOTHING else value,
+    )
+    async with reader(settings) as reading:
+        try:
+            await producer.start()
+            yield Replay(settings.namespace + topic.name, settings.namespace + topic.dead_letter, reading, producer)
+        finally:
+            await producer.stop()
+
+
+def _headers_to_send(record: ConsumerRecord[Any, Any], origin: str) -> list[tuple[str, bytes]]:
+    """Return the record's original headers, with where it was first and how often it has been replayed."""
+    headers = list(headers_before(record))
+    named: Mapping[str, bytes] = dict(headers)
+    attempt = 1 + _number(named.get(ATTEMPT, b"0"))
+    # The place it first had stays: an event without an id of its own is known by it.
+    first = named.get(REPLAYED_FROM, origin.encode())
+    kept = [(name, value) for name, value in headers if name not in (REPLAYED_FROM, ATTEMPT)]
+    return [*kept, (REPLAYED_FROM, first), (ATTEMPT, str(attempt).encode())]
+
+
+def _number(text: bytes) -> int:
+    return int(text) if text.isdigit() else 0

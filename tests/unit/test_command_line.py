@@ -1,0 +1,83 @@
+"""The command line as a whole: its help, its errors, its exit codes; no server is there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.settings import ROOT
+
+COMMANDS = ("bootstrap", "doctor", "replay", "settings", "topics", "worker")
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from ops.commands import main; main()", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_help_lists_our_commands_and_needs_no_valid_settings() -> None:
+    ended = run("--help", INKSTREAM_WEB_PORT="wrong")
+    assert ended.returncode == 0
+    listed = ended.stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == list(COMMANDS)
+    assert "--datadir" not in ended.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    assert run(command, "--help").stdout.startswith(f"Usage: inkstream {command}")
+
+
+@pytest.mark.parametrize("command", ["bootstrap", "doctor", "settings", "worker"])
+def test_a_wrong_setting_is_told_in_a_line_with_exit_code_2(command: str) -> None:
+    ended = run(command, INKSTREAM_BATCH_RECORDS="0")
+    assert ended.returncode == 2
+    assert ended.stderr == "INKSTREAM_BATCH_RECORDS: input should be greater than or equal to 1; came '0'\n"
+
+
+def test_the_value_of_a_secret_is_not_told() -> None:
+    ended = run("settings", INKSTREAM_ENVIRONMENT="production", INKSTREAM_KAFKA_SASL_PASSWORD="hush-hush")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("INKSTREAM_IP_HASH_KEY must be set in production")
+    assert "hush-hush" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value"),
+    [
+        ("bootstrap", "INKSTREAM_MONGO_URL", "mongo://ada:hush-hush@x"),
+        ("bootstrap", "INKSTREAM_POSTGRES_URL", "postgres//ada:hush-hush@x"),
+        ("worker", "INKSTREAM_MONGO_URL", "mongo://ada:hush-hush@x"),
+        ("worker", "INKSTREAM_GEO_DATABASE", "/does/not/exist.mmdb"),
+    ],
+)
+def test_an_address_that_is_none_is_told_with_its_setting(command: str, variable: str, value: str) -> None:
+    ended = run(command, **{variable: value})
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith(f"{variable}: ")
+    assert "hush-hush" not in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_wrong_topics_file_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "topics.yaml"
+    file.write_text("defaults:\n  partitons: 6\ntopics: {}\n")
+    ended = run("worker", INKSTREAM_TOPICS_FILE=str(file))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("topics.yaml:2: unknown key partitons; did you mean partitions?")
+
+
+@pytest.mark.parametrize("arguments", [("replay",), ("replay", "searches", "--since", "soon"), ("unknown",)])
+def test_wrong_usage_has_exit_code_2(arguments: tuple[str, ...]) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
