@@ -54,10 +54,10 @@ class Store:
             writes, origins, invalid = self._documents(batch.records)
             with WRITE_SECONDS.labels(self._topic).time():
                 outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
-            refused = [DeadLetter(origins[at], reason, message) for at, (reason, message) in outcome.refused]
+            refused = _one_a_record(DeadLetter(origins[at], *refusal) for at, refusal in outcome.refused)
             await self._dead_letters.send(batch.topic, len(batch.records), [*invalid, *refused])
             await batch.commit()
-            self._measure(batch.records, outcome)
+            self._measure(origins, outcome)
 
     def _documents(self, records: Iterable[Record]) -> tuple[list[Write], list[Record], list[DeadLetter]]:
         """Return what to write, the record that each write comes from, and the records that are no valid events."""
@@ -75,10 +75,15 @@ class Store:
                 origins += [record] * len(made)
         return writes, origins, invalid
 
-    def _measure(self, records: Iterable[Record], outcome: Outcome) -> None:
+    def _measure(self, origins: Iterable[Record], outcome: Outcome) -> None:
         now = time.time() * 1000
-        STORED_AFTER_SECONDS.observe(self._topic, [(now - record.timestamp) / 1000 for record in records])
+        STORED_AFTER_SECONDS.observe(self._topic, [(now - record.timestamp) / 1000 for record in origins])
         for collection, count in outcome.written.items():
             DOCUMENTS_WRITTEN.labels(collection).inc(count)
         for collection, count in outcome.duplicates.items():
             DOCUMENTS_DUPLICATE.labels(collection).inc(count)
+
+
+def _one_a_record(letters: Iterable[DeadLetter]) -> Iterable[DeadLetter]:
+    """Return the first letter of each record: several of its documents may have been refused."""
+    return {(letter.record.partition, letter.record.offset): letter for letter in reversed([*letters])}.values()

@@ -120,6 +120,8 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 isolation_level="read_committed",
                 session_timeout_ms=int(SESSION_TIMEOUT.total_seconds() * 1000),
                 heartbeat_interval_ms=int(HEARTBEAT_INTERVAL.total_seconds() * 1000),
+                # A rebalance waits for the batches in flight of every member.
+                rebalance_timeout_ms=int((self._stop_timeout + SESSION_TIMEOUT).total_seconds() * 1000),
             )
             consumer.subscribe([self._topic], listener=self)
             try:

@@ -4,6 +4,7 @@ In comes the topology; out goes an application that runs it, with its agents, co
 that raises ends the process with exit code 1 and nothing committed, and the supervisor starts it again.
 """
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
@@ -41,6 +42,7 @@ class Pipeline(faust.App):
     def __init__(self, name: str, settings: Settings, health: Health) -> None:
         self._settings = settings
         self._health = health
+        self._consumers: list[RecordConsumer] = []
         self._services: list[ServiceT] = []
         super().__init__(
             settings.namespace + name,
@@ -62,7 +64,8 @@ class Pipeline(faust.App):
         channel = BatchChannel(self)
         # Two actors take batches from one channel: while one waits for a store, the other decodes.
         self.agent(channel, name=name, concurrency=self._settings.batches_in_flight)(_stream_function(agent, name))
-        self.run(
+        self._health.agent(topic, "not started")
+        self._consumers.append(
             RecordConsumer(
                 topic,
                 group=f"{self.conf.id}.{name}",
@@ -76,7 +79,7 @@ class Pipeline(faust.App):
         )
 
     def run(self, service: ServiceT) -> None:
-        """Start the service with the worker, after its agents; stop it before them, last come first."""
+        """Start the service with the worker, and stop it after the consumers."""
         self._services.append(service)
 
     async def on_start(self) -> None:
@@ -95,7 +98,12 @@ class Pipeline(faust.App):
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Return all services to start, in order; Faust stops them in the opposite order."""
-        return [*super().on_init_dependencies(), *self._services]
+        return [*super().on_init_dependencies(), *self._services, *self._consumers]
+
+    async def on_stop(self) -> None:
+        """Let all consumers finish what is in flight, at the same time; what they need is stopped after that."""
+        await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
+        await super().on_stop()
 
 
 def _stream_function(agent: Agent, name: str) -> Callable[[Any], Awaitable[None]]:

@@ -38,8 +38,10 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether everything that is known of is well."""
-        return all(state["ready"] for state in (*self.dependencies.values(), *self.agents.values()))
+        """Whether everything that this worker needs is known to be well."""
+        return bool(self.dependencies) and all(
+            state["ready"] for state in (*self.dependencies.values(), *self.agents.values())
+        )
 
 
 def _report(states: dict[str, State], name: str, problem: str | None) -> None:

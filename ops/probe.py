@@ -30,6 +30,8 @@ class Probe(Service):
         super().__init__(**kwargs)
         self._pings = pings
         self._health = health
+        for name in pings:
+            health.dependency(name, "not asked yet")
 
     @Service.task
     async def _probe(self) -> None:

@@ -140,6 +140,8 @@ class Pipeline:
 
     async def forget(self) -> None:
         """Drop the database; the topics go with the platform."""
+        # A transaction of a killed worker would keep its locks for a minute.
+        await self._client.admin.command("killAllSessions", [])
         await self._client.drop_database(self.database.name)
         await self._client.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 import orjson
 
@@ -45,6 +46,30 @@ async def test_mongodb_away_for_a_while_costs_time_and_nothing_else(pipeline: Pi
         assert worker.terminate() == 0
     assert set(await pipeline.documents("pageViews")) == {f"view-{number}" for number in range(2_000)}
     assert await pipeline.read("page-views.dead-letter") == []
+
+
+async def test_sigterm_while_mongodb_is_away_abandons_what_is_in_flight_in_time(pipeline: Pipeline) -> None:
+    mongo = pipeline.platform.mongo
+    with pipeline.worker(batch_records=100, stop_timeout=2) as worker:
+        await worker.until_ready()
+        await asyncio.to_thread(mongo.kill)
+        try:
+            for topic in ("page-views", "performance-samples"):
+                await pipeline.send(topic, [view(number) for number in range(300)])
+
+            async def in_flight() -> bool:
+                metrics = await asyncio.to_thread(worker.metrics)
+                return any(name.startswith("inkstream_paused_partitions") and metrics[name] for name in metrics)
+
+            await until(in_flight, "batches wait for MongoDB")
+            started = time.monotonic()
+            assert await asyncio.to_thread(worker.terminate) == 0
+            assert time.monotonic() - started < 15, "the consumers wait at the same time, not one after another"
+        finally:
+            await asyncio.to_thread(mongo.start)
+    with pipeline.worker(agents="page-views") as worker:
+        await pipeline.settled("page-views")
+    assert set(await pipeline.documents("pageViews")) == {f"view-{number}" for number in range(300)}
 
 
 async def test_kafka_restarted_costs_time_and_nothing_else(pipeline: Pipeline) -> None:
