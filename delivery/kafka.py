@@ -1,12 +1,11 @@
 """How to reach Kafka: one place that turns settings into the options of every client.
 
-In come settings; out go keyword arguments for aiokafka's clients and the credentials of Faust's own connection.
+In come settings; out go keyword arguments for aiokafka's clients. Nothing here keeps a connection open.
 """
 
 import ssl
 from typing import Any
 
-import faust
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.helpers import create_ssl_context
 
@@ -29,25 +28,6 @@ def client_options(settings: Settings) -> dict[str, Any]:
             "sasl_plain_password": settings.kafka_sasl_password.get_secret_value(),
         }
     return options
-
-
-def faust_credentials(settings: Settings) -> faust.SASLCredentials | faust.SSLCredentials | None:
-    """Return the credentials of Faust's own connection to Kafka."""
-    context = _ssl_context(settings)
-    if settings.kafka_security_protocol.startswith("SASL"):
-        assert settings.kafka_sasl_password is not None
-        return faust.SASLCredentials(
-            username=settings.kafka_sasl_username,
-            password=settings.kafka_sasl_password.get_secret_value(),
-            mechanism=settings.kafka_sasl_mechanism,
-            ssl_context=context,
-        )
-    return None if context is None else faust.SSLCredentials(context=context)
-
-
-def faust_brokers(settings: Settings) -> list[str]:
-    """Return the brokers as Faust wants them: URLs."""
-    return [f"kafka://{broker.strip()}" for broker in settings.kafka_brokers.split(",")]
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext | None:

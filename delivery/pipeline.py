@@ -11,11 +11,12 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
 import faust
+from faust.app.base import BootStrategy
 from mode import ServiceT
 
 from delivery.batch import RecordBatch
 from delivery.consumer import BatchChannel, RecordConsumer
-from delivery.kafka import client_options, faust_brokers, faust_credentials
+from delivery.kafka import client_options
 from ops.health import Health
 from ops.settings import Settings
 
@@ -30,6 +31,15 @@ class QuietWorker(faust.Worker):
 Agent = Callable[[AsyncIterable[RecordBatch]], Awaitable[None]]
 
 
+class WithoutKafka(BootStrategy):
+    """What Faust starts: everything but its own consumer and producer, which nothing here uses.
+
+    They would join a consumer group of their own; after a crash the next worker waits a minute for the dead member.
+    """
+
+    enable_kafka = False
+
+
 class Pipeline(faust.App):
     """Faust's application, reading Kafka through `RecordConsumer`s.
 
@@ -39,6 +49,8 @@ class Pipeline(faust.App):
         health: Where consumers report.
     """
 
+    BootStrategy = WithoutKafka
+
     def __init__(self, name: str, settings: Settings, health: Health) -> None:
         self._settings = settings
         self._health = health
@@ -46,12 +58,9 @@ class Pipeline(faust.App):
         self._services: list[ServiceT] = []
         super().__init__(
             settings.namespace + name,
-            broker=faust_brokers(settings),
-            broker_credentials=faust_credentials(settings),
             # With autodiscovery a broken import leaves an empty agent table and exit code 0.
             autodiscover=False,
             agent_supervisor="mode.CrashingSupervisor",
-            topic_replication_factor=settings.replication or 1,
             web_bind=settings.web_host,
             web_host=settings.web_host,
             web_port=settings.web_port,

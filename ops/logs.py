@@ -21,7 +21,14 @@ _PROCESSORS: list[Any] = [
 # The values of local variables would be personal data.
 _FRAMES = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 # Libraries that are chatty at the level that we want of ourselves.
-_QUIETER = {"aiokafka": "WARNING", "faust": "WARNING", "mode": "WARNING", "pymongo": "WARNING", "aiohttp": "WARNING"}
+_QUIETER = {
+    "aiokafka": "WARNING",
+    "delivery.pipeline": "WARNING",
+    "faust": "WARNING",
+    "mode": "WARNING",
+    "pymongo": "WARNING",
+    "aiohttp": "WARNING",
+}
 
 
 class Sparingly(logging.Filter):
