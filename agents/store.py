@@ -64,10 +64,10 @@ class Store:
         writes: list[Write] = []
         origins: list[Record] = []
         invalid: list[DeadLetter] = []
+        decode, describe = self._decoder.decode, self._enricher.documents
         for record in records:
             try:
-                event = self._decoder.decode(record)
-                made = self._enricher.documents(event)
+                made = describe(decode(record))
             except InvalidEvent as error:
                 invalid.append(DeadLetter(record, error.reason, error.message))
             else:
@@ -76,8 +76,8 @@ class Store:
         return writes, origins, invalid
 
     def _measure(self, origins: Iterable[Record], outcome: Outcome) -> None:
-        now = time.time() * 1000
-        STORED_AFTER_SECONDS.observe(self._topic, [(now - record.timestamp) / 1000 for record in origins])
+        now = time.time_ns() // 1_000_000
+        STORED_AFTER_SECONDS.observe(self._topic, [now - record.timestamp for record in origins])
         for collection, count in outcome.written.items():
             DOCUMENTS_WRITTEN.labels(collection).inc(count)
         for collection, count in outcome.duplicates.items():

@@ -36,15 +36,17 @@ def canonical_ip(ip: str) -> str:
 def hash_ip(ip: str, key: bytes) -> str:
     """Hash an address so that equal addresses stay equal and nobody without the key can tell which they were.
 
-    HMAC-SHA-256 (RFC 2104) over the canonical form. It is keyed because a plain hash of all four thousand million
-    IPv4 addresses can be tried in minutes; it is whole because a shortened one would make strangers one visitor.
+    HMAC-SHA-256 over the canonical form, the first half of it, which is what RFC 2104 (section 5) allows: 128 bits
+    make no two strangers one visitor. It is keyed because a plain hash of all four thousand million IPv4 addresses can
+    be tried in minutes. The other half would be the costliest 32 bytes of a view: random digits do not compress, and
+    MongoDB's journal took a fifth fewer views a second with them.
 
     Args:
         ip: A single IPv4 or IPv6 address.
         key: The secret key, of any length; 32 random bytes are right.
 
     Returns:
-        64 lower-case hexadecimal digits.
+        32 lower-case hexadecimal digits.
 
     Raises:
         InvalidEvent: `ip` is no IPv4 or IPv6 address.
@@ -53,7 +55,7 @@ def hash_ip(ip: str, key: bytes) -> str:
         canonical = canonical_ip(ip)
     except ValueError as error:
         raise InvalidEvent("schema", f"ipAddress: {error}") from None
-    return hmac.digest(key, canonical.encode(), "sha256").hex()
+    return hmac.digest(key, canonical.encode(), "sha256")[:16].hex()
 
 
 def _parsed(ip: str) -> IPv4Address | IPv6Address | None:

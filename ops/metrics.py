@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 
 class BatchHistogram(Collector):
-    """A histogram that takes a whole batch of observations at once.
+    """A histogram of seconds that takes a whole batch of observations at once, in milliseconds.
 
     A client library's histogram costs a microsecond an observation, as much as decoding an event; sorting the batch and
     counting each bucket by bisection costs a twentieth.
@@ -23,23 +23,23 @@ class BatchHistogram(Collector):
         self._name = name
         self._documentation = documentation
         self._label = label
-        self._bounds = tuple(buckets)
+        self._seconds = tuple(buckets)
         self._counts: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
         REGISTRY.register(self)
 
-    def observe(self, label: str, values: Iterable[float]) -> None:
+    def observe(self, label: str, milliseconds: Iterable[int]) -> None:
         """Count the values of one batch under the label."""
-        ordered = sorted(values)
-        below = [bisect_right(ordered, bound) for bound in self._bounds] + [len(ordered)]
+        ordered = sorted(milliseconds)
+        below = [bisect_right(ordered, bound * 1000) for bound in self._seconds] + [len(ordered)]
         counts = self._counts.get(label)
         self._counts[label] = below if counts is None else [a + b for a, b in zip(counts, below, strict=True)]
-        self._sums[label] = self._sums.get(label, 0.0) + sum(ordered)
+        self._sums[label] = self._sums.get(label, 0.0) + sum(ordered) / 1000
 
     def collect(self) -> Iterable[Metric]:
         """Yield the family in Prometheus' form: cumulative counts up to each bound, and up to infinity."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
-        bounds = [*(str(bound) for bound in self._bounds), "+Inf"]
+        bounds = [*(str(bound) for bound in self._seconds), "+Inf"]
         for label, counts in self._counts.items():
             family.add_metric([label], list(zip(bounds, counts, strict=True)), sum_value=self._sums[label])
         yield family

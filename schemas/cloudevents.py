@@ -20,6 +20,7 @@ STRUCTURED = b"application/cloudevents+json"
 REPLAYED_FROM = "replayed_from"  # header of a replayed record: its first position, by which it is known
 MAX_ID_LENGTH = 256
 _MOMENT = TypeAdapter(Moment)
+_NO_HEADERS: Mapping[str, bytes | None] = {}
 
 
 class Record(Protocol):
@@ -60,7 +61,7 @@ class Decoder:
     def __init__(self, topic: Topic, ahead_limit: timedelta) -> None:
         self._events = topic.events
         self._only_event = topic.only_event
-        self._ahead_limit = ahead_limit
+        self._ahead_limit_milliseconds = ahead_limit.total_seconds() * 1000
 
     def decode(self, record: Record) -> Envelope[Event]:
         """Return the event in a record.
@@ -71,7 +72,7 @@ class Decoder:
         value = record.value
         if not value:
             raise InvalidEvent("not-json", "the record has no value; expected a JSON object")
-        attributes = self._attributes(value, dict(record.headers))
+        attributes = self._attributes(value, dict(record.headers) if record.headers else _NO_HEADERS)
         event_type = self._event_type(attributes.type)
         validator = event_type.schema.__pydantic_validator__
         try:
@@ -123,11 +124,10 @@ class Decoder:
             if claimed is None:
                 raise InvalidEvent("schema", "time: missing, and the record has no Kafka timestamp either")
             return claimed, None
-        arrived = _from_milliseconds(kafka_timestamp)
         if claimed is None:
-            return arrived, None
-        if claimed - arrived > self._ahead_limit:
-            return arrived, claimed
+            return _from_milliseconds(kafka_timestamp), None
+        if claimed.timestamp() * 1000 - kafka_timestamp > self._ahead_limit_milliseconds:
+            return _from_milliseconds(kafka_timestamp), claimed
         return claimed, None
 
 
@@ -160,7 +160,7 @@ def _position(record: Record) -> str:
 
 def _json_object(value: bytes) -> dict[str, Any]:
     try:
-        body = from_json(value)
+        body = from_json(value, cache_strings="keys")
     except ValueError as error:
         raise InvalidEvent("not-json", f"the value is not JSON: {error}") from error
     if not isinstance(body, dict):

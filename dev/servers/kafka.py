@@ -138,7 +138,8 @@ class Kafka(Server):
 
     def _format(self) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
+        # In one word: an id may begin with a dash, and would pass for an option.
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(self._properties)]
         formatted = subprocess.run(  # noqa: S603 - our own program
             [_java(), "-XX:TieredStopAtLevel=1", f"@{self._java_arguments}", *tool],
             capture_output=True,

@@ -50,9 +50,9 @@ def test_equal_addresses_have_equal_hashes_however_they_are_written() -> None:
     assert hash_ip("2001:DB8::1", KEY) == hash_ip("2001:db8:0::1", KEY)
 
 
-def test_the_hash_is_hmac_sha_256_of_the_canonical_address() -> None:
+def test_the_hash_is_half_of_the_hmac_sha_256_of_the_canonical_address() -> None:
     # As `printf 81.2.69.160 | openssl dgst -sha256 -hmac 'a key of thirty-two random bytes'` prints it.
-    assert hash_ip("81.2.69.160", KEY) == "4af8985d136db455a69f9f0b4ff4d4fed0235f0208d94288a511a9434afec81f"
+    assert hash_ip("81.2.69.160", KEY) == "4af8985d136db455a69f9f0b4ff4d4fe"
 
 
 def test_another_key_gives_another_hash() -> None:
@@ -61,10 +61,10 @@ def test_another_key_gives_another_hash() -> None:
 
 @given(st.ip_addresses())
 def test_every_address_is_hashed(address: object) -> None:
-    assert len(hash_ip(str(address), KEY)) == 64
+    assert len(hash_ip(str(address), KEY)) == 32
 
 
 @given(st.text())
 def test_no_text_does_worse_than_being_refused(text: str) -> None:
     with suppress(InvalidEvent):
-        assert len(hash_ip(text, KEY)) == 64
+        assert len(hash_ip(text, KEY)) == 32

@@ -21,6 +21,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_transient_fault_is_retried_until_it_is_over_and_health_is_red_meanwhile() -> None:
     health = Health()
+    health.dependency("store", None)
     ready: list[bool] = []
 
     async def write() -> str:
