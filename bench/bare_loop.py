@@ -1,12 +1,14 @@
-"""The limit for Python on one core: aiokafka `getmany` → orjson → `insert_many`, two batches in flight, nothing else.
+"""The yardstick: aiokafka `getmany` → orjson → `insert_many` → commit, and nothing else.
 
-In comes a topic, out go documents as they came, with the event's id as `_id`. No validation, no enrichment, no dead
-letters; offsets are committed as Inkstream does. It is the yardstick, not a contender for production.
+In comes a topic, with how many batches may be in flight: one is the loop that everybody writes first, two is about the
+limit for Python on this path. Out go documents as they came, with the event's id as `_id`. No validation, no
+enrichment, no dead letters: one bad record ends it.
 """
 
 import asyncio
 import os
 import sys
+from collections import deque
 from datetime import datetime
 
 import orjson
@@ -15,7 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from pymongo import AsyncMongoClient, WriteConcern
 
 
-async def main(topic: str, group: str) -> None:
+async def main(topic: str, group: str, in_flight: int) -> None:
     """Copy the topic into `pageViews` until stopped."""
     client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(os.environ["INKSTREAM_MONGO_URL"])
     collection = client.get_default_database().get_collection(
@@ -31,7 +33,7 @@ async def main(topic: str, group: str) -> None:
         auto_offset_reset="earliest",
     )
     await consumer.start()
-    in_flight: asyncio.Task[None] | None = None
+    writing: deque[asyncio.Task[None]] = deque()
 
     async def write(
         documents: list[dict[str, object]], offsets: dict[object, int], before: asyncio.Task[None] | None
@@ -52,12 +54,11 @@ async def main(topic: str, group: str) -> None:
                 documents.append(document)
         if not documents:
             continue
-        before = in_flight
         offsets = {partition: records[-1].offset + 1 for partition, records in fetched.items()}
-        in_flight = asyncio.create_task(write(documents, offsets, before))
-        if before is not None:
-            await before
+        writing.append(asyncio.create_task(write(documents, offsets, writing[-1] if writing else None)))
+        while len(writing) >= in_flight:
+            await writing.popleft()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2]))
+    uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -8,10 +8,11 @@ Format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kaf
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Required
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails, SchemaValidator
+from typing_extensions import TypedDict
 
 from schemas.event import Envelope, Event, InvalidEvent, Moment
 from schemas.topics import EventType, Topic
@@ -21,6 +22,28 @@ REPLAYED_FROM = "replayed_from"  # header of a replayed record: its first positi
 MAX_ID_LENGTH = 256
 _MOMENT = TypeAdapter(Moment)
 _NO_HEADERS: Mapping[str, bytes | None] = {}
+
+
+class _WithoutType(TypedDict, total=False):
+    eventId: str | None  # as producers send it
+    timestamp: Any
+
+
+class _Plain(_WithoutType, total=False):
+    type: str | None
+
+
+class _Structured(TypedDict, total=False):
+    specversion: str | None
+    type: str | None
+    id: str | None
+    time: Any
+    data: Required[dict[str, Any]]
+
+
+_PLAIN_WITHOUT_TYPE = SchemaValidator(TypeAdapter(_WithoutType).core_schema)
+_PLAIN = SchemaValidator(TypeAdapter(_Plain).core_schema)
+_STRUCTURED = SchemaValidator(TypeAdapter(_Structured).core_schema)
 
 
 class Record(Protocol):
@@ -81,7 +104,7 @@ class Decoder:
             else:
                 data = validator.validate_python(attributes.payload)
         except ValidationError as error:
-            raise _invalid(error, event_type) from error
+            raise _invalid(error, event_type.name) from error
         identity = attributes.id or _position(record)
         if len(identity) > MAX_ID_LENGTH:
             raise InvalidEvent("schema", f"id: should have at most {MAX_ID_LENGTH} characters; came {len(identity)}")
@@ -95,10 +118,9 @@ class Decoder:
                 return _structured(value)
             if "ce_type" in headers or "ce_id" in headers:
                 return _binary(headers)
-        body = _json_object(value)
-        # On a topic with a single type, a field of this name is the payload's own.
-        name = None if self._only_event is not None else _text(body, "type")
-        return Attributes(name, _text(body, "eventId"), body.get("timestamp"), body)
+        # On a topic with a single type, a field `type` is the payload's own.
+        body = _read(_PLAIN if self._only_event is None else _PLAIN_WITHOUT_TYPE, value)
+        return Attributes(body.get("type"), body.get("eventId"), body.get("timestamp"), None)
 
     def _event_type(self, name: str | None) -> EventType:
         if name is None:
@@ -139,12 +161,17 @@ def _binary(headers: Mapping[str, bytes | None]) -> Attributes:
 
 def _structured(value: bytes) -> Attributes:
     """Read structured mode: the value holds attributes and payload."""
-    event = _json_object(value)
-    payload = event.get("data")
-    if not isinstance(payload, dict):
-        raise InvalidEvent("schema", f"data: should be an object; came {_kind(payload)}")
-    _check_version(_text(event, "specversion"))
-    return Attributes(_text(event, "type"), _text(event, "id"), event.get("time"), payload)
+    event = _read(_STRUCTURED, value)
+    _check_version(event.get("specversion"))
+    return Attributes(event.get("type"), event.get("id"), event.get("time"), event["data"])
+
+
+def _read(body: SchemaValidator, value: bytes) -> dict[str, Any]:
+    try:
+        read: dict[str, Any] = body.validate_json(value)
+    except ValidationError as error:
+        raise _invalid(error, "the value") from error
+    return read
 
 
 def _check_version(version: str | None) -> None:
@@ -156,23 +183,6 @@ def _position(record: Record) -> str:
     """Return the identity of an event that has none of its own: where it first stood in Kafka."""
     first = _header(dict(record.headers), REPLAYED_FROM)
     return first or f"{record.topic}:{record.partition}:{record.offset}"
-
-
-def _json_object(value: bytes) -> dict[str, Any]:
-    try:
-        body = from_json(value, cache_strings="keys")
-    except ValueError as error:
-        raise InvalidEvent("not-json", f"the value is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise InvalidEvent("schema", f"the value should be a JSON object; came {_kind(body)}")
-    return body
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise InvalidEvent("schema", f"{name}: should be a string; came {_kind(value)}")
 
 
 def _header(headers: Mapping[str, bytes | None], name: str) -> str | None:
@@ -197,7 +207,7 @@ def _from_milliseconds(timestamp: int) -> datetime:
         raise InvalidEvent("schema", "the record's Kafka timestamp is no time that can be stored") from error
 
 
-def _invalid(error: ValidationError, event_type: EventType) -> InvalidEvent:
+def _invalid(error: ValidationError, subject: str) -> InvalidEvent:
     """Turn a validation error into what a producer's developer can act on, without any value that came."""
     details = error.errors(include_url=False, include_context=False)
     if details[0]["type"] == "json_invalid":
@@ -205,7 +215,7 @@ def _invalid(error: ValidationError, event_type: EventType) -> InvalidEvent:
     lines = [_complaint(detail) for detail in details[:5]]
     if len(details) > len(lines):
         lines.append(f"and {len(details) - len(lines)} more")
-    return InvalidEvent("schema", f"{event_type.name}: " + "; ".join(lines))
+    return InvalidEvent("schema", f"{subject}: " + "; ".join(lines))
 
 
 def _complaint(detail: ErrorDetails) -> str:
