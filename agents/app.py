@@ -7,6 +7,8 @@ own, and every agent does the same: a batch of records in, an idempotent write o
 from functools import partial
 from importlib.metadata import version
 
+import structlog
+
 from agents.store import Store
 from delivery import kafka
 from delivery.dead_letters import DeadLetters
@@ -23,6 +25,7 @@ from schemas.topics import TopicsError, load
 from sinks import collections
 from sinks.mongo import Mongo
 
+log = structlog.get_logger(__name__)
 settings = Settings()
 topics = load(settings.topics_file, collections.NAMES, partitions=settings.partitions, replication=settings.replication)
 if unknown := set(settings.agents) - set(topics):
@@ -34,10 +37,8 @@ app.conf.logging_config = logging_config(settings)
 
 mongo = Mongo.connect(settings.mongo_url.get_secret_value())
 geo_path = settings.geo_database_path()
-enricher = Enricher(
-    ip_hash_key=settings.ip_hash_key.get_secret_value().encode(),
-    geo=GeoDatabase.open(geo_path) if geo_path else None,
-)
+geo = GeoDatabase.open(geo_path) if geo_path and geo_path.exists() else None
+enricher = Enricher(ip_hash_key=settings.ip_hash_key.get_secret_value().encode(), geo=geo)
 dead_letters = DeadLetters(
     client_options=kafka.client_options(settings),
     release=version("inkstream"),
@@ -55,3 +56,10 @@ for topic in topics.values():
 
 app.run(Probe({"kafka": partial(kafka.ping, settings), "mongodb": mongo.ping}, health))
 pages.serve(app, health)
+
+
+@app.task  # type: ignore[untyped-decorator]
+async def warn_of_missing_geo_database() -> None:
+    """Say once, at the start, that page views will have no `geo`."""
+    if geo is None:
+        log.warning("no geo database, so no geo in page views", path=str(geo_path))
