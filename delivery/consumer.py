@@ -6,6 +6,7 @@ a crash, or when a partition goes to another worker, all that was not committed 
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -219,12 +220,13 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._consumer
         if consumer is None:
             return
-        for partition in consumer.assignment():
-            end = consumer.highwater(partition)
-            if end is not None:
-                first = self._tracker.first_unfinished(partition)
-                position = first if first is not None else await consumer.position(partition)
-                LAG_RECORDS.labels(self._topic, partition.partition).set(end - position)
+        with suppress(IllegalStateError):  # a partition goes to another worker meanwhile
+            for partition in consumer.assignment():
+                end = consumer.highwater(partition)
+                if end is not None:
+                    first = self._tracker.first_unfinished(partition)
+                    position = first if first is not None else await consumer.position(partition)
+                    LAG_RECORDS.labels(self._topic, partition.partition).set(end - position)
 
     async def on_stop(self) -> None:
         """Stop reading, let batches in flight finish for a bounded time, leave the group."""
