@@ -82,7 +82,7 @@ class GeoDatabase:
         try:
             # An IPv4 address is looked up as it is: reading it in Python takes as long as finding its place.
             place = _place(self._reader.get(canonical_ip(ip) if ":" in ip else ip))
-        except ValueError:
+        except (TypeError, ValueError):  # the reader's word for a null character, and for all else
             return None
         return place and self._places.setdefault(place, place)
 
