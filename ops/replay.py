@@ -20,10 +20,8 @@ from delivery.dead_letters import MAX_RECORD_BYTES
 from delivery.kafka import client_options
 from ops.dead_letters import REPLAYED, DeadLetterReader, Letter, headers_before, reader
 from ops.settings import Settings
+from schemas.cloudevents import REPLAYED_FROM
 from schemas.topics import Topic
-
-REPLAYED_FROM = "replayed_from"
-"""Header of a replayed record: the position that it first had, `topic:partition:offset`."""
 
 ATTEMPT = "replay_attempt"
 """Header of a replayed record: how often it has been replayed, this time included."""

@@ -18,7 +18,8 @@ from schemas.event import Envelope, Event, InvalidEvent, Moment
 from schemas.topics import EventType, Topic
 
 STRUCTURED = b"application/cloudevents+json"
-REPLAYED_FROM = "replayed_from"  # header of a replayed record: its first position, by which it is known
+REPLAYED_FROM = "replayed_from"
+"""Header of a replayed record: the position that it first had, `topic:partition:offset`, by which it is known."""
 MAX_ID_LENGTH = 256
 _MOMENT = TypeAdapter(Moment)
 _NO_HEADERS: Mapping[str, bytes | None] = {}
