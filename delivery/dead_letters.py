@@ -114,6 +114,7 @@ class DeadLetters(Service):
         self._health = health
         self._limits: dict[str, DeadLetterLimit] = {}
         self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()  # many letters may come at once, from several agents
 
     def is_transient(self, error: BaseException) -> bool:
         """Whether Kafka may take the same dead letter later."""
@@ -166,21 +167,22 @@ class DeadLetters(Service):
 
     async def _connected_producer(self) -> AIOKafkaProducer:
         # Made when the first dead letter comes: on most days none does.
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                **self._client_options,
-                acks="all",
-                enable_idempotence=True,
-                compression_type="zstd",
-                max_request_size=MAX_RECORD_BYTES,
-            )
-            try:
-                await producer.start()
-            except BaseException:
-                await producer.stop()
-                raise
-            self._producer = producer
-        return self._producer
+        async with self._connecting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    **self._client_options,
+                    acks="all",
+                    enable_idempotence=True,
+                    compression_type="zstd",
+                    max_request_size=MAX_RECORD_BYTES,
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
 
     async def on_stop(self) -> None:
         """Close the producer; every letter was waited for when it was sent."""
