@@ -20,6 +20,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from delivery.kafka import client_options
 from dev.stories import Trace
 from dev.traffic import Sample
+from ops.dead_letters import Letter, letter_of
 from ops.settings import Settings
 from schemas.topics import Topic
 from sinks.collections import COLLECTIONS
@@ -28,16 +29,6 @@ _IDS_IN_ONE_QUERY = 2_000
 _POLL_MILLISECONDS = 200
 _PLACES_SHOWN = 3
 _ERROR_LEVELS = ("error", "fatal")
-
-Place = tuple[str, int, int]
-"""A topic with its namespace, a partition and an offset."""
-
-
-class Letter(NamedTuple):
-    """What a dead letter says."""
-
-    reason: str
-    message: str
 
 
 class Loss(NamedTuple):
@@ -97,7 +88,7 @@ class Account:
         self.topics = {topic.name: TopicAccount() for topic in topics}
         self._dead_letter_topics = [settings.namespace + topic.dead_letter for topic in topics]
         self._open: dict[TopicPartition, dict[int, Sample]] = defaultdict(dict)
-        self._letters: dict[Place, Letter] = {}
+        self._letters: dict[str, Letter] = {}  # by where the record was
         self._prefixes: list[str] = []
         self.new_documents: Counter[str] = Counter()
         self._own_documents: Counter[str] = Counter()
@@ -221,7 +212,7 @@ class Account:
     ) -> None:
         account = self.topics[sample.topic]
         own = sample.id or _place(partition, offset)
-        letter = self._letters.pop((partition.topic, partition.partition, offset), None)
+        letter = self._letters.pop(_place(partition, offset), None)
         problem = None
         if sample.reason is not None:
             if letter is None:
@@ -269,10 +260,10 @@ class Account:
             batches = await self._consumer.getmany(*behind, timeout_ms=_POLL_MILLISECONDS)
             for records in batches.values():
                 for record in records:
-                    says = {name: value.decode() for name, value in record.headers if name.startswith("dl_")}
-                    origin = (says["dl_topic"], int(says["dl_partition"]), int(says["dl_offset"]))
-                    # After a crash a letter may be sent again: the same origin, so the same letter.
-                    self._letters[origin] = Letter(says["dl_reason"], says["dl_message"])
+                    # After a crash a letter may be sent again: the same origin, so the same letter. A record that is
+                    # none notes that one was replayed.
+                    if (letter := letter_of(record)) is not None:
+                        self._letters[letter.origin] = letter
 
     async def _documents(
         self, done: Sequence[tuple[TopicPartition, int, Sample]]

@@ -99,10 +99,9 @@ class DeadLetterReader:
         contents = Contents()
         deadline = time.monotonic() + seconds
         async for record in self.records(await self.spans(topic)):
-            headers = _our_headers(record)
-            if (origin := headers.get(REPLAYED)) is not None:
+            if (origin := _our_headers(record).get(REPLAYED)) is not None:
                 contents.replayed.add(origin)
-            elif (letter := _letter(record, headers)) is not None:
+            elif (letter := letter_of(record)) is not None:
                 contents.letters.append(letter)
             else:
                 contents.foreign += 1
@@ -174,7 +173,8 @@ async def reader(settings: Settings) -> AsyncIterator[DeadLetterReader]:
 
 def _our_headers(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
     """Return what the record's headers say of it as a dead letter."""
-    return {name: value.decode(errors="replace") for name, value in record.headers if name.startswith("dl_")}
+    # A header's value may be null, and anybody's name may begin so.
+    return {name: (value or b"").decode(errors="replace") for name, value in record.headers if name.startswith("dl_")}
 
 
 def headers_before(record: ConsumerRecord[Any, Any]) -> Iterator[tuple[str, bytes]]:
@@ -182,8 +182,9 @@ def headers_before(record: ConsumerRecord[Any, Any]) -> Iterator[tuple[str, byte
     return ((name, value) for name, value in record.headers if not name.startswith("dl_"))
 
 
-def _letter(record: ConsumerRecord[Any, Any], headers: Mapping[str, str]) -> Letter | None:
-    """Return the dead letter in a record; `None` where somebody else put it there."""
+def letter_of(record: ConsumerRecord[Any, Any]) -> Letter | None:
+    """Return the dead letter in a record; `None` where it is a note, or somebody else put it there."""
+    headers = _our_headers(record)
     try:
         return Letter(
             partition=record.partition,

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from dev.account import Account, Letter
+from dev.account import Account
 from dev.stories import Trace
 from dev.traffic import Sample, Traffic
+from ops.dead_letters import Letter
 from ops.settings import ROOT, Settings
 from schemas.topics import load
 from sinks import collections
@@ -69,9 +70,13 @@ def test_a_duplicate_makes_no_new_document(account: Account) -> None:
     assert not account.new_documents
 
 
+def letter(reason: str, message: str) -> Letter:
+    return Letter(0, 0, "page-views:0:7", reason, message, BEGAN, -1)
+
+
 def test_a_valid_event_that_is_dead_lettered_is_missing(account: Account) -> None:
     sent = sample("stored")
-    account._letters["page-views", 0, 7] = Letter("schema", "postId: missing")
+    account._letters["page-views:0:7"] = letter("schema", "postId: missing")
     assert judged(account, sent, {}) == ["is dead-lettered as schema, and is valid: postId: missing"]
 
 
@@ -82,14 +87,14 @@ def test_an_invalid_record_needs_its_dead_letter(account: Account) -> None:
 
 def test_an_invalid_record_needs_the_right_reason(account: Account) -> None:
     sent = sample("dead-lettered")
-    account._letters["page-views", 0, 7] = Letter("too-large", "is too large")
+    account._letters["page-views:0:7"] = letter("too-large", "is too large")
     assert judged(account, sent, {}) == [f"is dead-lettered as too-large, not as {sent.reason}: is too large"]
 
 
 def test_an_invalid_record_with_its_dead_letter_is_accounted_for(account: Account) -> None:
     sent = sample("dead-lettered")
     assert sent.reason is not None
-    account._letters["page-views", 0, 7] = Letter(sent.reason, "")
+    account._letters["page-views:0:7"] = letter(sent.reason, "")
     assert judged(account, sent, {}) == []
     assert account.balanced
 
