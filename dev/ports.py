@@ -48,17 +48,19 @@ class Ports:
         candidates = random.sample(range(_LOWEST, _HIGHEST), _HIGHEST - _LOWEST)
         found: list[int] = []
         for port in candidates:
-            if _is_free(port):
+            if is_free(port):
                 found.append(port)
             if len(found) == count:
                 return cls(*found)
         raise OSError(f"no {count} free ports between {_LOWEST} and {_HIGHEST}")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on the port now."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: ignores TIME_WAIT
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

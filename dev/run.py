@@ -138,7 +138,6 @@ class _Run:
             environment,
             host=settings.web_host,
             port=settings.web_port,
-            agents=len(settings.agents or self._topics),
             log=log,
             report=lambda line: console.print(line, style="yellow", markup=False),
         )

@@ -6,10 +6,8 @@ run ends, `stop` leaves no process behind.
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.error
@@ -17,10 +15,12 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from dev.ports import is_free
+from dev.servers.server import end_of_log
+
 READY_WITHIN_SECONDS = 30.0
 STOP_WITHIN_SECONDS = 20.0
 MOST_RESTARTS = 5
-_LOG_LINES_SHOWN = 12
 _ASK_EVERY_SECONDS = 0.1
 
 
@@ -35,7 +35,6 @@ class Worker:
         environment: The settings it gets.
         host: Where it serves its pages.
         port: The port of its pages.
-        agents: How many agents must be up before it is ready.
         log: The file for its output; the one of the time before is kept beside it.
         report: Is told when it died and is started again.
     """
@@ -46,14 +45,12 @@ class Worker:
         *,
         host: str,
         port: int,
-        agents: int,
         log: Path,
         report: Callable[[str], None],
     ) -> None:
         self._environment = environment
         self._host = host
         self._port = port
-        self._agents = agents
         self._report = report
         self.log = log
         self._process: asyncio.subprocess.Process | None = None
@@ -76,15 +73,11 @@ class Worker:
         Raises:
             WorkerError: Its port is taken, it ended, or it is not ready in time.
         """
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self._host, self._port))
-            except OSError as error:
-                raise WorkerError(
-                    f"The worker can't have port {self._port}: another program uses it, perhaps another worker. "
-                    "End that program, or set INKSTREAM_WEB_PORT to a free port."
-                ) from error
+        if not is_free(self._port, self._host):
+            raise WorkerError(
+                f"The worker can't have port {self._port}: another program uses it, perhaps another worker. "
+                "End that program, or set INKSTREAM_WEB_PORT to a free port."
+            )
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
@@ -92,9 +85,11 @@ class Worker:
         deadline = time.monotonic() + READY_WITHIN_SECONDS
         while not await asyncio.to_thread(self._is_ready):
             if self.pid is None:
-                raise WorkerError(f"The worker ended while starting. {self._end_of_log()}")
+                raise WorkerError(f"The worker ended while starting. {end_of_log(self.log)}")
             if time.monotonic() > deadline:
-                raise WorkerError(f"The worker was not ready within {READY_WITHIN_SECONDS:.0f} s. {self._end_of_log()}")
+                raise WorkerError(
+                    f"The worker was not ready within {READY_WITHIN_SECONDS:.0f} s. {end_of_log(self.log)}"
+                )
             await asyncio.sleep(_ASK_EVERY_SECONDS)
 
     async def watch(self) -> None:
@@ -109,7 +104,7 @@ class Worker:
             if self._stopping:
                 return
             if self.restarts >= MOST_RESTARTS:
-                raise WorkerError(f"The worker died {self.restarts + 1} times. {self._end_of_log()}")
+                raise WorkerError(f"The worker died {self.restarts + 1} times. {end_of_log(self.log)}")
             self.restarts += 1
             self._report(f"The worker ended ({_ending(code)}) and is started again; see {self.log}")
             await asyncio.sleep(min(0.5 * 2**self.restarts, 5))
@@ -155,17 +150,9 @@ class Worker:
     def _is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:  # noqa: S310 - our own worker
-                body = json.load(answer)
-        except (OSError, ValueError):
-            return False
-        return bool(body["ready"]) and len(body["agents"]) >= self._agents
-
-    def _end_of_log(self) -> str:
-        try:
-            lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+                return bool(answer.status == 200)
         except OSError:
-            lines = []
-        return "\n  ".join([f"Its log is {self.log}; the last lines:", *(lines or ["(empty)"])])
+            return False
 
 
 def command() -> str:

@@ -104,7 +104,7 @@ async def examine(settings: Settings, topics: Mapping[str, Topic], application: 
         redis.ask(partial(_redis, settings.redis_url.get_secret_value())),
     )
     await mongo.close()
-    return [*_settings_findings(settings, topics), *(finding for findings in examined for finding in findings)]
+    return [*_settings_findings(settings), *(finding for findings in examined for finding in findings)]
 
 
 class _Server(NamedTuple):
@@ -128,17 +128,13 @@ class _Server(NamedTuple):
         return findings
 
 
-def _settings_findings(settings: Settings, topics: Mapping[str, Topic]) -> Iterator[Finding]:
+def _settings_findings(settings: Settings) -> Iterator[Finding]:
     known = {_PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted({name.upper() for name in (*os.environ, *dotenv_values(Path(".env")))}):
         if name.startswith(_PREFIX) and not name.startswith(_OF_THE_DEVELOPMENT_STACK) and name not in known:
             nearest = get_close_matches(name, known, n=1)
             advice = f"did you mean {nearest[0]}?" if nearest else "`inkstream settings` lists all there are"
             yield Finding("settings", State.PROBLEM, f"{name} is no setting, and has no effect", advice)
-    for name in settings.agents:
-        if name not in topics:
-            advice = f"name some of {', '.join(topics)}"
-            yield Finding("settings", State.PROBLEM, f"INKSTREAM_AGENTS names {name}, which is no topic", advice)
     if settings.ip_hash_key.get_secret_value() == DEVELOPMENT_IP_HASH_KEY:
         advice = "before real visitors come, set one: `openssl rand -hex 32`"
         yield Finding("settings", State.NOTE, "INKSTREAM_IP_HASH_KEY is the public development key", advice)

@@ -13,7 +13,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -24,7 +23,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from dev.ports import Ports
+from dev.ports import Ports, is_free
 
 POLL_SECONDS = 0.05
 LOG_LINES_SHOWN = 12
@@ -35,6 +34,15 @@ _PORT_RELEASE_SECONDS = 3.0
 
 class ServerError(Exception):
     """A server could not be started or stopped; the message is meant for the person at the terminal."""
+
+
+def end_of_log(log: Path) -> str:
+    """Return the sentence that names a log, with its last lines."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+    except OSError:
+        lines = []
+    return "\n  ".join([f"Its log is {log}; the last lines:", *(lines or ["(empty)"])])
 
 
 def identity(user: str | None) -> dict[str, Any]:
@@ -157,22 +165,13 @@ class Server(ABC):
     def _require_free_port(self) -> None:
         # The kernel takes a moment to close what a killed server had open.
         deadline = time.monotonic() + _PORT_RELEASE_SECONDS
-        while not self._port_is_free():
+        while not is_free(self.port):
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"{self.name} can't have port {self.port}: another program uses it. "
                     f"End that program, or set {Ports.setting(self.name)} to a free port."
                 )
             time.sleep(0.05)
-
-    def _port_is_free(self) -> bool:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: ignores TIME_WAIT
-            try:
-                probe.bind(("127.0.0.1", self.port))
-            except OSError:
-                return False
-            return True
 
     def _launch(self) -> None:
         if self.log.exists():
@@ -205,17 +204,12 @@ class Server(ABC):
             if self._abandoned.is_set():
                 raise ServerError(f"{self.name} was not waited for any longer")
             if not self.is_running:
-                raise ServerError(f"{self.name} ended while starting. {self._log_end()}")
+                raise ServerError(f"{self.name} ended while starting. {end_of_log(self.log)}")
             if time.monotonic() > deadline:
-                raise ServerError(f"{self.name} was not ready within {self.start_seconds:.0f} s. {self._log_end()}")
+                raise ServerError(
+                    f"{self.name} was not ready within {self.start_seconds:.0f} s. {end_of_log(self.log)}"
+                )
             time.sleep(POLL_SECONDS)
-
-    def _log_end(self) -> str:
-        try:
-            lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-        except OSError:
-            lines = []
-        return "\n  ".join([f"Its log is {self.log}; the last lines:", *(lines or ["(empty)"])])
 
     def _family(self) -> list[psutil.Process]:
         process = self._process()
