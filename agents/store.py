@@ -5,7 +5,7 @@ crash the batch is read again, and writing it again leaves no trace.
 """
 
 import time
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 from delivery.batch import Record, RecordBatch
@@ -19,6 +19,9 @@ from schemas.cloudevents import Decoder
 from schemas.event import InvalidEvent
 from sinks.mongo import Mongo, Outcome
 
+Announce = Callable[[Sequence[Write], Sequence[Record]], Awaitable[None]]
+"""Takes the writes of a batch once they are durable, and the records that they come from."""
+
 
 class Store:
     """The agent of one topic: decode, enrich, write, commit.
@@ -30,6 +33,8 @@ class Store:
         mongo: Takes the documents.
         dead_letters: Takes what can't be stored.
         health: Where to report that MongoDB is down.
+        announce: Makes known what was written, durably, before the batch is committed; `None` where nobody waits for
+            it.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Store:
         mongo: Mongo,
         dead_letters: DeadLetters,
         health: Health,
+        announce: Announce | None = None,
     ) -> None:
         self._topic = topic
         self._decoder = decoder
@@ -47,6 +53,7 @@ class Store:
         self._mongo = mongo
         self._dead_letters = dead_letters
         self._health = health
+        self._announce = announce
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
         """Handle batches for as long as they come; the commit is the last thing done with each."""
@@ -56,6 +63,8 @@ class Store:
                 outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
             refused = _one_a_record(DeadLetter(origins[at], *refusal) for at, refusal in outcome.refused)
             await self._dead_letters.send(batch.topic, len(batch.records), [*invalid, *refused])
+            if self._announce:
+                await self._announce(writes, batch.records)
             await batch.commit()
             self._measure(origins, outcome)
 

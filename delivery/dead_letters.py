@@ -4,28 +4,20 @@ In come records with the reason; out go copies in the topic's dead-letter topic,
 returns. A batch that is read again sends them again, with the same origin in the headers, by which `replay` knows them.
 """
 
-import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
-from mode import Service
 
 from delivery.batch import Record
-from delivery.retry import until_done
-from ops.health import Health
+from delivery.producer import OutgoingRecord, RecordProducer
 from ops.metrics import DEAD_LETTERS
 
 log = structlog.get_logger(__name__)
 
 SUFFIX = ".dead-letter"
-# A record that came compressed may be far larger than Kafka's limit, which is on what is sent.
-MAX_RECORD_BYTES = 256 * 2**20
 
 
 class DeadLetter(NamedTuple):
@@ -82,45 +74,22 @@ class DeadLetterLimit:
             )
 
 
-class DeadLetters(Service):
-    """Sends dead letters; owns the producer.
+class DeadLetters:
+    """Sends dead letters.
 
     Args:
-        client_options: How to reach Kafka.
+        producer: Takes the copies.
         release: The version of this program, for the header `dl_release`.
         share: Limit on the share of refused records, per topic.
         sample: How many of a topic's latest records the limit looks at.
-        health: Where to report.
     """
 
-    mundane_level = "debug"  # of the lines that say that a service starts and stops
-    name = "kafka"
-
-    def __init__(
-        self,
-        *,
-        client_options: Mapping[str, Any],
-        release: str,
-        share: float,
-        sample: int,
-        health: Health,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._client_options = client_options
+    def __init__(self, producer: RecordProducer, *, release: str, share: float, sample: int) -> None:
+        self._producer = producer
         self._release = release
         self._share = share
         self._sample = sample
-        self._health = health
         self._limits: dict[str, DeadLetterLimit] = {}
-        self._producer: AIOKafkaProducer | None = None
-        self._connecting = asyncio.Lock()  # many letters may come at once, from several agents
-
-    def is_transient(self, error: BaseException) -> bool:
-        """Whether Kafka may take the same dead letter later."""
-        return isinstance(error, KafkaConnectionError | KafkaTimeoutError) or (
-            isinstance(error, KafkaError) and bool(error.retriable)
-        )
 
     async def send(self, topic: str, records: int, letters: Sequence[DeadLetter]) -> None:
         """Make the dead letters of one batch of so many records durable.
@@ -132,7 +101,10 @@ class DeadLetters(Service):
         if limit is None:
             limit = self._limits[topic] = DeadLetterLimit(self._share, self._sample)
         limit.check(records, len(letters))
-        await asyncio.gather(*(until_done(partial(self._send_one, letter), self, self._health) for letter in letters))
+        if not letters:
+            return
+        partitions = await self._producer.partition_count(topic + SUFFIX)
+        await self._producer.send(topic + SUFFIX, [self._copy(letter, partitions) for letter in letters])
         for letter in letters:
             DEAD_LETTERS.labels(topic, letter.reason).inc()
             log.warning(
@@ -144,7 +116,7 @@ class DeadLetters(Service):
                 message=letter.message,
             )
 
-    async def _send_one(self, letter: DeadLetter) -> None:
+    def _copy(self, letter: DeadLetter, partitions: int) -> OutgoingRecord:
         record = letter.record
         headers = {
             "dl_topic": record.topic,
@@ -157,34 +129,4 @@ class DeadLetters(Service):
             "dl_release": self._release,
         }
         all_headers = [*record.headers, *((name, str(value).encode()) for name, value in headers.items())]
-        producer = await self._connected_producer()
-        topic = record.topic + SUFFIX
-        # Kafka takes a record with neither key nor value, and so must we; aiokafka sends one only in a ready batch.
-        batch = producer.create_batch()
-        batch.append(timestamp=None, key=record.key, value=record.value, headers=all_headers)
-        partition = record.partition % len(await producer.partitions_for(topic))
-        await (await producer.send_batch(batch, topic, partition=partition))
-
-    async def _connected_producer(self) -> AIOKafkaProducer:
-        # Made when the first dead letter comes: on most days none does.
-        async with self._connecting:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    **self._client_options,
-                    acks="all",
-                    enable_idempotence=True,
-                    compression_type="zstd",
-                    max_request_size=MAX_RECORD_BYTES,
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
-                self._producer = producer
-            return self._producer
-
-    async def on_stop(self) -> None:
-        """Close the producer; every letter was waited for when it was sent."""
-        if self._producer is not None:
-            await self._producer.stop()
+        return OutgoingRecord(record.partition % partitions, record.key, record.value, all_headers)

@@ -67,12 +67,19 @@ class Pipeline(faust.App):
             Worker=QuietWorker,
         )
 
-    def consume(self, topic: str, agent: Agent) -> None:
-        """Run the agent over the topic's record batches, in a consumer group of its own."""
+    def consume(self, topic: str, agent: Agent, *, gathers: int | None = None) -> None:
+        """Run the agent over the topic's record batches, in a consumer group of its own.
+
+        Args:
+            topic: The topic's name in Kafka.
+            agent: Commits each batch, before it takes the next one unless it `gathers`.
+            gathers: How many batches the agent may hold at once, where it takes more while others are unfinished.
+        """
         name = topic.removeprefix(self._settings.namespace)
         channel = BatchChannel(self)
         # Two actors take batches from one channel: while one waits for a store, the other decodes.
-        self.agent(channel, name=name, concurrency=self._settings.batches_in_flight)(_stream_function(agent, name))
+        actors = 1 if gathers else self._settings.batches_in_flight
+        self.agent(channel, name=name, concurrency=actors)(_stream_function(agent, name))
         self._health.agent(topic, "not started")
         self._consumers.append(
             RecordConsumer(
@@ -81,7 +88,7 @@ class Pipeline(faust.App):
                 channel=channel,
                 client_options=client_options(self._settings),
                 batch_records=self._settings.batch_records,
-                batches_in_flight=self._settings.batches_in_flight,
+                batches_in_flight=gathers or self._settings.batches_in_flight,
                 stop_timeout=self._settings.stop_timeout,
                 health=self._health,
             )

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,7 +133,7 @@ class _Run:
         self._environment = environment
         self._options = options
         self._console = console
-        self._topics: dict[str, Topic] = load(settings.topics_file, collections.NAMES)
+        self._topics: Mapping[str, Topic] = load(settings.topics_file, collections.NAMES).inbound
         self._worker = Worker(
             environment,
             host=settings.web_host,

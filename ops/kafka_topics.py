@@ -63,7 +63,8 @@ def declared(topics: Iterable[Topic], namespace: str) -> list[DeclaredTopic]:
     """Return what the topics and their dead-letter topics should be in Kafka."""
     wanted = []
     for topic in topics:
-        options = {"cleanup.policy": "delete", "retention.ms": _milliseconds(topic.retention)}
+        policy = "compact,delete" if topic.compacted else "delete"
+        options = {"cleanup.policy": policy, "retention.ms": _milliseconds(topic.retention)}
         wanted.append(DeclaredTopic(namespace + topic.name, topic.partitions, topic.replication, options))
         options = {
             "cleanup.policy": "delete",

@@ -84,6 +84,31 @@ STORED_AFTER_SECONDS = BatchHistogram(
     "topic",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200),
 )
+COUNTED_AFTER_SECONDS = BatchHistogram(
+    "inkstream_counted_after_seconds",
+    "From the Kafka timestamp of the oldest view that a count has anew to that count in PostgreSQL.",
+    "topic",
+    buckets=(0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12.5, 15, 20, 30, 60, 300, 1_800, 7_200),
+)
+COUNT_SECONDS = Histogram(
+    "inkstream_count_seconds",
+    "How long MongoDB took to count the windows that were gathered, retries included.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+WINDOWS_COUNTED = Counter("inkstream_windows_counted", "Windows of page views counted; touched again, counted again.")
+VIEWS_APPLIED = Counter("inkstream_views_applied", "Views by which counts of posts in PostgreSQL have risen.")
+VIEWS_NOT_COUNTED = Counter(
+    "inkstream_views_not_counted",
+    "Views stored so late that their window is no longer counted. A view that came twice counts twice here.",
+)
+COUNTS_TOO_LATE = Counter(
+    "inkstream_counts_too_late",
+    "Counts that came after their window was folded, and changed nothing. Rising: PostgreSQL's agent is days behind.",
+)
+POSTS_MISSING = Gauge(
+    "inkstream_posts_missing",
+    "Posts with counted views that are not in the platform's table; they wait until they are.",
+)
 LAG_RECORDS = Gauge(
     "inkstream_lag_records",
     "Records in the partition that are not committed yet, for partitions that this worker owns.",

@@ -16,8 +16,8 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 
 from delivery.commit import Span
-from delivery.dead_letters import MAX_RECORD_BYTES
 from delivery.kafka import client_options
+from delivery.producer import MAX_RECORD_BYTES
 from ops.dead_letters import REPLAYED, DeadLetterReader, Letter, headers_before, reader
 from ops.settings import Settings
 from schemas.cloudevents import REPLAYED_FROM

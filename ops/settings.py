@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AwareDatetime, Field, SecretStr, model_validator
 from pydantic.functional_validators import BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -119,6 +119,34 @@ class Settings(BaseSettings):
     stop_timeout: Duration = Field(
         timedelta(seconds=10),
         description="How long a stop waits for batches in flight before it abandons them.",
+    )
+
+    count_every: Duration = Field(
+        timedelta(seconds=3),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(minutes=5),
+        description="How long touched windows of page views are gathered before they are counted.",
+    )
+    count_horizon: Duration = Field(
+        timedelta(days=7),
+        ge=timedelta(hours=1),
+        le=timedelta(days=80),
+        description="A window is counted for so long after its end; less than the 90 days that views are stored.",
+    )
+    count_since: AwareDatetime | None = Field(
+        None, description="Views before this moment are not counted: something else has, before Inkstream did."
+    )
+    recount_rate: int = Field(
+        100_000,
+        ge=1_000,
+        description="Views a second that counting one window may read on average: a million are counted every 10 s.",
+    )
+    posts_table: str = Field(
+        "posts", min_length=1, description="The platform's table of posts; `schema.table` where needed."
+    )
+    posts_id_column: str = Field("id", min_length=1, description="Its column of the post's id, a text.")
+    view_count_column: str = Field(
+        "viewCount", min_length=1, description="Its column of the number of views, the only one written."
     )
 
     web_host: str = Field("127.0.0.1", description="Address on which `/metrics`, `/healthz` and `/readyz` are served.")

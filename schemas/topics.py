@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -33,10 +33,12 @@ _LONGEST_NAME = 200
 _MOST_PARTITIONS = 1000
 _MOST_REPLICAS = 16
 
-_FILE_KEYS = ("defaults", "topics")
+_FILE_KEYS = ("defaults", "topics", "derived")
 _DEFAULTS_KEYS = ("partitions", "replication", "retention", "deadLetterRetention")
 _TOPIC_KEYS = ("description", "key", "partitions", "replication", "retention", "deadLetterRetention", "events")
 _EVENT_KEYS = ("class", "key", "collections", "category", "public", "activity")
+_DERIVED_TOPIC_KEYS = (*_TOPIC_KEYS, "compacted")
+_DERIVED_EVENT_KEYS = ("class", "key")
 
 ValueT = TypeVar("ValueT")
 
@@ -53,7 +55,7 @@ class EventType:
         name: What producers send as CloudEvents `type`: `post.published`.
         schema: The class of the payload.
         key: The payload's field whose value is the record's key in Kafka.
-        collections: Where its documents go.
+        collections: Where its documents go; empty for an event that Inkstream itself makes.
         category: `analyticsEvents.category`; `None` where the event brings its own, or never goes there.
         public: `userActivity.isPublic`: whether the public feed may show it.
         activity: `userActivity.activityType`; `None` where it is the name with `_` for `.`.
@@ -85,7 +87,10 @@ class EventType:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """An inbound topic, without the namespace that a deployment may put before its name."""
+    """A topic, without the namespace that a deployment may put before its name.
+
+    A compacted topic keeps the latest record of each key, for as long as its retention says.
+    """
 
     name: str
     description: str
@@ -93,6 +98,7 @@ class Topic:
     replication: int
     retention: timedelta
     dead_letter_retention: timedelta
+    compacted: bool
     events: Mapping[str, EventType]
 
     @property
@@ -105,10 +111,32 @@ class Topic:
         """The type of every event here, where there is only one: a record then needs not say its type."""
         return next(iter(self.events.values())) if len(self.events) == 1 else None
 
+    @property
+    def collections(self) -> frozenset[str]:
+        """The collections that its events go to."""
+        return frozenset(name for event in self.events.values() for name in event.collections)
+
+
+class Topics(NamedTuple):
+    """All topics there are, by name.
+
+    Attributes:
+        inbound: What services write.
+        derived: What Inkstream itself writes.
+    """
+
+    inbound: Mapping[str, Topic]
+    derived: Mapping[str, Topic]
+
+    @property
+    def all(self) -> dict[str, Topic]:
+        """Both, the inbound first."""
+        return {**self.inbound, **self.derived}
+
 
 def load(
     path: Path, collections: Collection[str], *, partitions: int | None = None, replication: int | None = None
-) -> dict[str, Topic]:
+) -> Topics:
     """Read and check the declarations of all topics.
 
     Args:
@@ -144,8 +172,8 @@ class _File:
         self._collections = collections
         self._topic_of: dict[str, str] = {}
 
-    def topics(self, root: yaml.Node, partitions: int | None, replication: int | None) -> dict[str, Topic]:
-        file = self._mapping(root, _FILE_KEYS, required=_FILE_KEYS)
+    def topics(self, root: yaml.Node, partitions: int | None, replication: int | None) -> Topics:
+        file = self._mapping(root, _FILE_KEYS, required=("defaults", "topics"))
         defaults = self._mapping(file["defaults"], _DEFAULTS_KEYS, required=_DEFAULTS_KEYS)
         # The defaults are checked even where a setting replaces them.
         fallback: dict[str, Any] = {
@@ -158,15 +186,22 @@ class _File:
             fallback["partitions"] = partitions
         if replication is not None:
             fallback["replication"] = replication
-        topics = self._mapping(file["topics"])
-        if not topics:
+        inbound = self._mapping(file["topics"])
+        if not inbound:
             self._wrong(file["topics"], "declares no topic")
-        return {name: self._topic(name, node, fallback) for name, node in topics.items()}
+        derived = self._mapping(file["derived"]) if "derived" in file else {}
+        for name in inbound.keys() & derived.keys():
+            self._wrong(derived[name], f"topic {name} is already declared among those that services write")
+        return Topics(
+            {name: self._topic(name, node, fallback, is_derived=False) for name, node in inbound.items()},
+            {name: self._topic(name, node, fallback, is_derived=True) for name, node in derived.items()},
+        )
 
-    def _topic(self, name: str, node: yaml.Node, fallback: dict[str, Any]) -> Topic:
+    def _topic(self, name: str, node: yaml.Node, fallback: dict[str, Any], *, is_derived: bool) -> Topic:
         if not _TOPIC_NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
             self._wrong(node, f"topic {name!r} should be lower-case words joined by hyphens, like page-views")
-        fields = self._mapping(node, _TOPIC_KEYS, required=("description", "events"))
+        keys = _DERIVED_TOPIC_KEYS if is_derived else _TOPIC_KEYS
+        fields = self._mapping(node, keys, required=("description", "events"))
 
         def setting(key: str, read: Callable[[yaml.Node], ValueT]) -> ValueT:
             value: ValueT = read(fields[key]) if key in fields else fallback[key]
@@ -182,26 +217,30 @@ class _File:
             replication=setting("replication", lambda value: self._count(value, _MOST_REPLICAS)),
             retention=setting("retention", self._retention),
             dead_letter_retention=setting("deadLetterRetention", self._retention),
+            compacted=self._flag(fields["compacted"]) if "compacted" in fields else False,
             events=MappingProxyType(
                 {
-                    event: self._event_type(name, event, declaration, fields.get("key"))
+                    event: self._event_type(name, event, declaration, fields.get("key"), is_derived=is_derived)
                     for event, declaration in events.items()
                 }
             ),
         )
 
-    def _event_type(self, topic: str, name: str, node: yaml.Node, topic_key: yaml.Node | None) -> EventType:
+    def _event_type(
+        self, topic: str, name: str, node: yaml.Node, topic_key: yaml.Node | None, *, is_derived: bool
+    ) -> EventType:
         if not _EVENT_NAME.fullmatch(name):
             self._wrong(node, f"event type {name!r} should be lower-case words joined by dots, like post.published")
         if name in self._topic_of:
             self._wrong(node, f"event type {name} is already declared in topic {self._topic_of[name]}")
         self._topic_of[name] = topic
-        fields = self._mapping(node, _EVENT_KEYS, required=("class", "collections"))
+        keys, required = (_DERIVED_EVENT_KEYS, ["class"]) if is_derived else (_EVENT_KEYS, ["class", "collections"])
+        fields = self._mapping(node, keys, required)
         schema = self._schema(fields["class"])
         key = fields.get("key", topic_key)
         if key is None:
             self._wrong(node, f"event type {name} has no key, and neither has its topic")
-        destinations = self._destinations(fields["collections"])
+        destinations = () if is_derived else self._destinations(fields["collections"])
         self._check_relevance(node, name, schema, fields, destinations)
         return EventType(
             name=name,

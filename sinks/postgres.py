@@ -11,15 +11,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, ProgrammingError
+import psycopg
+from psycopg import AsyncConnection, ProgrammingError, errors, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
 
 Connection = AsyncConnection[DictRow]
+
+# What the database's owner mends while we wait: a table that is not there yet, a right that is not granted.
+_NOT_PREPARED = (
+    errors.InsufficientPrivilege,
+    errors.InvalidCatalogName,
+    errors.InvalidSchemaName,
+    errors.UndefinedColumn,
+    errors.UndefinedTable,
+)
 
 _QUERIES = Path(__file__).with_name("queries.sql")
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _CONNECT_TIMEOUT_SECONDS = 5
+_OPTIONS: dict[str, Any] = {
+    "row_factory": dict_row,
+    "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+    "application_name": "inkstream",
+}
 
 
 class PostgresUrlError(ValueError):
@@ -64,6 +80,11 @@ def _queries() -> Mapping[str, str]:
     return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether the same transaction may succeed later: all that is neither our data's fault nor a bug of ours."""
+    return isinstance(error, (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError, *_NOT_PREPARED))
+
+
 @asynccontextmanager
 async def connection(url: str) -> AsyncIterator[Connection]:
     """Open a connection, with a transaction that is committed at the end, or rolled back by an error.
@@ -72,20 +93,69 @@ async def connection(url: str) -> AsyncIterator[Connection]:
         PostgresUrlError: The URL is none.
         psycopg.Error: The server does not answer, or lets us not in.
     """
+    _check(url)
+    async with await AsyncConnection.connect(url, **_OPTIONS) as open_connection:
+        yield open_connection
+
+
+class Pool:
+    """Connections that stay open between transactions, for a program that has many; closed ones are replaced.
+
+    Args:
+        url: The database.
+    """
+
+    def __init__(self, url: str) -> None:
+        _check(url)
+        self._connections: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            kwargs=_OPTIONS,
+            min_size=0,
+            max_size=4,
+            timeout=_CONNECT_TIMEOUT_SECONDS,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Begin a transaction, which is committed at the end, or rolled back by an error.
+
+        Raises:
+            psycopg.Error: The server does not answer, or lets us not in; `is_transient` tells whether it may later.
+        """
+        if self._connections.closed:
+            await self._connections.open()
+        async with self._connections.connection() as open_connection:
+            yield open_connection
+
+    async def ping(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            psycopg.Error: It does not.
+        """
+        async with self.transaction() as using:
+            await using.execute("SELECT 1")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connections.close()
+
+
+def _check(url: str) -> None:
     try:
         conninfo_to_dict(url)
     except ProgrammingError:
         raise PostgresUrlError("should be postgresql://user:password@host:port/database") from None
-    connecting = AsyncConnection.connect(
-        url, row_factory=dict_row, connect_timeout=_CONNECT_TIMEOUT_SECONDS, application_name="inkstream"
-    )
-    async with await connecting as open_connection:
-        yield open_connection
 
 
-async def fetch(using: Connection, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
-    """Run the named query, and return its rows by column."""
-    cursor = await using.execute(query(name), parameters or None)
+async def fetch(
+    using: Connection, name: str, identifiers: Mapping[str, sql.Identifier] | None = None, /, **parameters: Any
+) -> list[dict[str, Any]]:
+    """Run the named query, and return its rows by column; `identifiers` are for the names that it has in braces."""
+    statement = sql.SQL(query(name)).format(**identifiers) if identifiers else query(name)
+    cursor = await using.execute(statement, parameters or None)
     return await cursor.fetchall() if cursor.description else []
 
 

@@ -42,7 +42,7 @@ class Bootstrap(InkstreamCommand):
             for change in of_server:
                 console.print(f"{server}: {change.line}", markup=False)
 
-        changes = await converge(settings, topics.values(), mongo, check=check, report=show)
+        changes = await converge(settings, topics.all.values(), mongo, check=check, report=show)
         await mongo.close()
         return _summary(console, changes, check=check)
 

@@ -17,7 +17,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 
 from ops.settings import Settings
-from schemas.topics import Topic, TopicsError, load
+from schemas.topics import Topics, TopicsError, load
 from sinks.collections import NAMES
 
 PROBLEM = 1
@@ -45,7 +45,7 @@ class InkstreamCommand(Command):
         raise NotImplementedError
 
 
-def declared_topics(settings: Settings) -> dict[str, Topic]:
+def declared_topics(settings: Settings) -> Topics:
     """Return the topics, as the settings have them.
 
     Raises:

@@ -36,7 +36,7 @@ class Doctor(InkstreamCommand):
         from agents.app import app, settings, topics
         from ops.doctor import State, examine
 
-        findings = await examine(settings, topics, app.conf.id)
+        findings = await examine(settings, topics.all, app.conf.id)
         problems = sum(finding.state is State.PROBLEM for finding in findings)
         if as_json:
             report = {"well": not problems, "findings": [finding._asdict() for finding in findings]}

@@ -76,7 +76,7 @@ class Replay(InkstreamCommand):
 
         console = Console(highlight=False)
         settings = Settings()
-        chosen = _topic(declared_topics(settings), topic)
+        chosen = _topic(declared_topics(settings).all, topic)
         async with replay_of(settings, chosen) as replay:
             plan = await replay.plan(Selection(frozenset(reasons), since, until, limit, again))
             _warn(console, plan, chosen)

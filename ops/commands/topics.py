@@ -15,6 +15,7 @@ from rich.table import Table
 from ops.commands.command import InkstreamCommand, declared_topics
 from ops.settings import ROOT, Settings
 from schemas.topics import EventType, Topic, load
+from schemas.topics import Topics as DeclaredTopics
 from sinks.collections import NAMES
 
 _JSON_TYPES = {
@@ -73,13 +74,12 @@ class Topics(InkstreamCommand):
         console = Console(highlight=False)
         if markdown:
             # The page is about the declarations, not about this environment's settings.
-            topics = load(ROOT / "topics.yaml", NAMES)
-            console.print(page(topics.values()), end="", markup=False, soft_wrap=True)
+            console.print(page(load(ROOT / "topics.yaml", NAMES)), end="", markup=False, soft_wrap=True)
             return 0
         settings = Settings()
         topics = declared_topics(settings)
         table = Table("topic", "event", "key", "collections", box=None, pad_edge=False)
-        for topic in topics.values():
+        for topic in topics.inbound.values():
             for number, event in enumerate(topic.events.values()):
                 name = "" if number else settings.namespace + topic.name
                 table.add_row(name, event.name, event.key, ", ".join(event.collections))
@@ -87,27 +87,36 @@ class Topics(InkstreamCommand):
         return 0
 
 
-def page(topics: Iterable[Topic]) -> str:
+def page(topics: DeclaredTopics) -> str:
     """Return the page `docs/topics.md`."""
-    return "\n".join(_page_lines(list(topics))) + "\n"
+    return "\n".join(_page_lines(topics)) + "\n"
 
 
-def _page_lines(topics: list[Topic]) -> Iterator[str]:
+def _page_lines(topics: DeclaredTopics) -> Iterator[str]:
     yield from _INTRODUCTION.splitlines()
-    yield "| topic | events | |"
-    yield "|---|---|---|"
-    for topic in topics:
-        yield f"| [{topic.name}](#{topic.name}) | {len(topic.events)} | {topic.description} |"
-    for topic in topics:
+    yield from _table_lines(topics.inbound.values())
+    yield ""
+    yield "Inkstream itself writes these; a service may read them, and writes none:"
+    yield ""
+    yield from _table_lines(topics.derived.values())
+    for topic in topics.all.values():
         yield ""
         yield f"## {topic.name}"
         yield ""
         yield topic.description
         yield ""
-        yield f"- Kept for {_duration(topic.retention)}, in {topic.partitions} partitions by default."
+        compacted = "; of each key, the latest record stays" if topic.compacted else ""
+        yield f"- Kept for {_duration(topic.retention)}, in {topic.partitions} partitions by default{compacted}."
         yield f"- Dead letters: `{topic.dead_letter}`, kept for {_duration(topic.dead_letter_retention)}."
         for event in topic.events.values():
             yield from _event_lines(event)
+
+
+def _table_lines(topics: Iterable[Topic]) -> Iterator[str]:
+    yield "| topic | events | |"
+    yield "|---|---|---|"
+    for topic in topics:
+        yield f"| [{topic.name}](#{topic.name}) | {len(topic.events)} | {topic.description} |"
 
 
 def _event_lines(event: EventType) -> Iterator[str]:
@@ -116,7 +125,8 @@ def _event_lines(event: EventType) -> Iterator[str]:
     yield ""
     yield from (event.schema.__doc__ or "").strip().replace("\n    ", "\n").splitlines()
     yield ""
-    yield f"Key: `{event.key}`. Goes to {', '.join(f'`{name}`' for name in event.collections)}."
+    goes_to = f" Goes to {', '.join(f'`{name}`' for name in event.collections)}." if event.collections else ""
+    yield f"Key: `{event.key}`.{goes_to}"
     yield ""
     yield "| field | type | | |"
     yield "|---|---|---|---|"

@@ -12,7 +12,7 @@ from schemas.topics import load
 from sinks.collections import COLLECTIONS, Collection, FieldType, Index
 
 ROOT = Path(__file__).parents[2]
-TOPICS = load(ROOT / "topics.yaml", COLLECTIONS)
+TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
 COLLECTIONS_PAGE = (ROOT / "docs/collections.md").read_text()
 OPERATIONS_PAGE = (ROOT / "docs/operations.md").read_text()
 _LOG_CALL = re.compile(r'\blog\.(?:info|warning|error)\(\s*"([^"]+)"')

@@ -21,7 +21,7 @@ from sinks.collections import COLLECTIONS
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
-TOPICS = load(ROOT / "topics.yaml", COLLECTIONS)
+TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
 COMMANDS = {*importlib.import_module("ops.commands").__all__} - {"main"}
 SETTINGS = {f"INKSTREAM_{name.upper()}" for name in Settings.model_fields}
 STACK_SETTINGS = re.compile(r"INKSTREAM_STACK(_[A-Z]+_PORT)?")

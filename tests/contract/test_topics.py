@@ -15,7 +15,7 @@ from schemas.event import Envelope
 from schemas.topics import EventType, Topic, load
 from sinks.collections import COLLECTIONS, NAMES
 
-TOPICS = load(Path(__file__).parents[2] / "topics.yaml", NAMES)
+TOPICS = load(Path(__file__).parents[2] / "topics.yaml", NAMES).inbound
 EVENT_TYPES = [event_type for topic in TOPICS.values() for event_type in topic.events.values()]
 TIME = datetime(2026, 1, 31, 12, 0, 0, 123000, tzinfo=UTC)
 REPORTED = datetime(2036, 1, 31, 12, 0, 0, tzinfo=UTC)

@@ -33,6 +33,16 @@ def platform() -> Iterator[Platform]:
 
 
 @pytest.fixture
+async def counting(platform: Platform) -> AsyncIterator[Pipeline]:
+    """The same, with a PostgreSQL database of its own, for tests that look at view counts."""
+    its_own = Pipeline(platform)
+    its_own.own_tables()
+    await its_own.prepare()
+    yield its_own
+    await its_own.forget()
+
+
+@pytest.fixture
 async def pipeline(platform: Platform) -> AsyncIterator[Pipeline]:
     """Topics and collections of the test's own, ready, on the shared servers."""
     its_own = Pipeline(platform)

@@ -13,19 +13,21 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import orjson
+import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from psycopg import sql
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 
 from dev.stack import Platform
 from ops import bootstrap
 from ops.settings import ROOT, Settings
-from schemas.topics import Topic, load
+from schemas.topics import Topics, load
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
 
@@ -114,11 +116,12 @@ class Pipeline:
             "INKSTREAM_MONGO_URL": platform.mongo.url.replace("/blog-platform", f"/test-{name}"),
             "INKSTREAM_PARTITIONS": str(PARTITIONS),
         }
+        self._tables: str | None = None
         self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.environment["INKSTREAM_MONGO_URL"], tz_aware=True
         )
         self.database = self._client.get_default_database()
-        self.topics: dict[str, Topic] = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS)
+        self.topics: Topics = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS)
 
     @property
     def settings(self) -> Settings:
@@ -135,11 +138,53 @@ class Pipeline:
         # Examples have fixed dates, and would be deleted while a test looks at them.
         await self._client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
         mongo = Mongo.connect(self.environment["INKSTREAM_MONGO_URL"])
-        await bootstrap.converge(self.settings, self.topics.values(), mongo, check=False)
+        await bootstrap.converge(self.settings, self.topics.all.values(), mongo, check=False)
         await mongo.close()
 
+    def own_tables(self) -> None:
+        """Use a PostgreSQL database of its own, with the platform's tables, from now on; `prepare` adds ours."""
+        assert self._tables is None
+        self._tables = self.namespace.rstrip(".")
+        owner_url = self.platform.postgres.owner_url
+        with psycopg.connect(owner_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._tables)))
+        self.tables_url = owner_url.replace("/blog_platform", f"/{self._tables}")
+        platform = (
+            (ROOT / "dev" / "platform.sql").read_text().replace("DATABASE blog_platform", f'DATABASE "{self._tables}"')
+        )
+        with psycopg.connect(self.tables_url) as connection:
+            connection.execute(platform.encode())
+        self.environment["INKSTREAM_POSTGRES_URL"] = self.environment["INKSTREAM_POSTGRES_URL"].replace(
+            "/blog_platform", f"/{self._tables}"
+        )
+
+    def rows(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement on the pipeline's own PostgreSQL database, as its owner; return the rows."""
+        with psycopg.connect(self.tables_url) as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def add_posts(self, post_ids: Iterable[str], view_count: int = 0) -> None:
+        """Add posts to the platform's table."""
+        with psycopg.connect(self.tables_url) as connection:
+            connection.execute(
+                "INSERT INTO users (id, email, \"passwordHash\") VALUES ('author', 'author@example.org', '') "
+                "ON CONFLICT DO NOTHING"
+            )
+            connection.cursor().executemany(
+                'INSERT INTO posts (id, slug, title, "authorId", "viewCount") VALUES (%s, %s, %s, %s, %s)',
+                [(post_id, post_id, post_id, "author", view_count) for post_id in post_ids],
+            )
+
+    def view_counts(self) -> dict[str, int]:
+        """Return the platform's count of each post's views."""
+        return dict(self.rows('SELECT id, "viewCount" FROM posts'))
+
     async def forget(self) -> None:
-        """Drop the database; the topics go with the platform."""
+        """Drop the databases; the topics go with the platform."""
+        if self._tables is not None:
+            with psycopg.connect(self.platform.postgres.owner_url, autocommit=True) as connection:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._tables)))
         # A transaction of a killed worker would keep its locks for a minute.
         await self._client.admin.command("killAllSessions", [])
         await self._client.drop_database(self.database.name)

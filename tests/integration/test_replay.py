@@ -52,7 +52,7 @@ ALL = Selection()
 
 
 async def replay(pipeline: Pipeline, selection: Selection = ALL) -> tuple[Plan, Result]:
-    async with replay_of(pipeline.settings, pipeline.topics["searches"]) as prepared:
+    async with replay_of(pipeline.settings, pipeline.topics.all["searches"]) as prepared:
         plan = await prepared.plan(selection)
         return plan, await prepared.carry_out(plan, lambda more: None)
 
@@ -175,7 +175,7 @@ async def test_an_unknown_topic_is_told_with_the_nearest(pipeline: Pipeline) -> 
 
 
 async def test_an_event_without_an_id_is_stored_once_however_often_it_is_replayed(pipeline: Pipeline) -> None:
-    example = pipeline.topics["searches"].events["search.performed"].examples[0]
+    example = pipeline.topics.all["searches"].events["search.performed"].examples[0]
     event = orjson.dumps({**example, "type": "search.performed"})
     await set_aside(pipeline, letter(pipeline, offset=41, value=event))
     for arguments in ((), ("--again",)):

@@ -33,7 +33,7 @@ async def test_every_event_in_every_form_reaches_its_collections(pipeline: Pipel
     enricher = Enricher(ip_hash_key=settings.ip_hash_key.get_secret_value().encode(), geo=GeoDatabase.open(geo_path))
     with pipeline.worker() as worker:
         await worker.until_ready()
-        for topic in pipeline.topics.values():
+        for topic in pipeline.topics.inbound.values():
             await pipeline.send(
                 topic.name,
                 [
@@ -48,7 +48,7 @@ async def test_every_event_in_every_form_reaches_its_collections(pipeline: Pipel
 
     expected: dict[str, dict[str, dict[str, Any]]] = {}
     groups: dict[str, int] = {}
-    for topic in pipeline.topics.values():
+    for topic in pipeline.topics.inbound.values():
         decoder = Decoder(topic, settings.ahead_limit)
         for record in await pipeline.read(topic.name):
             event = decoder.decode(record)

@@ -14,7 +14,7 @@ from schemas.topics import load
 from sinks import collections
 
 BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
-TOPICS = load(ROOT / "topics.yaml", collections.NAMES)
+TOPICS = load(ROOT / "topics.yaml", collections.NAMES).inbound
 AT = TopicPartition("page-views", 0)
 
 

@@ -16,7 +16,7 @@ from schemas.event import Envelope, Event, InvalidEvent
 from schemas.topics import load
 from sinks import collections
 
-TOPICS = load(Path(__file__).parents[2] / "topics.yaml", collections.NAMES)
+TOPICS = load(Path(__file__).parents[2] / "topics.yaml", collections.NAMES).inbound
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 POSITION = "performance-samples:0:7"
 

@@ -42,7 +42,7 @@ def test_a_selection_takes_from_its_beginning_up_to_before_its_end() -> None:
 
 
 def test_records_older_than_their_topic_keeps_are_counted_before_they_are_sent() -> None:
-    topic = load(ROOT / "topics.yaml", NAMES)["searches"]
+    topic = load(ROOT / "topics.yaml", NAMES).inbound["searches"]
     now_ms = int(TIME.timestamp() * 1000)
     kept_ms = topic.retention // timedelta(milliseconds=1)
     letters = [

@@ -1,13 +1,8 @@
-"""Dead letters: one producer for all, and a limit: when most of what arrives is refused, stop instead of draining."""
-
-import asyncio
-from typing import Any
+"""The limit on dead letters: when most of what arrives is refused, stop instead of draining."""
 
 import pytest
 
-from delivery import dead_letters
-from delivery.dead_letters import DeadLetterLimit, DeadLetterLimitExceededError, DeadLetters
-from ops.health import Health
+from delivery.dead_letters import DeadLetterLimit, DeadLetterLimitExceededError
 
 
 def test_single_bad_records_among_good_ones_are_accepted() -> None:
@@ -37,21 +32,3 @@ def test_bad_records_of_long_ago_do_not_count() -> None:
 
 def test_a_limit_of_one_accepts_everything() -> None:
     DeadLetterLimit(1.0, sample=1).check(1_000, 1_000)
-
-
-async def test_letters_that_come_at_once_share_a_producer(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-
-    class SlowProducer:
-        def __init__(self, **options: Any) -> None:
-            self.options = options
-
-        async def start(self) -> None:
-            started.append(self)
-            await asyncio.sleep(0)
-
-    monkeypatch.setattr(dead_letters, "AIOKafkaProducer", SlowProducer)
-    sender = DeadLetters(client_options={}, release="0", share=1, sample=1, health=Health())
-    producers = await asyncio.gather(*(sender._connected_producer() for _ in range(10)))
-    assert started == producers[:1]
-    assert set(producers) == set(started)

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent, indent
@@ -41,9 +42,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "topics.yaml"
 
 
-def read(file: Path, topics: str = GOOD, *, partitions: int | None = None) -> dict[str, Topic]:
+def read(file: Path, topics: str = GOOD, *, partitions: int | None = None) -> Mapping[str, Topic]:
     file.write_text(DEFAULTS + indent(topics, "  "), encoding="utf-8")
-    return load(file, COLLECTIONS, partitions=partitions)
+    return load(file, COLLECTIONS, partitions=partitions).inbound
 
 
 def test_an_event_is_read_with_all_that_its_line_says(file: Path) -> None:

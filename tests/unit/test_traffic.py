@@ -21,7 +21,7 @@ from sinks import collections
 
 BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 RATE = 300
-TOPICS = load(ROOT / "topics.yaml", collections.NAMES)
+TOPICS = load(ROOT / "topics.yaml", collections.NAMES).inbound
 DECODERS = {name: Decoder(topic, timedelta(hours=24)) for name, topic in TOPICS.items()}
 
 

@@ -1,0 +1,64 @@
+"""What Inkstream itself says about page views: which windows were touched, and how many views each has."""
+
+from pydantic import ConfigDict
+
+from schemas.event import Event, Moment
+from schemas.fields import Count, Id
+
+
+class WindowTouched(Event):
+    """Page views were stored in a five-minute window of a post, so its views are to be counted again.
+
+    `views` says how many were written, some of them perhaps again. `oldestViewAt` is when Kafka got the first of them.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "postId": "7c9e6679-7425-40de-944b-e07fc1f90ae7",
+                    "windowStart": "2026-01-31T12:00:00Z",
+                    "views": 3,
+                    "oldestViewAt": "2026-01-31T12:03:04.567Z",
+                }
+            ]
+        }
+    )
+
+    post_id: Id
+    window_start: Moment
+    views: Count
+    oldest_view_at: Moment
+
+
+class ViewsCounted(Event):
+    """The views that a post has in a five-minute window of event time, `[windowStart, windowEnd)`, as of a moment.
+
+    `views` is absolute: all views by people, each once, that were stored for the window by `asOf`. It only ever rises;
+    of two counts of a window the higher is the later. `windowId` is the record's key, so that Kafka keeps the latest
+    count of each window. `oldestViewAt` is when Kafka got the oldest view that made this count necessary.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "windowId": "7c9e6679-7425-40de-944b-e07fc1f90ae7/2026-01-31T12:00:00Z",
+                    "postId": "7c9e6679-7425-40de-944b-e07fc1f90ae7",
+                    "windowStart": "2026-01-31T12:00:00Z",
+                    "windowEnd": "2026-01-31T12:05:00Z",
+                    "views": 42,
+                    "asOf": "2026-01-31T12:03:07.890Z",
+                    "oldestViewAt": "2026-01-31T12:03:04.567Z",
+                }
+            ]
+        }
+    )
+
+    window_id: str
+    post_id: Id
+    window_start: Moment
+    window_end: Moment
+    views: Count
+    as_of: Moment
+    oldest_view_at: Moment

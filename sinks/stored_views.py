@@ -1,0 +1,71 @@
+"""How many page views by people MongoDB has, by window.
+
+In come windows; out come their views, each view once as it is stored once. Nothing is written, so any failure may be
+tried again.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.read_concern import ReadConcern
+
+from enrich.view_windows import Window
+from sinks.collections import PAGE_VIEWS
+
+BY_PEOPLE = {"bot": {"$exists": False}}
+"""Which views count: those that no rule of `enrich.bots` took for a program's."""
+
+_POSTS_PER_QUERY = 1_000
+
+
+class StoredViews:
+    """The views in MongoDB.
+
+    Args:
+        database: Where `pageViews` is.
+        since: Views before this moment do not count; `None` where all do.
+    """
+
+    def __init__(self, database: AsyncDatabase[dict[str, Any]], since: datetime | None) -> None:
+        # Linearizable, so that a count has every view that was acknowledged before it began, also right after another
+        # member has become primary, and none that may be rolled back.
+        self._views = database.get_collection(PAGE_VIEWS.name, read_concern=ReadConcern("linearizable"))
+        self._since = since
+
+    async def count(self, windows: Collection[Window]) -> dict[Window, int]:
+        """Return how many views by people are stored for each window.
+
+        A count has all views that were durable when it was asked for, and perhaps later ones. It reads every view of a
+        window, at a microsecond each.
+
+        Raises:
+            PyMongoError: MongoDB is not up to it.
+        """
+        posts_by_start: defaultdict[datetime, list[str]] = defaultdict(list)
+        for window in windows:
+            posts_by_start[window.start].append(window.post_id)
+        # A query for all posts of a window costs a third of one for each: 30 µs a post.
+        queries = [
+            self._count(start, posts[first : first + _POSTS_PER_QUERY])
+            for start, posts in posts_by_start.items()
+            for first in range(0, len(posts), _POSTS_PER_QUERY)
+        ]
+        counted = dict.fromkeys(windows, 0)
+        for views in await asyncio.gather(*queries):
+            counted.update(views)
+        return counted
+
+    async def _count(self, start: datetime, post_ids: list[str]) -> dict[Window, int]:
+        window = Window("", start)
+        first = start if self._since is None else max(start, self._since)
+        of_window = {"postId": {"$in": post_ids}, "timestamp": {"$gte": first, "$lt": window.end}, **BY_PEOPLE}
+        cursor = await self._views.aggregate(
+            [{"$match": of_window}, {"$group": {"_id": "$postId", "views": {"$sum": 1}}}],
+            # All in one answer: each waits until MongoDB is sure that it is still the primary.
+            batchSize=len(post_ids) + 1,
+        )
+        return {Window(row["_id"], start): row["views"] async for row in cursor}
