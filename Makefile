@@ -11,10 +11,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down clean test check bench lock
+.PHONY: help setup run up down clean test check bench bench-counts lock
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv from the lock, where it is not up to date
 	@sh dev/setup.sh
@@ -41,6 +41,9 @@ check: setup ## Lint, format and types
 
 bench: setup ## Measure the speed of the page-views path against a bare loop
 	@$(PYTHON) -m bench.page_views $(ARGS)
+
+bench-counts: setup ## Measure how fresh view counts are (ARGS="--hot 1000000" with a popular post)
+	@$(PYTHON) -m bench.view_counts $(ARGS)
 
 lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(COMPILE) --output-file requirements/runtime.txt pyproject.toml

@@ -15,9 +15,11 @@ import structlog
 
 from agents.apply_counts import ApplyCounts
 from agents.count_views import CountViews
+from agents.rank_posts import RankPosts
 from agents.settle_counts import SettleCounts
 from agents.store import Store
 from agents.touch_windows import TouchWindows
+from agents.watch_drift import WatchDrift
 from delivery import kafka
 from delivery.dead_letters import DeadLetters
 from delivery.pipeline import Pipeline
@@ -29,10 +31,12 @@ from ops.health import Health
 from ops.logs import logging_config
 from ops.probe import Ping, Probe
 from ops.settings import Settings
+from ops.verification import Verification
 from schemas.cloudevents import Decoder
 from schemas.topics import TopicsError, load
 from sinks import collections, postgres
 from sinks.mongo import Mongo
+from sinks.redis import RecentViews
 from sinks.stored_views import StoredViews
 from sinks.view_counts import PlatformTable, ViewCounts
 
@@ -81,6 +85,7 @@ for topic in topics.inbound.values():
 if runs(view_windows.name):
     count_views = CountViews(
         settings.namespace + post_view_counts.name,
+        touch_windows,
         Decoder(view_windows, settings.ahead_limit),
         stored_views,
         mongo,
@@ -91,13 +96,19 @@ if runs(view_windows.name):
         horizon=settings.count_horizon,
         rate=settings.recount_rate,
     )
-    app.consume(settings.namespace + view_windows.name, count_views, gathers=50)
+    app.consume(settings.namespace + view_windows.name, count_views, gathers=200)
 
 
 if runs(post_view_counts.name):
-    apply_counts = ApplyCounts(Decoder(post_view_counts, settings.ahead_limit), view_counts, dead_letters, health)
+    recent_views = RecentViews(settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")
+    rank_posts = RankPosts(recent_views, view_counts)
+    apply_counts = ApplyCounts(
+        Decoder(post_view_counts, settings.ahead_limit), view_counts, dead_letters, health, rank_posts.note
+    )
     app.consume(settings.namespace + post_view_counts.name, apply_counts)
-    app.run(SettleCounts(view_counts, settings.count_horizon))
+    app.run(SettleCounts(view_counts, settings.count_horizon))  # closes PostgreSQL, so it is stopped last
+    app.run(rank_posts)
+    app.run(WatchDrift(Verification(stored_views, view_counts, settings), settings.drift_every))
     pings["postgresql"] = view_counts.ping
 
 app.run(producer)

@@ -37,7 +37,7 @@ class ApplyCounts:
         counts: ViewCounts,
         dead_letters: DeadLetters,
         health: Health,
-        risen: Callable[[Iterable[WindowCount]], None] = lambda _: None,
+        risen: Callable[[Iterable[WindowCount]], None],
     ) -> None:
         self._decoder = decoder
         self._counts = counts

@@ -1,8 +1,8 @@
 """Count views: counts touched windows of page views anew, from what MongoDB has.
 
-In come records that name windows; out go absolute counts, for PostgreSQL's agent and for other services. A batch is
-committed when each of its windows was counted after the batch was read and the counts are durable in Kafka. After a
-crash the windows are counted again, which gives the same counts or newer ones.
+In come records that name windows; out go absolute counts, for PostgreSQL and for other services. A batch is committed
+when each of its windows was counted after the batch was read, and the counts are durable in Kafka, or was touched again
+to be counted later. After a crash the windows are counted again, which gives the same counts or newer ones.
 """
 
 import asyncio
@@ -10,11 +10,13 @@ import time
 from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from uuid import NAMESPACE_URL, uuid5
 
 from pydantic_core import to_json
 
 from agents.decode import decode
 from agents.recounts import Recount, Recounts
+from agents.touch_windows import Touch, TouchWindows
 from delivery.batch import RecordBatch
 from delivery.dead_letters import DeadLetters
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
@@ -33,6 +35,7 @@ class CountViews:
 
     Args:
         topic: Where the counts go: the topic's name in Kafka.
+        touch_windows: Takes windows that are put off.
         decoder: Reads the records of touched windows.
         stored: Counts views.
         mongo: The server that `stored` asks.
@@ -47,6 +50,7 @@ class CountViews:
     def __init__(
         self,
         topic: str,
+        touch_windows: TouchWindows,
         decoder: Decoder,
         stored: StoredViews,
         mongo: Dependency,
@@ -59,6 +63,7 @@ class CountViews:
         rate: int,
     ) -> None:
         self._topic = topic
+        self._touch_windows = touch_windows
         self._decoder = decoder
         self._stored = stored
         self._mongo = mongo
@@ -72,7 +77,7 @@ class CountViews:
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
         """Handle batches for as long as they come; many of them wait for the same count of a window."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._count_for_ever())
+            tasks.create_task(self._take_turns(tasks))
             async for batch in batches:
                 tasks.create_task(self._finish(batch))
 
@@ -80,6 +85,7 @@ class CountViews:
         """Wait until each window of the batch has been counted, then commit the batch."""
         events, invalid = decode(self._decoder, batch.records)
         await self._dead_letters.send(batch.topic, len(batch.records), invalid)
+        batch.forget_records()
         await asyncio.gather(*self._wanted(events))
         await batch.commit()
 
@@ -98,12 +104,24 @@ class CountViews:
                 wanted.add(self._recounts.want(window, touch.oldest_view_at))
         return wanted
 
-    async def _count_for_ever(self) -> None:
+    async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             await asyncio.sleep(self._every.total_seconds())
-            due = self._recounts.take_due(time.monotonic())
-            if due:
-                await self._count(due)
+            turn = self._recounts.take_turn(time.monotonic())
+            for window, recount in turn.large.items():
+                tasks.create_task(self._count({window: recount}))
+            if turn.resting:
+                await self._put_off(turn.resting)
+            if turn.small:
+                await self._count(turn.small)
+
+    async def _put_off(self, resting: Mapping[Window, Recount]) -> None:
+        """Touch the windows again, durably, so that no batch waits until they may be counted."""
+        await self._touch_windows.send(
+            [Touch(window, views=0, oldest_view_at=recount.oldest_view_at) for window, recount in resting.items()]
+        )
+        for recount in resting.values():
+            recount.done.set_result(None)
 
     async def _count(self, due: Mapping[Window, Recount]) -> None:
         """Count the windows and make the counts durable; whoever waits for them goes on."""
@@ -135,7 +153,8 @@ class CountViews:
         }
         attributes = {
             "ce_specversion": "1.0",
-            "ce_id": f"{window_id}/{views}",
+            # The same count has the same id; in plain words it could be longer than an id may be.
+            "ce_id": str(uuid5(NAMESPACE_URL, f"{window_id}/{views}")),
             "ce_type": "post.views_counted",
             "ce_source": "/inkstream",
             "ce_time": _iso(as_of),

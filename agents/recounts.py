@@ -7,8 +7,13 @@ crash the records that touched the windows are read again.
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from enrich.view_windows import Window
+
+LARGE = 20_000
+"""Views that take longer to count, at a microsecond each, than all the windows of a turn that have few."""
+_REMEMBERED_SECONDS = 600.0
 
 
 @dataclass
@@ -17,18 +22,32 @@ class Recount:
 
     Attributes:
         oldest_view_at: When Kafka got the oldest view that it is wanted for.
-        done: Set when the count is durable.
+        done: Set when the count is durable, or when it was put off durably.
     """
 
     oldest_view_at: datetime
     done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+class Turn(NamedTuple):
+    """What becomes of the windows that were touched since the turn before.
+
+    Attributes:
+        small: To be counted together.
+        large: To be counted each by itself, so that no other window waits for it.
+        resting: To be put off.
+    """
+
+    small: dict[Window, Recount]
+    large: dict[Window, Recount]
+    resting: dict[Window, Recount]
+
+
 class Recounts:
     """The windows that wait to be counted, and those that rest.
 
     To count a window reads all its views, so counting a window with a million views at every turn would keep MongoDB
-    busy with nothing else. After it was counted, a window rests for as long as its views would take at the rate.
+    busy with nothing else. After it was counted, a large window rests for as long as its views take at the rate.
 
     Args:
         rate: Views a second that counting one window may read on average.
@@ -37,10 +56,10 @@ class Recounts:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._waiting: dict[Window, Recount] = {}
-        self._rest_until: dict[Window, float] = {}
+        self._rest_until: dict[Window, float] = {}  # of large windows
 
     def want(self, window: Window, oldest_view_at: datetime) -> "asyncio.Future[None]":
-        """Have the window counted from now on; return what is done when that count is durable."""
+        """Have the window counted from now on; return what is done when that is durable."""
         recount = self._waiting.get(window)
         if recount is None:
             recount = self._waiting[window] = Recount(oldest_view_at)
@@ -48,14 +67,27 @@ class Recounts:
             recount.oldest_view_at = min(recount.oldest_view_at, oldest_view_at)
         return recount.done
 
-    def take_due(self, now: float) -> dict[Window, Recount]:
-        """Return the windows to count now, on a monotonic clock in seconds; they no longer wait."""
-        self._rest_until = {window: until for window, until in self._rest_until.items() if until > now}
-        due = {window: recount for window, recount in self._waiting.items() if window not in self._rest_until}
-        for window in due:
-            del self._waiting[window]
-        return due
+    def take_turn(self, now: float) -> Turn:
+        """Return what is to be done now, on a monotonic clock in seconds; none of it waits any longer."""
+        self._rest_until = {
+            window: until for window, until in self._rest_until.items() if until + _REMEMBERED_SECONDS > now
+        }
+        turn = Turn({}, {}, {})
+        for window, recount in self._waiting.items():
+            until = self._rest_until.get(window)
+            if until is None:
+                turn.small[window] = recount
+            elif until <= now:
+                turn.large[window] = recount
+                self._rest_until[window] = float("inf")  # until it was counted
+            else:
+                turn.resting[window] = recount
+        self._waiting = {}
+        return turn
 
     def counted(self, window: Window, views: int, now: float) -> None:
-        """Let a window rest that was counted."""
-        self._rest_until[window] = now + views / self._rate
+        """Let a large window rest that was counted."""
+        if views >= LARGE:
+            self._rest_until[window] = now + views / self._rate
+        else:
+            self._rest_until.pop(window, None)

@@ -15,22 +15,24 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pymongo import AsyncMongoClient
 from rich.console import Console
 from rich.table import Table
 
 from dev.stack import Platform, Ports
+from ops import kafka_topics
+from ops.settings import ROOT, Settings
+from schemas.topics import load
+from sinks.collections import NAMES
 from sinks.convergence import converge
 
-ROOT = Path(__file__).resolve().parent.parent
 PARTITIONS = 4
 NAMESPACE = "bench."
 TOPIC = NAMESPACE + "page-views"
@@ -65,12 +67,12 @@ def page_views(count: int, seed: int = 7) -> Iterator[tuple[bytes, bytes]]:
         yield post.encode(), orjson.dumps({name: value for name, value in view.items() if value is not None})
 
 
-async def fill(brokers: str, count: int) -> None:
-    """Create the topic and send the page views, compressed with lz4."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
-    await admin.start()
-    await admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1), NewTopic(TOPIC + ".dead-letter", 1, 1)])
-    await admin.close()
+async def fill(environment: Mapping[str, str], count: int) -> None:
+    """Create the topics and send the page views, compressed with lz4."""
+    brokers = environment["INKSTREAM_KAFKA_BROKERS"]
+    settings = Settings.model_validate({"kafka_brokers": brokers, "namespace": NAMESPACE, "partitions": PARTITIONS})
+    topics = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS).all.values()
+    await kafka_topics.converge(settings, kafka_topics.declared(topics, NAMESPACE), check=False)
     producer = AIOKafkaProducer(
         bootstrap_servers=brokers, acks="all", compression_type="lz4", linger_ms=50, max_batch_size=262_144
     )
@@ -147,7 +149,7 @@ async def compare(platform: Platform, events: int, rounds: int, least: float) ->
         "INKSTREAM_WEB_PORT": str(platform.ports.worker),
     }
     console.print(f"filling {TOPIC} with {events:,} page views")
-    await fill(environment["INKSTREAM_KAFKA_BROKERS"], events)
+    await fill(environment, events)
     table = Table(title=f"{events:,} page views, {PARTITIONS} partitions, majority and journaled; events/s")
     table.add_column("round")
     for column in ("bare loop", "bare, two in flight", "Inkstream", "ratio", "ratio to two in flight", "peak memory"):

@@ -48,6 +48,10 @@ class RecordBatch:
         }
         self._commit = commit
 
+    def forget_records(self) -> None:
+        """Let go of the records, to hold the batch for long without them."""
+        self.records = []
+
     async def commit(self) -> None:
         """Say that every effect of the batch is durable, so that it need never be read again.
 

@@ -226,20 +226,25 @@ FAILURES = Weighted(
 
 
 class Blog:
-    """The blog: the same posts and people in every run."""
+    """The blog: the same posts and people in every run.
+
+    Attributes:
+        people: All who have an account from the beginning.
+        posts: All that are published from the beginning, which are all that is read.
+    """
 
     def __init__(self) -> None:
         random = Random("the blog")  # noqa: S311 - nothing secret is made of it
         names = [f"{first} {last}" for first in _FIRST_NAMES for last in _LAST_NAMES]
         people = [_person(name, random) for name in random.sample(names, _PEOPLE)]
-        self._people = people
+        self.people = people
         self._authors = people[:_AUTHORS]
         titles = [headline.format(subject) for headline in _HEADLINES for subject in _SUBJECTS]
-        posts = [
+        self.posts = [
             Post(_uuid(random), slug_of(title), title, random.choice(self._authors))
             for title in random.sample(titles, _POSTS)
         ]
-        self._posts = Weighted([(1 / (rank + 3) ** 0.9, post) for rank, post in enumerate(posts)])
+        self._read_posts = Weighted([(1 / (rank + 3) ** 0.9, post) for rank, post in enumerate(self.posts)])
         agents: list[tuple[float, str]] = json.loads((_DATA / "user-agents.json").read_text(encoding="utf-8"))
         self._agents = Weighted(agents)
         self._bots: list[str] = json.loads((_DATA / "bots.json").read_text(encoding="utf-8"))
@@ -247,11 +252,11 @@ class Blog:
 
     def post(self, random: Random) -> Post:
         """Choose a post; the first of them is read twenty times as often as the hundredth."""
-        return self._posts.choose(random)
+        return self._read_posts.choose(random)
 
     def person(self, random: Random) -> Person:
         """Choose somebody with an account."""
-        return random.choice(self._people)
+        return random.choice(self.people)
 
     def author(self, random: Random) -> Person:
         """Choose somebody who writes."""

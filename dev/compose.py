@@ -38,6 +38,11 @@ class Compose:
         """Stop and remove the containers and the volumes."""
         self._docker("down", "--volumes")
 
+    @property
+    def owner_url(self) -> str:
+        """PostgreSQL as seen from this machine, as the owner of the platform's tables."""
+        return f"postgresql://platform:platform@127.0.0.1:{self._ports.postgres}/blog_platform"
+
     def environment(self) -> dict[str, str]:
         """The addresses as seen from this machine.
 

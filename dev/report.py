@@ -3,7 +3,7 @@
 In come the account and the database; out go tables and lines of insight. Nothing here writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dev.account import Account, TopicAccount
+from dev.counts import PostCount
 
 Database = AsyncDatabase[dict[str, Any]]
 Stages = list[dict[str, Any]]
 
 _SHOWN = 3
+_POSTS_SHOWN = 5
 _SHARES_SHOWN = 7
 _HUMAN = {"bot": {"$exists": False}, "incomplete": {"$ne": True}}
 
@@ -60,6 +62,65 @@ def documents_table(new: Mapping[str, int], totals: Mapping[str, int], error_gro
         shown = f"{error_groups:,} groups" if name == "errorLogs" and error_groups else f"{ours:,}"
         table.add_row(name, shown, f"{total:,}", style="" if total else "dim")
     return table
+
+
+def view_counts_table(counts: Sequence[PostCount]) -> Table:
+    """Return a table of the views of the most read posts, as both databases have them."""
+    shown = counts[:_POSTS_SHOWN]
+    have_begun_before = any(count.before for count in shown)
+    table = Table(box=box.SIMPLE, padding=(0, 1), header_style="dim")
+    table.add_column("post", min_width=20)
+    table.add_column("viewCount in PostgreSQL", justify="right")
+    if have_begun_before:
+        table.add_column("of it from before", justify="right")
+    table.add_column("views in MongoDB", justify="right")
+    for count in shown:
+        before = [f"{count.before:,}"] if have_begun_before else []
+        style = "" if count.agrees else "bold red"
+        table.add_row(Text(count.slug), f"{count.view_count:,}", *before, f"{count.stored:,}", style=style)
+    return table
+
+
+def view_counts_problems(counts: Sequence[PostCount]) -> list[str]:
+    """Return a line for each of the first posts whose counts disagree."""
+    wrong = [count for count in counts if not count.agrees]
+    lines = [
+        f'{count.slug}: posts."viewCount" is {count.view_count:,}, '
+        f"and should be {count.before + count.stored:,}: {count.stored:,} views by people are stored"
+        + (f", {count.before:,} were there before" if count.before else "")
+        for count in wrong[:_SHOWN]
+    ]
+    more = len(wrong) - len(lines)
+    return [*lines, f"and {more:,} more posts whose view counts disagree"] if more else lines
+
+
+def view_counts_lines(
+    counts: Sequence[PostCount], counted_within: Sequence[float], trending: Sequence[str]
+) -> list[str]:
+    """Return what the counts come to.
+
+    Args:
+        counts: Of all posts.
+        counted_within: The seconds within which half and 99 of 100 counts came to PostgreSQL; nothing if not known.
+        trending: The ids of the posts that trend; nothing if not known.
+    """
+    read = [count for count in counts if count.stored or count.view_count]
+    lines = []
+    if all(count.agrees for count in read):
+        lines.append(
+            f"All {len(read):,} posts that were read agree: viewCount is the number of views by people stored for the "
+            "post, each counted once."
+        )
+    else:
+        wrong = sum(not count.agrees for count in read)
+        lines.append(f"{wrong:,} of {len(read):,} posts that were read disagree.")
+    if counted_within:
+        half, most = counted_within
+        lines.append(f"From Kafka to PostgreSQL a count took {half:.1f} s (p50), {most:.1f} s (p99).")
+    slugs = {count.id: count.slug for count in counts}
+    if known := [slugs[post_id] for post_id in trending if post_id in slugs]:
+        lines.append(f"Trending now, from Redis: {', '.join(known)}.")
+    return lines
 
 
 def insights_table(insights: list[Insight]) -> Table:

@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psycopg
 from aiokafka.errors import KafkaError
 from pymongo.errors import PyMongoError
 from rich.console import Console, Group
@@ -30,10 +31,22 @@ from rich.text import Text
 
 from delivery.kafka import client_options
 from dev.account import Account
+from dev.blog import Blog
+from dev.counts import PostCount, counted_within, trending, view_counts
+from dev.posts import WrittenPosts, add_blog
 from dev.producer import Producer
-from dev.report import account_table, documents_table, error_groups, insights, insights_table
+from dev.report import (
+    account_table,
+    documents_table,
+    error_groups,
+    insights,
+    insights_table,
+    view_counts_lines,
+    view_counts_problems,
+    view_counts_table,
+)
 from dev.stack import LOCAL, ServerError, Stack, development_stack
-from dev.traffic import Traffic
+from dev.traffic import Sample, Traffic
 from dev.worker import Worker, WorkerError, command
 from ops.settings import ROOT, Settings
 from schemas.topics import Topic, load
@@ -43,10 +56,12 @@ RATE = 300.0
 WORKER_LOG = LOCAL / "development" / "worker.log"
 FIRST_REPORT_AFTER_SECONDS = 20.0
 ACCOUNTED_WITHIN_SECONDS = 30.0
+COUNTED_WITHIN_SECONDS = 20.0
 CAUGHT_UP_WITHIN_SECONDS = 120.0
 _REFRESH_SECONDS = 0.5
 _LINE_EVERY_SECONDS = 5.0
 _LOSSES_SHOWN = 3
+_TRENDING_SHOWN = 3
 _BOOTSTRAP_LINES_SHOWN = 5
 _INTERRUPTED = 130
 _WIDTH_WITHOUT_TERMINAL = 120
@@ -110,11 +125,12 @@ def run(stack: Stack, options: Options, console: Console, log: Path = WORKER_LOG
     try:
         _start_servers(stack, console, were_running=were_running)
         _bootstrap(stack.environment(), console)
+        _add_blog(stack, console)
         addresses: dict[str, Any] = {
             name.removeprefix("INKSTREAM_").lower(): address for name, address in stack.environment().items()
         }
         settings = Settings(**addresses)
-        code = asyncio.run(_Run(settings, stack.environment(), options, console, log)())
+        code = asyncio.run(_Run(settings, stack, options, console, log)())
     finally:
         if not were_running:
             _stop_servers(stack, console)
@@ -126,16 +142,15 @@ def run(stack: Stack, options: Options, console: Console, log: Path = WORKER_LOG
 class _Run:
     """One run, from a worker that starts to one that has stopped."""
 
-    def __init__(
-        self, settings: Settings, environment: dict[str, str], options: Options, console: Console, log: Path
-    ) -> None:
+    def __init__(self, settings: Settings, stack: Stack, options: Options, console: Console, log: Path) -> None:
         self._settings = settings
-        self._environment = environment
+        self._environment = stack.environment()
+        self._written_posts = WrittenPosts(stack.owner_url)
         self._options = options
         self._console = console
         self._topics: Mapping[str, Topic] = load(settings.topics_file, collections.NAMES).inbound
         self._worker = Worker(
-            environment,
+            self._environment,
             host=settings.web_host,
             port=settings.web_port,
             log=log,
@@ -199,7 +214,7 @@ class _Run:
         _step(self._console, "Caught up", f"{backlog:,} records that an earlier run had left")
 
     async def _send(self, seconds: float | None) -> None:
-        """Send traffic for a time, or until it is time to stop, then wait until all of it is accounted for."""
+        """Send traffic for a time, or until it is time to stop; return once all is accounted for and counted."""
         traffic = Traffic(
             self._topics.values(), began=datetime.now(UTC), rate=self._options.rate, seed=self._options.seed
         )
@@ -219,11 +234,22 @@ class _Run:
                     await self._settle()
                     show("waiting until all is accounted for")
                     await asyncio.sleep(0.1)
+                deadline = time.monotonic() + COUNTED_WITHIN_SECONDS
+                while not await self._are_counted() and time.monotonic() < deadline:
+                    show("waiting until all views are counted")
+                    await asyncio.sleep(_REFRESH_SECONDS)
             self._failed_sends += producer.failed
 
     async def _feed(self, producer: Producer, traffic: Traffic, seconds: float | None) -> None:
-        await producer.send(traffic, seconds=seconds, until=self._stop)
-        await producer.send_at_once(traffic.owed())
+        await producer.send(self._noted(traffic), seconds=seconds, until=self._stop)
+        await producer.send_at_once(self._noted(traffic.owed()))
+
+    def _noted(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Yield samples; the posts that they tell of are written to the platform's table within a moment."""
+        for sample in samples:
+            if sample.post is not None:
+                self._written_posts.add(sample.post)
+            yield sample
 
     async def _follow(
         self, sending: "asyncio.Task[None]", watch: "asyncio.Task[None]", show: Callable[[str], None]
@@ -244,6 +270,16 @@ class _Run:
         # A server may be stopped on purpose, to see what happens; the account goes on when it is back.
         with contextlib.suppress(PyMongoError, KafkaError):
             await self._account.settle()
+        await self._written_posts.write()
+
+    async def _are_counted(self) -> bool:
+        """Whether PostgreSQL has every view that MongoDB has."""
+        with contextlib.suppress(PyMongoError, psycopg.OperationalError):
+            return all(count.agrees for count in await self._view_counts())
+        return False
+
+    async def _view_counts(self) -> list[PostCount]:
+        return await view_counts(self._settings, self._account.database)
 
     @contextlib.asynccontextmanager
     async def _watched_worker(self) -> AsyncIterator["asyncio.Task[None]"]:
@@ -258,7 +294,7 @@ class _Run:
         account, console = self._account, self._console
         console.print(Rule("What became of every event", style="cyan", align="left"))
         console.print(account_table(account))
-        problems = await self._problems()
+        problems = [*await self._problems(), *await self._report_view_counts()]
         console.print(Rule("Documents", style="cyan", align="left"))
         groups = await error_groups(account.database, self._began)
         console.print(documents_table(account.new_documents, await account.totals(), groups))
@@ -277,6 +313,20 @@ class _Run:
                 "sent = stored + duplicate + dead letter, each looked up by its id.\n"
             )
         return not problems
+
+    async def _report_view_counts(self) -> list[str]:
+        """Print the views of the most read posts; return what is wrong with them."""
+        self._console.print(Rule("View counts", style="cyan", align="left"))
+        try:
+            counts = await self._view_counts()
+        except psycopg.OperationalError as error:
+            return [f"view counts: PostgreSQL does not answer: {error}"]
+        self._console.print(view_counts_table(counts))
+        seconds = counted_within(await asyncio.to_thread(self._worker.metrics), 0.5, 0.99)
+        for line in view_counts_lines(counts, seconds, await trending(self._settings, _TRENDING_SHOWN)):
+            self._console.print(Padding(Text(line), (0, 1)))
+        self._console.print()
+        return view_counts_problems(counts)
 
     async def _problems(self) -> list[str]:
         problems = []
@@ -394,6 +444,16 @@ def _bootstrap(environment: dict[str, str], console: Console) -> None:
     for line in lines[:-1] if len(lines) <= _BOOTSTRAP_LINES_SHOWN else []:
         console.print(f"  {line}", style="dim", markup=False)
     _step(console, "Bootstrap", f"topics, collections and tables are as declared. {lines[-1] if lines else ''}")
+
+
+def _add_blog(stack: Stack, console: Console) -> None:
+    blog = Blog()
+    try:
+        add_blog(stack.owner_url, blog)
+    except psycopg.Error as error:
+        raise RunError(f"PostgreSQL did not take the blog's posts: {error}") from error
+    what = f"{len(blog.posts):,} posts and {len(blog.people):,} people are in the platform's own tables"
+    _step(console, "Blog", what)
 
 
 def _stop_servers(stack: Stack, console: Console) -> None:

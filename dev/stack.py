@@ -52,6 +52,10 @@ class Stack(Protocol):
     def forget(self) -> None:
         """Stop every server and delete the data."""
 
+    @property
+    def owner_url(self) -> str:
+        """PostgreSQL, as the owner of the platform's tables."""
+
     def environment(self) -> dict[str, str]:
         """The settings that lead a worker to these servers."""
 
@@ -107,6 +111,11 @@ class Platform:
             (self.directory / _LOCK).unlink()
         with contextlib.suppress(OSError):
             self.directory.rmdir()  # unless something is in it that is not ours
+
+    @property
+    def owner_url(self) -> str:
+        """PostgreSQL, as the owner of the platform's tables."""
+        return self.postgres.owner_url
 
     def environment(self) -> dict[str, str]:
         """The four addresses, as the worker's settings."""

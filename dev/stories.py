@@ -248,7 +248,7 @@ class Stories:
     def _write(self, moment: datetime) -> Iterator[Fact]:
         """An author writes a post, adds a picture, and publishes it; followers are told."""
         author, post_id, title = self._blog.author(self._random), self._ids.new(), self._blog.title(self._random)
-        slug = f"{slug_of(title)}-{post_id[-6:]}"
+        slug = f"{slug_of(title)}-{post_id}"  # no two posts of any runs may share it
         post = {"postId": post_id, "slug": slug, "authorId": author.id, "title": title}
         yield self._fact("post.created", moment, {**post, "sessionId": self._session()})
         picture = {

@@ -16,6 +16,7 @@ from typing import Literal
 from dev.blog import Blog
 from dev.encoding import Encoded, Headers, binary, plain, structured
 from dev.mishaps import MISHAPS
+from dev.posts import PostRow, row_of
 from dev.stories import Fact, Ids, Stories, Trace
 from schemas.topics import EventType, Topic
 
@@ -56,6 +57,7 @@ class Sample:
         traces: What it leaves in MongoDB, or an earlier sample with its id did; nothing where it is dead-lettered.
         reason: The reason in its dead letter; `None` where it has none.
         owed: Whether an earlier sample only makes sense with this one.
+        post: The row that the platform's service writes before it sends this, where it writes a post.
     """
 
     due: float
@@ -69,6 +71,7 @@ class Sample:
     traces: tuple[Trace, ...]
     reason: str | None = None
     owed: bool = False
+    post: PostRow | None = None
 
 
 class Traffic:
@@ -154,6 +157,7 @@ class Traffic:
     def _sample(self, fact: Fact, due: float) -> Sample:
         topic = self._topic_of[fact.type]
         event = topic.events[fact.type]
+        post = row_of(fact)
         # A clock that is wrong by weeks; an exit's own time must be right, it is held to account.
         if fact.type != "page.exited" and self._random.random() < _CLOCK_AHEAD:
             fact = fact._replace(time=fact.time + timedelta(days=40))
@@ -170,6 +174,7 @@ class Traffic:
             id=fact.id if with_id else None,
             traces=_traces(fact, event),
             owed=fact.owed,
+            post=post,
         )
 
     def _encoded(self, fact: Fact, topic: Topic, *, with_id: bool) -> Encoded:

@@ -126,6 +126,15 @@ class Worker:
                 process.kill()
             await process.wait()
 
+    def metrics(self) -> str:
+        """Return what its page `/metrics` says; nothing where it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/metrics", timeout=2) as answer:  # noqa: S310 - our own worker
+                text: str = answer.read().decode()
+                return text
+        except OSError:
+            return ""
+
     def kill(self) -> None:
         """End it at once."""
         self._stopping = True

@@ -31,8 +31,9 @@ from schemas.topics import Topic
 from sinks import convergence, migrations, postgres
 from sinks.convergence import Change
 from sinks.mongo import Mongo
-from sinks.postgres import PostgresUrlError
+from sinks.postgres import PostgresUrlError, PostsTable
 from sinks.servers import MongoUrlError, RedisUrlError, describe_mongo, describe_redis
+from sinks.view_counts import PlatformTable
 
 ANSWER_WITHIN_SECONDS = 20.0
 DEAD_LETTERS_READ_WITHIN_SECONDS = 10.0
@@ -41,7 +42,9 @@ RECENT = timedelta(days=1)
 MUCH_LAG = 10_000
 """Records that a topic's agent may be behind: some seconds of work."""
 
+_VIEW_COUNTS = "view counts"
 _LINES_OF_DRIFT = 3
+_COLUMNS_SHOWN = 3
 _GROUP_ANSWERS_WITHIN_SECONDS = 10
 _PREFIX = "INKSTREAM_"
 _OF_THE_DEVELOPMENT_STACK = "INKSTREAM_STACK"
@@ -83,6 +86,7 @@ async def examine(settings: Settings, topics: Mapping[str, Topic], application: 
     postgres_url = settings.postgres_url.get_secret_value()
     wanted = kafka_topics.declared(topics.values(), settings.namespace)
     tables = migrations.read(MIGRATIONS)
+    posts = PlatformTable(settings.posts_table, settings.posts_id_column, settings.view_count_column)
     kafka = _Server("Kafka", f"INKSTREAM_KAFKA_BROKERS={settings.kafka_brokers}")
     mongodb = _Server("MongoDB", "INKSTREAM_MONGO_URL")
     postgresql = _Server("PostgreSQL", "INKSTREAM_POSTGRES_URL")
@@ -100,6 +104,7 @@ async def examine(settings: Settings, topics: Mapping[str, Topic], application: 
         postgresql.ask(
             partial(_postgresql, postgres_url),
             partial(_drift, "tables", partial(migrations.migrate, postgres_url, tables, check=True)),
+            partial(_posts, postgres_url, posts),
         ),
         redis.ask(partial(_redis, settings.redis_url.get_secret_value())),
     )
@@ -172,13 +177,81 @@ async def _postgresql(url: str) -> list[Finding]:
     if not server.has_schema:
         advice = f"as its owner: GRANT CREATE ON DATABASE {server.database} TO {server.role}, or make schema inkstream"
         findings.append(Finding("PostgreSQL", State.PROBLEM, "no schema inkstream, and no right to make it", advice))
-    if server.may_read_posts is False or server.may_count_views is False:
-        advice = f'as its owner: GRANT SELECT, UPDATE ("viewCount") ON posts TO {server.role}'
-        findings.append(Finding("PostgreSQL", State.PROBLEM, 'no right to read posts or write "viewCount"', advice))
-    if server.may_count_views is None:
-        advice = "is this the platform's database? Where it is, its tables are yet to be made"
-        findings.append(Finding("PostgreSQL", State.NOTE, 'the platform\'s posts."viewCount" is not there', advice))
     return findings
+
+
+async def _posts(url: str, posts: PlatformTable) -> list[Finding]:
+    """Return whether views can be counted in the platform's table, and what waits for it."""
+    async with postgres.connection(url) as using:
+        table = await postgres.describe_posts(using, *posts)
+        findings = [*_obstacles(table, posts), *_excess_rights(table)]
+        if table.may_read_counts and not any(finding.state is State.PROBLEM for finding in findings):
+            (row,) = await postgres.fetch(using, "count_missing_posts", posts.identifiers)
+            findings += _missing_posts(table, row["missing"])
+    return findings or [Finding(_VIEW_COUNTS, State.WELL, f"in {table.table}, column {table.view_count_column}")]
+
+
+def _obstacles(table: PostsTable, named: PlatformTable) -> Iterator[Finding]:
+    """Yield what keeps views from being counted; what PostgreSQL's owner can mend has the statement for it."""
+    if table.schema is None:
+        advice = "is this the platform's database? INKSTREAM_POSTS_TABLE names its table of posts, as `schema.table`"
+        yield Finding(_VIEW_COUNTS, State.PROBLEM, f"there is no table {table.table}, so nothing is counted", advice)
+        return
+    columns = (
+        (named.id_column, table.id_column, "INKSTREAM_POSTS_ID_COLUMN"),
+        (named.view_count_column, table.view_count_column, "INKSTREAM_VIEW_COUNT_COLUMN"),
+    )
+    missing = [column for column in columns if column[0] not in table.columns]
+    for name, quoted, setting in missing:
+        nearest = get_close_matches(name.lower(), [column.lower() for column in table.columns], n=1)
+        meant = [column for column in table.columns if column.lower() in nearest]
+        advice = f"{setting} names it" + (f"; did you mean {meant[0]}?" if meant else "")
+        yield Finding(_VIEW_COUNTS, State.PROBLEM, f"{table.table} has no column {quoted}", advice)
+    if table.id_type is not None and not table.id_is_text:
+        what = f"{table.table}.{table.id_column} is of type {table.id_type}: events name posts by a text"
+        advice = "let INKSTREAM_POSTS_ID_COLUMN name a column of type text or varchar with the same ids"
+        yield Finding(_VIEW_COUNTS, State.PROBLEM, what, advice)
+    if not table.may_use_schema:
+        advice = f"as its owner: GRANT USAGE ON SCHEMA {table.schema} TO {table.role}"
+        yield Finding(_VIEW_COUNTS, State.PROBLEM, f"no right to use schema {table.schema}", advice)
+    if not missing and not (table.may_read and table.may_count):
+        lacking = " or ".join(
+            [
+                *([] if table.may_read else [f"read {table.id_column} and {table.view_count_column}"]),
+                *([] if table.may_count else [f"write {table.view_count_column}"]),
+            ]
+        )
+        what = f"no right to {lacking} of {table.table}"
+        advice = (
+            f"as its owner: GRANT SELECT ({table.id_column}, {table.view_count_column}), "
+            f"UPDATE ({table.view_count_column}) ON {table.table} TO {table.role}"
+        )
+        yield Finding(_VIEW_COUNTS, State.PROBLEM, what, advice)
+
+
+def _excess_rights(table: PostsTable) -> Iterator[Finding]:
+    """Yield a note where we may write more of the platform's posts than their views."""
+    if not (table.has_view_count and table.also_writable):
+        return
+    shown = ", ".join(table.also_writable[:_COLUMNS_SHOWN])
+    more = len(table.also_writable) - _COLUMNS_SHOWN
+    what = f"role {table.role} may also write {shown}{f' and {more} more' if more > 0 else ''} of {table.table}"
+    if table.is_owner:
+        advice = f"come as a role that does not own {table.table}: {table.view_count_column} is all that is written"
+    else:
+        # Taking a right on the table away takes those on its columns too.
+        advice = (
+            f"as its owner: REVOKE UPDATE ON {table.table} FROM {table.role}; "
+            f"GRANT UPDATE ({table.view_count_column}) ON {table.table} TO {table.role}"
+        )
+    yield Finding(_VIEW_COUNTS, State.NOTE, what, advice)
+
+
+def _missing_posts(table: PostsTable, missing: int) -> Iterator[Finding]:
+    if missing:
+        what = f"{_count(missing, 'post')} with views not in {table.table}; the views wait"
+        advice = f"they are counted when a post appears; is {table.id_column} what events call postId?"
+        yield Finding(_VIEW_COUNTS, State.NOTE, what, advice)
 
 
 async def _redis(url: str) -> list[Finding]:
@@ -237,7 +310,7 @@ async def _progress(
     first, end = await consumer.beginning_offsets(numbers), await consumer.end_offsets(numbers)
     members, committed = await _group(admin, group)
     lag = sum(end[number] - max(committed.get(number, -1), first[number]) for number in numbers)
-    behind = f"{lag:,} records behind, {_count(members, 'reader')} in group {group}"
+    behind = f"{_count(lag, 'record')} behind, {_count(members, 'reader')} in group {group}"
     if not members:
         return Finding(topic, State.PROBLEM, behind, "no worker reads it: start `inkstream worker`")
     if lag > MUCH_LAG:

@@ -109,6 +109,14 @@ POSTS_MISSING = Gauge(
     "inkstream_posts_missing",
     "Posts with counted views that are not in the platform's table; they wait until they are.",
 )
+VIEW_COUNT_DRIFT = Gauge(
+    "inkstream_view_count_drift",
+    "Views by which a small sample of the counts differs from what is stored. Above 0: `inkstream verify counts`.",
+)
+RECENT_VIEWS_UP = Gauge(
+    "inkstream_recent_views_up",
+    "1 while this worker brings the views of the last hour to Redis, else 0. At 0 nothing else suffers.",
+)
 LAG_RECORDS = Gauge(
     "inkstream_lag_records",
     "Records in the partition that are not committed yet, for partitions that this worker owns.",

@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         ge=1_000,
         description="Views a second that counting one window may read on average: a million are counted every 10 s.",
     )
+    drift_every: Duration = Field(
+        timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        description="How often a worker compares a small sample of the view counts with the views that are stored.",
+    )
     posts_table: str = Field(
         "posts", min_length=1, description="The platform's table of posts; `schema.table` where needed."
     )

@@ -51,8 +51,6 @@ class PostgresServer(NamedTuple):
         role: As whom we are there.
         is_standby: Whether it can only be read.
         has_schema: Whether our schema is there, or may be made.
-        may_read_posts: Whether we may read the platform's posts; `None` where there is no such table.
-        may_count_views: Whether we may write `posts."viewCount"`; `None` where there is no such column.
     """
 
     version: str
@@ -60,8 +58,44 @@ class PostgresServer(NamedTuple):
     role: str
     is_standby: bool
     has_schema: bool
-    may_read_posts: bool | None
-    may_count_views: bool | None
+
+
+class PostsTable(NamedTuple):
+    """The platform's table of posts, as it is, and what we may do with it. Its names are quoted as SQL needs them.
+
+    Attributes:
+        table: `posts`, or `blog."Post"`.
+        schema: The schema that it is in; `None` where there is no such table.
+        id_column: The column of a post's id.
+        view_count_column: The column of its views.
+        role: As whom we are there.
+        is_owner: Whether the table is ours, so that we may do all with it.
+        columns: The names of all columns, not quoted.
+        id_type: The type of the id; `None` where there is no such column.
+        id_is_text: Whether that is a type of texts.
+        has_view_count: Whether there is a column of views.
+        may_use_schema: Whether we may look into the schema.
+        may_read: Whether we may read both columns.
+        may_count: Whether we may write the views.
+        also_writable: What else we may write, quoted.
+        may_read_counts: Whether our own table of counted posts is there, and may be read.
+    """
+
+    table: str
+    schema: str | None
+    id_column: str
+    view_count_column: str
+    role: str
+    is_owner: bool
+    columns: list[str]
+    id_type: str | None
+    id_is_text: bool
+    has_view_count: bool
+    may_use_schema: bool
+    may_read: bool
+    may_count: bool
+    also_writable: list[str]
+    may_read_counts: bool
 
 
 @cache
@@ -168,3 +202,21 @@ async def describe(url: str) -> PostgresServer:
     async with connection(url) as using:
         (row,) = await fetch(using, "describe_server")
         return PostgresServer(**row)
+
+
+async def describe_posts(using: Connection, table: str, id_column: str, view_count_column: str) -> PostsTable:
+    """Return what there is of the platform's posts under these names; the table's may begin with its schema.
+
+    Raises:
+        psycopg.Error: PostgreSQL is not up to it.
+    """
+    schema, _, name = table.rpartition(".")
+    (row,) = await fetch(
+        using,
+        "describe_posts",
+        schema=schema or None,
+        table=name,
+        id_column=id_column,
+        view_count_column=view_count_column,
+    )
+    return PostsTable(**row)

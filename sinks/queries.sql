@@ -1,21 +1,67 @@
 -- Every query that is more than a migration. Each begins with its name; `sinks.postgres` runs it by that name.
 
 -- name: describe_server
--- What answers, as whom we are there, and what we may do to the platform's posts: null where there is no such table.
+-- What answers, and as whom we are there. Names are quoted where SQL needs it.
 SELECT
     current_setting('server_version') AS version,
-    current_database() AS database,
-    current_user AS role,
+    quote_ident(current_database()) AS database,
+    quote_ident(current_user) AS role,
     pg_is_in_recovery() AS is_standby,
-    has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('inkstream') IS NOT NULL AS has_schema,
-    CASE WHEN to_regclass('public.posts') IS NOT NULL
-        THEN has_table_privilege('public.posts', 'SELECT')
-    END AS may_read_posts,
-    (
-        SELECT has_column_privilege(attrelid, attnum, 'UPDATE')
-        FROM pg_attribute
-        WHERE attrelid = to_regclass('public.posts') AND attname = 'viewCount' AND NOT attisdropped
-    ) AS may_count_views;
+    has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('inkstream') IS NOT NULL AS has_schema;
+
+-- name: describe_posts
+-- The platform's posts, as they are, and what we may do with them. Always one row, also where there is no such table;
+-- it is looked for by hand, as to_regclass is an error in a schema that we may not use.
+WITH found AS (
+    SELECT posts.oid, posts.relowner, posts.relnamespace
+    FROM pg_class AS posts
+    JOIN pg_namespace AS schema ON schema.oid = posts.relnamespace
+    WHERE posts.relname = %(table)s
+        AND posts.relkind IN ('r', 'p', 'v', 'f')
+        AND CASE WHEN %(schema)s::text IS NULL THEN pg_table_is_visible(posts.oid) ELSE schema.nspname = %(schema)s END
+),
+columns AS (
+    SELECT attrelid, attnum, attname, atttypid, format_type(atttypid, atttypmod) AS type
+    FROM pg_attribute
+    JOIN found ON found.oid = attrelid
+    WHERE attnum > 0 AND NOT attisdropped
+)
+SELECT
+    concat_ws('.', quote_ident(%(schema)s), quote_ident(%(table)s)) AS "table",
+    (SELECT quote_ident(nspname) FROM pg_namespace WHERE oid = found.relnamespace) AS schema,
+    quote_ident(%(id_column)s) AS id_column,
+    quote_ident(%(view_count_column)s) AS view_count_column,
+    quote_ident(current_user) AS role,
+    coalesce(pg_has_role(found.relowner, 'USAGE'), false) AS is_owner,
+    ARRAY(SELECT attname::text FROM columns ORDER BY attnum) AS columns,
+    id.type AS id_type,
+    coalesce((SELECT typcategory = 'S' FROM pg_type WHERE oid = id.atttypid), false) AS id_is_text,
+    view_count.attnum IS NOT NULL AS has_view_count,
+    coalesce(has_schema_privilege(found.relnamespace, 'USAGE'), false) AS may_use_schema,
+    coalesce(
+        has_column_privilege(found.oid, id.attnum, 'SELECT')
+            AND has_column_privilege(found.oid, view_count.attnum, 'SELECT'),
+        false
+    ) AS may_read,
+    coalesce(has_column_privilege(found.oid, view_count.attnum, 'UPDATE'), false) AS may_count,
+    ARRAY(
+        SELECT quote_ident(attname)
+        FROM columns
+        WHERE attname <> %(view_count_column)s AND has_column_privilege(attrelid, attnum, 'UPDATE')
+        ORDER BY attnum
+    ) AS also_writable,
+    EXISTS (
+        SELECT
+        FROM pg_class AS counted
+        WHERE counted.relname = 'counted_posts'
+            AND counted.relnamespace = to_regnamespace('inkstream')
+            AND has_schema_privilege(counted.relnamespace, 'USAGE')
+            AND has_table_privilege(counted.oid, 'SELECT')
+    ) AS may_read_counts
+FROM (VALUES (1)) AS always
+LEFT JOIN found ON true
+LEFT JOIN columns AS id ON id.attname = %(id_column)s
+LEFT JOIN columns AS view_count ON view_count.attname = %(view_count_column)s;
 
 -- name: lock_migrations
 -- One at a time, until the transaction ends; the number is arbitrary and ours.
@@ -133,3 +179,109 @@ WHERE post.post_id = of_post.post_id;
 
 -- name: windows_since
 SELECT post_id, window_start, views, as_of FROM inkstream.view_windows WHERE window_start >= %(start)s;
+
+-- The queries of a verification, which looks at the counts from outside while they move, and of a repair.
+
+-- name: windows_between
+SELECT post_id, window_start, views
+FROM inkstream.view_windows
+WHERE window_start >= %(start)s
+    AND (%(end)s::timestamptz IS NULL OR window_start < %(end)s)
+    AND (%(post_ids)s::text[] IS NULL OR post_id = ANY (%(post_ids)s));
+
+-- name: views_of_windows
+-- Those of the given windows that are not folded, with what is counted for them.
+SELECT given.post_id, given.window_start, coalesce(known.views, 0) AS views
+FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[]) AS given (post_id, window_start)
+LEFT JOIN inkstream.counted_posts AS post USING (post_id)
+LEFT JOIN inkstream.view_windows AS known USING (post_id, window_start)
+WHERE post.post_id IS NULL OR given.window_start >= post.folded_until;
+
+-- name: sample_windows
+-- Some windows that start together: the first after a random moment. That reads one index entry for each window there.
+WITH moment AS MATERIALIZED (
+    SELECT %(since)s::timestamptz + random() * (now() - %(since)s::timestamptz) AS moment
+),
+chosen AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT min(window_start) FROM inkstream.view_windows WHERE window_start >= (SELECT moment FROM moment)),
+        (SELECT min(window_start) FROM inkstream.view_windows WHERE window_start >= %(since)s)
+    ) AS window_start
+)
+SELECT post_id, window_start, views
+FROM inkstream.view_windows
+WHERE window_start = (SELECT window_start FROM chosen)
+ORDER BY random()
+LIMIT %(most)s;
+
+-- name: counts_of_posts
+-- One statement sees one moment: what a transaction moves together is seen moved, or not moved.
+SELECT
+    counted.post_id,
+    counted.views,
+    counted.folded + coalesce(of_windows.views, 0) AS views_of_windows,
+    counted.applied,
+    counted.baseline,
+    CASE WHEN post.{post_id} IS NOT NULL THEN coalesce(post.{view_count}, 0) END AS view_count
+FROM (
+    SELECT *
+    FROM inkstream.counted_posts
+    WHERE post_id > %(after)s AND (%(post_ids)s::text[] IS NULL OR post_id = ANY (%(post_ids)s))
+    ORDER BY post_id
+    LIMIT %(most)s
+) AS counted
+LEFT JOIN LATERAL (
+    SELECT sum(views)::bigint AS views FROM inkstream.view_windows AS known WHERE known.post_id = counted.post_id
+) AS of_windows ON true
+LEFT JOIN {posts} AS post ON post.{post_id} = counted.post_id
+ORDER BY counted.post_id;
+
+-- name: set_windows
+-- For a repair alone, which may lower a count.
+WITH given AS (
+    SELECT *
+    FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[], %(views)s::bigint[], %(as_of)s::timestamptz[])
+        AS given (post_id, window_start, views, as_of)
+),
+changed AS (
+    SELECT given.*, coalesce(known.views, 0) AS views_before
+    FROM given
+    JOIN inkstream.counted_posts AS post USING (post_id)
+    LEFT JOIN inkstream.view_windows AS known USING (post_id, window_start)
+    WHERE given.window_start >= post.folded_until AND given.views <> coalesce(known.views, 0)
+),
+written AS (
+    INSERT INTO inkstream.view_windows AS known (post_id, window_start, views, as_of)
+    SELECT post_id, window_start, views, as_of FROM changed
+    ON CONFLICT (post_id, window_start) DO UPDATE SET views = excluded.views, as_of = excluded.as_of
+)
+SELECT post_id, window_start, views_before, views FROM changed ORDER BY post_id, window_start;
+
+-- name: sum_windows
+UPDATE inkstream.counted_posts AS post
+SET views = of_post.views
+FROM (
+    SELECT counted.post_id, counted.folded + coalesce(sum(known.views), 0)::bigint AS views
+    FROM inkstream.counted_posts AS counted
+    LEFT JOIN inkstream.view_windows AS known USING (post_id)
+    WHERE counted.post_id = ANY (%(post_ids)s)
+    GROUP BY counted.post_id
+) AS of_post
+WHERE post.post_id = of_post.post_id AND post.views <> of_post.views;
+
+-- name: set_view_counts
+-- Whatever the platform's count is, it becomes what it was before, and our views.
+WITH wanted AS (
+    SELECT post_id, views, baseline FROM inkstream.counted_posts WHERE post_id = ANY (%(post_ids)s)
+),
+moved AS (
+    UPDATE {posts} AS post
+    SET {view_count} = coalesce(wanted.baseline, post.{view_count}, 0) + wanted.views
+    FROM wanted
+    WHERE post.{post_id} = wanted.post_id
+    RETURNING wanted.post_id, wanted.views, post.{view_count} - wanted.views AS count_before
+)
+UPDATE inkstream.counted_posts AS post
+SET applied = moved.views, baseline = moved.count_before
+FROM moved
+WHERE post.post_id = moved.post_id;

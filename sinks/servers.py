@@ -6,11 +6,12 @@ In come addresses; out comes what each server says of itself. Nothing is changed
 from typing import NamedTuple
 
 import psycopg
-import redis.asyncio
 import redis.exceptions
 from pymongo.errors import ConfigurationError, PyMongoError
 
 from sinks.mongo import Mongo
+from sinks.redis import RedisUrlError as RedisUrlError
+from sinks.redis import connect
 
 MongoUrlError = ConfigurationError
 """The URL is no connection string of MongoDB; the message does not repeat it."""
@@ -19,10 +20,6 @@ STORE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, psycopg.Error, redis.
 """What the stores' drivers raise when a server does not answer, or refuses us."""
 
 _TIMEOUT_SECONDS = 5
-
-
-class RedisUrlError(ValueError):
-    """The URL is no address of Redis. The message does not repeat it: it may hold a password."""
 
 
 class MongoServer(NamedTuple):
@@ -60,12 +57,6 @@ async def describe_redis(url: str) -> str:
         RedisError: None does, or it lets us not in.
         RedisUrlError: The URL is none of Redis.
     """
-    try:
-        client = redis.asyncio.from_url(
-            url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS, client_name="inkstream"
-        )
-    except ValueError:
-        raise RedisUrlError("should be redis://:password@host:port/0, or rediss://… for TLS") from None
-    async with client:
+    async with connect(url, _TIMEOUT_SECONDS) as client:
         information = await client.info("server")
         return str(information["redis_version"])

@@ -1,19 +1,19 @@
 """How many page views by people MongoDB has, by window.
 
-In come windows; out come their views, each view once as it is stored once. Nothing is written, so any failure may be
-tried again.
+In come windows, or a span of time; out come their views, each view once as it is stored once. Nothing is written, so
+any failure may be tried again.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
-from enrich.view_windows import Window
+from enrich.view_windows import LENGTH, Window
 from sinks.collections import PAGE_VIEWS
 
 BY_PEOPLE = {"bot": {"$exists": False}}
@@ -34,6 +34,8 @@ class StoredViews:
         # Linearizable, so that a count has every view that was acknowledged before it began, also right after another
         # member has become primary, and none that may be rolled back.
         self._views = database.get_collection(PAGE_VIEWS.name, read_concern=ReadConcern("linearizable"))
+        # For many windows at once, in several answers, which a linearizable read can't give.
+        self._durable_views = database.get_collection(PAGE_VIEWS.name, read_concern=ReadConcern("majority"))
         self._since = since
 
     async def count(self, windows: Collection[Window]) -> dict[Window, int]:
@@ -61,11 +63,47 @@ class StoredViews:
 
     async def _count(self, start: datetime, post_ids: list[str]) -> dict[Window, int]:
         window = Window("", start)
-        first = start if self._since is None else max(start, self._since)
-        of_window = {"postId": {"$in": post_ids}, "timestamp": {"$gte": first, "$lt": window.end}, **BY_PEOPLE}
+        of_window = {"postId": {"$in": post_ids}, "timestamp": self._span(start, window.end), **BY_PEOPLE}
         cursor = await self._views.aggregate(
             [{"$match": of_window}, {"$group": {"_id": "$postId", "views": {"$sum": 1}}}],
             # All in one answer: each waits until MongoDB is sure that it is still the primary.
             batchSize=len(post_ids) + 1,
         )
         return {Window(row["_id"], start): row["views"] async for row in cursor}
+
+    async def between(
+        self, start: datetime, end: datetime | None, post_ids: Collection[str] | None = None
+    ) -> dict[Window, int]:
+        """Return how many views by people are stored for each window that has any.
+
+        The views of the last moments may be missing: what is to be exact is for `count`.
+
+        Args:
+            start: Windows that start here or later.
+            end: Windows that start before; `None` for no end.
+            post_ids: Windows of these posts; `None` for all.
+
+        Raises:
+            PyMongoError: MongoDB is not up to it.
+        """
+        # A placeholder, which an exit left whose view has not come, is no view.
+        of_span: dict[str, Any] = {"timestamp": self._span(start, end), "incomplete": {"$ne": True}, **BY_PEOPLE}
+        if post_ids is not None:
+            of_span["postId"] = {"$in": list(post_ids)}
+        minutes = LENGTH // timedelta(minutes=1)
+        window_start = {"$dateTrunc": {"date": "$timestamp", "unit": "minute", "binSize": minutes}}
+        cursor = await self._durable_views.aggregate(
+            [
+                {"$match": of_span},
+                {"$group": {"_id": {"postId": "$postId", "start": window_start}, "views": {"$sum": 1}}},
+            ],
+            allowDiskUse=True,
+        )
+        stored = {Window(row["_id"]["postId"], row["_id"]["start"]): row["views"] async for row in cursor}
+        # PostgreSQL's texts have no NUL, so no post has an id with one.
+        return {window: views for window, views in stored.items() if "\0" not in window.post_id}
+
+    def _span(self, start: datetime, end: datetime | None) -> dict[str, datetime]:
+        """Return the condition on an event time of a view that counts."""
+        first = start if self._since is None else max(start, self._since)
+        return {"$gte": first} if end is None else {"$gte": first, "$lt": end}

@@ -4,7 +4,7 @@ In come counts of windows, absolute; out go rows of ours and the platform's `pos
 highest count of a window stays, so a count that comes twice, or an older one after a newer one, changes nothing.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from enrich.view_windows import Window
 from sinks.postgres import Connection, Pool, fetch, is_transient
 
 _POSTS_AT_ONCE = 500
-"""How many posts one transaction locks at most, when it goes over all there are."""
+"""How many posts one transaction looks at or locks at most, when it goes over all there are."""
 
 
 class WindowCount(NamedTuple):
@@ -37,6 +37,46 @@ class Applied(NamedTuple):
     risen: list[WindowCount]
     views: int
     too_late: list[Window]
+
+
+class PostCounts(NamedTuple):
+    """What PostgreSQL has of a post, all at one moment.
+
+    Attributes:
+        post_id: The post.
+        views: Of all its windows, as we keep it.
+        views_of_windows: The same, summed up anew: the folded ones, and those that are not.
+        applied: What of the views the platform's count has.
+        baseline: What the platform's count was before; `None` until something is applied.
+        view_count: The platform's count; `None` where the platform has no such post.
+    """
+
+    post_id: str
+    views: int
+    views_of_windows: int
+    applied: int
+    baseline: int | None
+    view_count: int | None
+
+
+class WindowChange(NamedTuple):
+    """What a repair made of a window."""
+
+    window: Window
+    views_before: int
+    views: int
+
+
+class Repaired(NamedTuple):
+    """What a repair changed.
+
+    Attributes:
+        windows: The windows that have other views than before.
+        posts: The posts of which anything is other than before, as they were and as they are.
+    """
+
+    windows: list[WindowChange]
+    posts: list[tuple[PostCounts, PostCounts]]
 
 
 class PlatformTable(NamedTuple):
@@ -130,6 +170,100 @@ class ViewCounts:
             rows = await fetch(using, "windows_since", start=start)
         return [WindowCount(_window(row), row["views"], row["as_of"]) for row in rows]
 
+    async def between(
+        self, start: datetime, end: datetime | None, post_ids: Collection[str] | None = None
+    ) -> dict[Window, int]:
+        """Return the views of the windows that start in `[start, end)`, without an end where that is `None`.
+
+        Args:
+            start: Windows that start here or later.
+            end: Windows that start before.
+            post_ids: Windows of these posts; `None` for all.
+
+        Raises:
+            psycopg.Error: PostgreSQL is not up to it.
+        """
+        async with self._pool.transaction() as using:
+            rows = await fetch(using, "windows_between", start=start, end=end, post_ids=_list(post_ids))
+        return _views(rows)
+
+    async def views_of(self, windows: Collection[Window]) -> dict[Window, int]:
+        """Return the views of those windows that are not folded; 0 where nothing was ever counted.
+
+        Raises:
+            psycopg.Error: PostgreSQL is not up to it.
+        """
+        async with self._pool.transaction() as using:
+            rows = await fetch(
+                using,
+                "views_of_windows",
+                post_ids=[window.post_id for window in windows],
+                starts=[window.start for window in windows],
+            )
+        return _views(rows)
+
+    async def sample(self, since: datetime, most: int) -> dict[Window, int]:
+        """Return some windows of a random moment since then, with their views.
+
+        Raises:
+            psycopg.Error: PostgreSQL is not up to it.
+        """
+        async with self._pool.transaction() as using:
+            return _views(await fetch(using, "sample_windows", since=since, most=most))
+
+    async def posts(self, post_ids: Collection[str] | None = None) -> AsyncIterator[list[PostCounts]]:
+        """Yield what there is of the posts that have counted views, some at a time, in the order of their ids.
+
+        Args:
+            post_ids: These posts; `None` for all.
+
+        Raises:
+            psycopg.Error: PostgreSQL is not up to it.
+        """
+        after = ""
+        while True:
+            async with self._pool.transaction() as using:
+                page = await self._counts(using, post_ids, after=after)
+            if page:
+                yield page
+                after = page[-1].post_id
+            if len(page) < _POSTS_AT_ONCE:
+                return
+
+    async def repair(
+        self,
+        post_ids: Collection[str],
+        windows: Collection[Window],
+        count: Callable[[Collection[Window]], Awaitable[Mapping[Window, int]]],
+    ) -> Repaired:
+        """Count windows anew and set them, up or down, and with them the counts of the posts; all of it, or nothing.
+
+        Nothing else changes these posts meanwhile. A view that is stored after its window was counted here is counted
+        as always, and raises the count then.
+
+        Args:
+            post_ids: Posts of which sum and platform's count are set, at most 500 with those of the windows.
+            windows: Windows that are set.
+            count: Counts them, from what is durable.
+
+        Raises:
+            psycopg.Error: PostgreSQL is not up to it.
+        """
+        async with self._pool.transaction() as using:
+            locked = await self._lock(using, [*post_ids, *(window.post_id for window in windows)])
+            before = await self._counts(using, locked)
+            as_of = datetime.now(UTC)
+            fresh = await count(windows) if windows else {}
+            columns = _columns([WindowCount(window, views, as_of) for window, views in fresh.items()])
+            rows = await fetch(using, "set_windows", **columns)
+            await fetch(using, "sum_windows", post_ids=locked)
+            await fetch(using, "set_view_counts", self._identifiers, post_ids=locked)
+            after = await self._counts(using, locked)
+        return Repaired(
+            [WindowChange(_window(row), row["views_before"], row["views"]) for row in rows],
+            [(was, now) for was, now in zip(before, after, strict=True) if was != now],
+        )
+
     async def ping(self) -> None:
         """Return when the server answers.
 
@@ -151,6 +285,14 @@ class ViewCounts:
 
     async def _move(self, using: Connection, post_ids: Collection[str]) -> None:
         await fetch(using, "move_view_counts", self._identifiers, post_ids=list(post_ids))
+
+    async def _counts(
+        self, using: Connection, post_ids: Collection[str] | None, *, after: str = ""
+    ) -> list[PostCounts]:
+        rows = await fetch(
+            using, "counts_of_posts", self._identifiers, post_ids=_list(post_ids), after=after, most=_POSTS_AT_ONCE
+        )
+        return [PostCounts(**row) for row in rows]
 
 
 def _highest(counts: Iterable[WindowCount]) -> list[WindowCount]:
@@ -175,3 +317,11 @@ def _columns(counts: Sequence[WindowCount]) -> dict[str, list[Any]]:
 
 def _window(row: dict[str, Any]) -> Window:
     return Window(row["post_id"], row["window_start"].astimezone(UTC))
+
+
+def _views(rows: Iterable[dict[str, Any]]) -> dict[Window, int]:
+    return {_window(row): row["views"] for row in rows}
+
+
+def _list(post_ids: Collection[str] | None) -> list[str] | None:
+    return None if post_ids is None else list(post_ids)

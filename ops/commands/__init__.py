@@ -13,10 +13,10 @@ import click
 import mode.loop
 from faust.cli.faust import cli
 
-from ops.commands import bootstrap, doctor, replay, settings, topics, worker
+from ops.commands import bootstrap, doctor, replay, settings, topics, verify, worker
 from ops.commands.command import reported_errors
 
-__all__ = ["bootstrap", "doctor", "main", "replay", "settings", "topics", "worker"]
+__all__ = ["bootstrap", "doctor", "main", "replay", "settings", "topics", "verify", "worker"]
 
 _APPLICATION = "agents.app:app"
 _HELP = """Carry the events of a blog platform from Kafka into the stores where each is of use.

@@ -3,8 +3,7 @@
 In come a topic and a choice of its dead letters; out come their progress, a table by reason, and the exit code.
 """
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -15,31 +14,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics
+from ops.commands.moment import Moment
 from ops.settings import Settings
 from schemas.topics import Topic
 
 if TYPE_CHECKING:
     from ops.replay import Plan, Result
 
-_AGO = re.compile(r"(\d+)(s|m|h|d)")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _EXCERPT = 20
-
-
-class Moment(click.ParamType):
-    """A moment: ISO 8601, in UTC where it has no zone; or so long ago, as `90m`, `12h` or `3d`."""
-
-    name = "moment"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the moment that a text means."""
-        if ago := _AGO.fullmatch(value):
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} should be like 2026-01-31, 2026-01-31T12:00:00Z, 90m, 12h or 3d", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 class Replay(InkstreamCommand):

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from dotenv import dotenv_values
 from faust.cli.base import option
-from pydantic import SecretStr, TypeAdapter
+from pydantic import AwareDatetime, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +51,13 @@ EXAMPLES: Mapping[str, str] = {
     "dead_letter_limit": "1",
     "dead_letter_sample": "10000",
     "stop_timeout": "PT30S",
+    "count_every": "PT5S",
+    "count_horizon": "P14D",
+    "count_since": "2026-02-01T00:00:00Z",
+    "recount_rate": "500000",
+    "posts_table": "blog.posts",
+    "posts_id_column": "id",
+    "view_count_column": "view_count",
     "web_host": "0.0.0.0",  # noqa: S104 - what a container needs
     "web_port": "8080",
     "log_level": "debug",
@@ -198,7 +205,7 @@ def _expected(field: FieldInfo) -> str:
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(f"`{choice}`" for choice in get_args(annotation))
     limits = [
-        words.format(getattr(constraint, limit))
+        words.format(shown("", getattr(constraint, limit)))
         for constraint in field.metadata
         for limit, words in _LIMITS.items()
         if hasattr(constraint, limit)
@@ -207,6 +214,7 @@ def _expected(field: FieldInfo) -> str:
         (int, "a whole number"),
         (float, "a number"),
         (timedelta, "a duration in ISO 8601, as `PT10S`, `PT1H`, `P1D`"),
+        (AwareDatetime, "a moment with its zone, as `2026-01-31T12:00:00Z`"),
         (Path, "a path"),
         (SecretStr, "a text, kept secret"),
         (tuple, "names, separated by commas"),

@@ -89,6 +89,14 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing, and knows nothing of it."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on where it was, as if no time had passed."""
+        self.process.send_signal(signal.SIGCONT)
+
     def terminate(self) -> int:
         """SIGTERM; return the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -199,12 +207,17 @@ class Pipeline:
         return {document["_id"]: document async for document in self.collection(collection).find()}
 
     @contextmanager
-    def worker(self, **settings: object) -> Iterator[Worker]:
-        """Start a worker; settings are named without `INKSTREAM_`. It is gone at the end, whatever happens."""
+    def worker(self, prelude: str = "", **settings: object) -> Iterator[Worker]:
+        """Start a worker; it is gone at the end, whatever happens.
+
+        Args:
+            prelude: Python that the worker runs first, to be another than the one that we ship.
+            settings: Named without `INKSTREAM_`.
+        """
         port = self.platform.ports.free().worker
         with tempfile.NamedTemporaryFile(prefix="inkstream-worker-", suffix=".log") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from ops.commands import main; main()", "worker"],
+                [sys.executable, "-c", f"{prelude}\nfrom ops.commands import main; main()", "worker"],
                 cwd=ROOT,
                 env={
                     **os.environ,

@@ -92,3 +92,105 @@ async def test_for_people_there_is_a_line_of_advice_beside_each_problem(pipeline
     assert ended.code == 1
     assert "→ is it running, and is INKSTREAM_REDIS_URL right?" in ended.output
     assert "4 to be mended" in ended.output
+
+
+async def on_view_counts(environment: dict[str, str]) -> list[tuple[str, str, str]]:
+    _, found = await findings(environment)
+    return [
+        (finding["state"], finding["what"], finding["advice"])
+        for finding in found
+        if finding["subject"] == "view counts"
+    ]
+
+
+async def test_the_agents_of_derived_topics_are_looked_at_as_well(pipeline: Pipeline) -> None:
+    with pipeline.worker() as worker:
+        await worker.until_ready()
+        code, found = await findings(pipeline.environment)
+    assert code == 0, problems(found)
+    by_subject = {finding["subject"]: finding["what"] for finding in found}
+    for topic in ("view-windows", "post-view-counts"):
+        group = f"{pipeline.namespace}inkstream.{topic}"
+        assert by_subject[f"{pipeline.namespace}{topic}"] == f"0 records behind, 1 reader in group {group}"
+
+
+async def test_a_platform_that_lets_views_be_counted_is_well(counting: Pipeline) -> None:
+    assert await on_view_counts(counting.environment) == [("well", 'in posts, column "viewCount"', "")]
+
+
+async def test_a_missing_table_of_posts_is_a_problem(counting: Pipeline) -> None:
+    ((state, what, advice),) = await on_view_counts({**counting.environment, "INKSTREAM_POSTS_TABLE": "blog.Article"})
+    assert (state, what) == ("problem", 'there is no table blog."Article", so nothing is counted')
+    assert "INKSTREAM_POSTS_TABLE" in advice
+
+
+async def test_a_missing_column_is_told_with_the_nearest(counting: Pipeline) -> None:
+    environment = {
+        **counting.environment,
+        "INKSTREAM_VIEW_COUNT_COLUMN": "viewcount",
+        "INKSTREAM_POSTS_ID_COLUMN": "nothing like it",
+    }
+    assert await on_view_counts(environment) == [
+        ("problem", 'posts has no column "nothing like it"', "INKSTREAM_POSTS_ID_COLUMN names it"),
+        ("problem", "posts has no column viewcount", "INKSTREAM_VIEW_COUNT_COLUMN names it; did you mean viewCount?"),
+    ]
+
+
+async def test_the_statements_that_doctor_advises_mend_what_is_missing(counting: Pipeline) -> None:
+    counting.rows('CREATE SCHEMA "Blog"')
+    counting.rows('CREATE TABLE "Blog"."Post" ("Id" varchar(40) PRIMARY KEY, "order" integer)')
+    environment = {
+        **counting.environment,
+        "INKSTREAM_POSTS_TABLE": "Blog.Post",
+        "INKSTREAM_POSTS_ID_COLUMN": "Id",
+        "INKSTREAM_VIEW_COUNT_COLUMN": "order",
+    }
+    assert await on_view_counts(environment) == [
+        ("problem", 'no right to use schema "Blog"', 'as its owner: GRANT USAGE ON SCHEMA "Blog" TO inkstream'),
+        (
+            "problem",
+            'no right to read "Id" and "order" or write "order" of "Blog"."Post"',
+            'as its owner: GRANT SELECT ("Id", "order"), UPDATE ("order") ON "Blog"."Post" TO inkstream',
+        ),
+    ]
+    counting.rows('GRANT USAGE ON SCHEMA "Blog" TO inkstream')
+    counting.rows('GRANT SELECT ("Id", "order"), UPDATE ("order") ON "Blog"."Post" TO inkstream')
+    assert await on_view_counts(environment) == [("well", 'in "Blog"."Post", column "order"', "")]
+
+
+async def test_an_id_that_is_no_text_is_a_problem(counting: Pipeline) -> None:
+    counting.rows('CREATE TABLE articles (id uuid, "viewCount" integer)')
+    counting.rows("GRANT SELECT ON articles TO inkstream")
+    counting.rows('GRANT UPDATE ("viewCount") ON articles TO inkstream')
+    ((state, what, advice),) = await on_view_counts({**counting.environment, "INKSTREAM_POSTS_TABLE": "articles"})
+    assert (state, what) == ("problem", "articles.id is of type uuid: events name posts by a text")
+    assert "INKSTREAM_POSTS_ID_COLUMN" in advice
+
+
+async def test_more_rights_than_are_needed_are_noted(counting: Pipeline) -> None:
+    counting.rows("GRANT UPDATE ON posts TO inkstream")
+    assert await on_view_counts(counting.environment) == [
+        (
+            "note",
+            "role inkstream may also write id, slug, title and 9 more of posts",
+            'as its owner: REVOKE UPDATE ON posts FROM inkstream; GRANT UPDATE ("viewCount") ON posts TO inkstream',
+        )
+    ]
+    counting.rows("REVOKE UPDATE ON posts FROM inkstream")
+    counting.rows('GRANT UPDATE ("viewCount") ON posts TO inkstream')
+    assert [state for state, _, _ in await on_view_counts(counting.environment)] == ["well"]
+
+
+async def test_the_owner_of_the_posts_is_told_to_come_as_another_role(counting: Pipeline) -> None:
+    ((state, _, advice),) = await on_view_counts(
+        {**counting.environment, "INKSTREAM_POSTGRES_URL": counting.tables_url}
+    )
+    assert state == "note"
+    assert advice == 'come as a role that does not own posts: "viewCount" is all that is written'
+
+
+async def test_views_that_wait_for_their_post_are_noted(counting: Pipeline) -> None:
+    counting.rows("INSERT INTO inkstream.counted_posts (post_id, views) VALUES ('a', 3), ('b', 1)")
+    counting.add_posts(["b"])
+    ((state, what, _),) = await on_view_counts(counting.environment)
+    assert (state, what) == ("note", "1 post with views not in posts; the views wait")

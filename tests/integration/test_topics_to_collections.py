@@ -43,7 +43,7 @@ async def test_every_event_in_every_form_reaches_its_collections(pipeline: Pipel
                     for form in FORMS
                 ],
             )
-        await pipeline.settled(*pipeline.topics)
+        await pipeline.settled(*pipeline.topics.inbound)
         assert worker.terminate() == 0
 
     expected: dict[str, dict[str, dict[str, Any]]] = {}
@@ -90,7 +90,7 @@ def stored(value: Any) -> Any:
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_every_compression_codec_is_read(pipeline: Pipeline, codec: str) -> None:
-    [sampled] = pipeline.topics["performance-samples"].events.values()
+    [sampled] = pipeline.topics.all["performance-samples"].events.values()
     with pipeline.worker(agents="performance-samples"):
         await pipeline.send(
             "performance-samples",

@@ -1,0 +1,382 @@
+"""Compares the view counts with what they are derived from, while views come in; and mends what differs.
+
+In come the views in MongoDB and the counts in PostgreSQL; out go differences. Nothing is changed but by `repair`, which
+can be broken off and begun again: each of its transactions leaves whole posts.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from enrich.view_windows import LENGTH, Window, start_of
+from ops.bootstrap import SERVER_ERRORS, ServerError, first_line
+from ops.settings import Settings
+from sinks import postgres
+from sinks.mongo import Mongo
+from sinks.stored_views import StoredViews
+from sinks.view_counts import PlatformTable, PostCounts, Repaired, ViewCounts
+
+_SLICE = 3 * LENGTH
+"""How much of event time is compared at once: as much as memory holds, with a million views and more."""
+_SLICE_OF_POSTS = timedelta(days=1)
+_AT_ONCE = 500
+"""How many windows are counted, or mended, at once."""
+_MONGO_TIMEOUT = timedelta(minutes=5)  # for a slice with many views
+_SAMPLE_AGE = timedelta(days=1)
+
+Item = TypeVar("Item")
+
+Progress = Callable[[str, int, int], None]
+"""Gets what is being done, how much of it is done, and how much there is."""
+
+
+class Seen(NamedTuple):
+    """The views of a window: `counted` in PostgreSQL, and, looked at after that, `stored` in MongoDB."""
+
+    stored: int
+    counted: int
+
+
+class Judgement(StrEnum):
+    """What two looks at a window come to."""
+
+    WELL = "well"
+    WRONG = "wrong"
+    BEHIND = "behind"
+    MOVING = "moving"
+
+
+def judge(first: Seen, now: Seen) -> Judgement:
+    """Tell whether a window is well, wrong for certain, or has views that are not counted yet.
+
+    A count is of views that were stored before, so when it is more than what is stored now, it is wrong, however
+    soon the looks follow each other. When it is less, it is well as soon as it has what was stored at the first look,
+    and still moves when it was less at the first look.
+    """
+    if now.counted > now.stored:
+        return Judgement.WRONG
+    if now.counted >= min(first.stored, now.stored):
+        return Judgement.WELL
+    return Judgement.BEHIND if now.counted == first.counted else Judgement.MOVING
+
+
+class WindowDifference(NamedTuple):
+    """A window that has not as many views in PostgreSQL as in MongoDB."""
+
+    window: Window
+    stored: int
+    counted: int
+
+
+class Column(StrEnum):
+    """What of a post may differ, by the column that has it."""
+
+    VIEWS = "views"
+    APPLIED = "applied"
+    VIEW_COUNT = "viewCount"
+
+
+class PostDifference(NamedTuple):
+    """A post's column that is not what it should be."""
+
+    post_id: str
+    column: Column
+    found: int
+    expected: int
+
+
+def differences(post: PostCounts) -> list[PostDifference]:
+    """Return what is wrong with a post: with our sum, with the platform's count, or with what we know of it.
+
+    What the platform's count should be follows from the windows, so that it is the same before and after the sum is
+    mended. A post that the platform does not have has no count to be wrong.
+    """
+    found = []
+    if post.views != post.views_of_windows:
+        found.append(PostDifference(post.post_id, Column.VIEWS, post.views, post.views_of_windows))
+    if post.view_count is not None:
+        baseline = post.view_count - post.applied if post.baseline is None else post.baseline
+        expected = baseline + post.views_of_windows
+        if post.view_count != expected:
+            found.append(PostDifference(post.post_id, Column.VIEW_COUNT, post.view_count, expected))
+        elif post.applied != post.views_of_windows:
+            found.append(PostDifference(post.post_id, Column.APPLIED, post.applied, post.views_of_windows))
+    return found
+
+
+def may_settle(post: PostCounts) -> bool:
+    """Whether nothing is wrong but that the platform's count has not all views yet, as when the post has appeared."""
+    return (
+        post.views == post.views_of_windows
+        and post.views != post.applied
+        and post.view_count is not None
+        and (post.baseline is None or post.view_count == post.baseline + post.applied)
+    )
+
+
+@dataclass
+class Report:
+    """What a verification found.
+
+    Attributes:
+        windows: How many windows were compared.
+        posts: How many posts were.
+        missing: How many of these have views that wait, as the platform does not have the post.
+        moving: How many windows had views in flight to the end.
+        of_windows: The windows that differ.
+        of_posts: What differs in posts.
+    """
+
+    windows: int = 0
+    posts: int = 0
+    missing: int = 0
+    moving: int = 0
+    of_windows: list[WindowDifference] = field(default_factory=list)
+    of_posts: list[PostDifference] = field(default_factory=list)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether all that was compared is as it should be."""
+        return not self.of_windows and not self.of_posts
+
+    @property
+    def drift(self) -> int:
+        """By how many views all is off together, up or down."""
+        return sum(abs(found.stored - found.counted) for found in self.of_windows) + sum(
+            abs(found.expected - found.found) for found in self.of_posts
+        )
+
+
+class Slice(NamedTuple):
+    """The windows that start in `[start, end)`; `None` is no end, for views that are dated ahead."""
+
+    start: datetime
+    end: datetime | None
+
+
+def slices(first: datetime, now: datetime, length: timedelta) -> Iterator[Slice]:
+    """Yield slices of the length from a moment on, and a last one that has no end; together they have all windows."""
+    start = first
+    while start + length <= now:
+        yield Slice(start, start + length)
+        start += length
+    yield Slice(start, None)
+
+
+def first_start(moment: datetime) -> datetime:
+    """Return the start of the first window that begins then or later."""
+    start = start_of(moment)
+    return start if start == moment else start + LENGTH
+
+
+def _say_nothing(what: str, done: int, of: int) -> None:
+    pass
+
+
+class Verification:
+    """Compares stored views, windows, their sums, and the platform's counts.
+
+    What is in flight is no difference: what differs is looked at again, some times, until it is as it should be or is
+    certain to be wrong.
+
+    Args:
+        stored: The views in MongoDB.
+        counts: The view counts in PostgreSQL.
+        settings: Which views count, and how fast.
+    """
+
+    LOOKS = 3
+    """How often what may be in flight is looked at again; more often only for windows too large to be counted soon."""
+    LEAST_PAUSE = timedelta(seconds=5)
+    """Between looks: three are longer than counts need that wait for their post."""
+
+    def __init__(self, stored: StoredViews, counts: ViewCounts, settings: Settings) -> None:
+        self._stored = stored
+        self._counts = counts
+        self._since = settings.count_since
+        self._horizon = settings.count_horizon
+        self._rate = settings.recount_rate
+        self._pause = max(2 * settings.count_every, self.LEAST_PAUSE).total_seconds()
+
+    @property
+    def oldest_start(self) -> datetime:
+        """The start of the oldest window that is still counted, and so can be compared."""
+        counted = first_start(datetime.now(UTC) - self._horizon)
+        return counted if self._since is None else max(counted, start_of(self._since))
+
+    async def verify(
+        self,
+        post_ids: Collection[str] | None = None,
+        since: datetime | None = None,
+        report: Progress = _say_nothing,
+    ) -> Report:
+        """Compare all windows that are still counted, and all posts.
+
+        Args:
+            post_ids: These posts alone; `None` for all.
+            since: Only windows that start then or later. Posts are compared as a whole.
+            report: Gets the progress.
+
+        Raises:
+            PyMongoError, psycopg.Error: A server is not up to it.
+        """
+        found = Report()
+        first = self.oldest_start if since is None else max(self.oldest_start, first_start(since))
+        length = _SLICE if post_ids is None else _SLICE_OF_POSTS
+        of_time = list(slices(first, datetime.now(UTC), length))
+        windows: dict[Window, Seen] = {}
+        for number, (start, end) in enumerate(of_time):
+            report("windows", number, len(of_time))
+            # The counts first: what is stored after that has all that they count.
+            counted = await self._counts.between(start, end, post_ids)
+            stored = await self._stored.between(start, end, post_ids)
+            found.windows += len(counted.keys() | stored.keys())
+            windows |= await self._look(_unequal(stored, counted))
+        posts: list[str] = []
+        async for page in self._counts.posts(post_ids):
+            report("posts", found.posts, found.posts + len(page))
+            found.posts += len(page)
+            found.missing += sum(post.view_count is None and post.views != post.applied for post in page)
+            posts += [post.post_id for post in page if differences(post)]
+        await self._conclude(found, windows, posts, report)
+        return found
+
+    async def sample(self, most: int) -> Report:
+        """Compare some windows of a random moment of the last day, and their posts.
+
+        Raises:
+            PyMongoError, psycopg.Error: A server is not up to it.
+        """
+        since = max(self.oldest_start, datetime.now(UTC) - _SAMPLE_AGE)
+        counted = await self._counts.sample(since, most)
+        windows = _unequal(await self._stored.count(counted), counted)
+        found = Report(windows=len(counted))
+        posts: list[str] = []
+        async for page in self._counts.posts({window.post_id for window in counted}):
+            found.posts += len(page)
+            posts += [post.post_id for post in page if differences(post)]
+        await self._conclude(found, windows, posts, _say_nothing)
+        return found
+
+    async def repair(self, found: Report, report: Progress = _say_nothing) -> tuple[Repaired, Report]:
+        """Mend what differs, and look at it again; return what was changed, and what differs still.
+
+        Raises:
+            PyMongoError, psycopg.Error: A server is not up to it. What was mended by then stays mended.
+        """
+        windows = sorted(difference.window for difference in found.of_windows)
+        posts = sorted({difference.post_id for difference in found.of_posts} - {window.post_id for window in windows})
+        done = Repaired([], [])
+        chunks: list[tuple[Sequence[str], Sequence[Window]]] = [([], chunk) for chunk in _chunks(windows)]
+        chunks += [(chunk, []) for chunk in _chunks(posts)]
+        for number, (of_posts, of_windows) in enumerate(chunks):
+            report("repair", number, len(chunks))
+            changed = await self._counts.repair(of_posts, of_windows, self._stored.count)
+            done.windows.extend(changed.windows)
+            done.posts.extend(changed.posts)
+        left = Report(found.windows, found.posts, found.missing)
+        mended = {window.post_id for window in windows}.union(posts)
+        await self._conclude(left, await self._look(windows), mended, report)
+        return Repaired(done.windows, _joined(done.posts)), left
+
+    async def _conclude(
+        self, found: Report, windows: Mapping[Window, Seen], posts: Iterable[str], report: Progress
+    ) -> None:
+        """Look at what differs until all of it is decided, or has had its time; add what is wrong to what was found."""
+        first = dict(windows)
+        now = await self._look(first)
+        counts = await self._differing(sorted(posts))
+        # A large window rests between two counts, for as long as its views take at the rate.
+        most_views = max((seen.stored for seen in first.values()), default=0)
+        looks = self.LOOKS + int(most_views / self._rate / self._pause)
+        for look in range(looks):
+            if not any(_in_flight(first[window], seen) for window, seen in now.items()) and not any(
+                may_settle(post) for post in counts
+            ):
+                break
+            report("in flight", look, looks)
+            await asyncio.sleep(self._pause)
+            now = await self._look(now)
+            counts = await self._differing([post.post_id for post in counts])
+        for window, seen in sorted(now.items()):
+            match judge(first[window], seen):
+                case Judgement.MOVING:
+                    found.moving += 1
+                case Judgement.WRONG | Judgement.BEHIND:
+                    found.of_windows.append(WindowDifference(window, *seen))
+        found.of_posts += [difference for post in counts for difference in differences(post)]
+
+    async def _look(self, windows: Iterable[Window]) -> dict[Window, Seen]:
+        """Look at windows, without those that are not counted any more."""
+        counted = await self._views_of(sorted(windows))
+        stored = await self._stored_of(counted)
+        oldest = self.oldest_start
+        return {window: Seen(stored[window], views) for window, views in counted.items() if window.start >= oldest}
+
+    async def _views_of(self, windows: Sequence[Window]) -> dict[Window, int]:
+        counted: dict[Window, int] = {}
+        for chunk in _chunks(windows):
+            counted |= await self._counts.views_of(chunk)
+        return counted
+
+    async def _stored_of(self, windows: Iterable[Window]) -> dict[Window, int]:
+        stored: dict[Window, int] = {}
+        # By time, as one query counts all posts of a start.
+        for chunk in _chunks(sorted(windows, key=lambda window: window.start)):
+            stored |= await self._stored.count(chunk)
+        return stored
+
+    async def _differing(self, post_ids: Collection[str]) -> list[PostCounts]:
+        if not post_ids:
+            return []
+        return [post async for page in self._counts.posts(post_ids) for post in page if differences(post)]
+
+
+@asynccontextmanager
+async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
+    """Open the stores for a verification, and close them at the end.
+
+    Raises:
+        ServerError: One of them does not answer.
+    """
+    url = settings.postgres_url.get_secret_value()
+    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=_MONGO_TIMEOUT)
+    table = PlatformTable(settings.posts_table, settings.posts_id_column, settings.view_count_column)
+    counts = ViewCounts(postgres.Pool(url), table)
+    try:
+        for server, ping in (("MongoDB", mongo.ping), ("PostgreSQL", partial(postgres.describe, url))):
+            try:
+                await ping()
+            except SERVER_ERRORS as error:
+                raise ServerError(f"{server}: {first_line(error)}") from error
+        yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)
+    finally:
+        await counts.close()
+        await mongo.close()
+
+
+def _joined(changes: Iterable[tuple[PostCounts, PostCounts]]) -> list[tuple[PostCounts, PostCounts]]:
+    """Return each post once, as it was at first and as it is at last: its windows may have been mended in parts."""
+    of_post: dict[str, tuple[PostCounts, PostCounts]] = {}
+    for was, now in changes:
+        of_post[was.post_id] = (of_post.get(was.post_id, (was, now))[0], now)
+    return [of_post[post_id] for post_id in sorted(of_post)]
+
+
+def _in_flight(first: Seen, now: Seen) -> bool:
+    return judge(first, now) in (Judgement.BEHIND, Judgement.MOVING)
+
+
+def _unequal(stored: Mapping[Window, int], counted: Mapping[Window, int]) -> dict[Window, Seen]:
+    """Return the windows that have not as many views here as there."""
+    seen = {window: Seen(stored.get(window, 0), counted.get(window, 0)) for window in stored.keys() | counted.keys()}
+    return {window: views for window, views in seen.items() if views.stored != views.counted}
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (items[first : first + _AT_ONCE] for first in range(0, len(items), _AT_ONCE))

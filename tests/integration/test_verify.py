@@ -1,0 +1,476 @@
+"""`inkstream verify counts` and the gauge of drift, on the real servers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from agents.watch_drift import WatchDrift
+from enrich.view_windows import LENGTH, Window, start_of
+from ops.metrics import VIEW_COUNT_DRIFT
+from ops.verification import Column, PostDifference, Verification, WindowDifference, verification_of
+from sinks import postgres
+from sinks.stored_views import StoredViews
+from sinks.view_counts import PlatformTable, ViewCounts, WindowCount
+from tests.integration.command_line import Ended, inkstream
+from tests.integration.pipeline import Message, Pipeline, plain, until
+
+BOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
+TOPICS = ("page-views", "view-windows", "post-view-counts")
+NOW = datetime.now(UTC)
+START = start_of(NOW - timedelta(hours=1))
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Verification, "LEAST_PAUSE", timedelta(seconds=0.1))
+
+
+@pytest.fixture
+def verified(counting: Pipeline) -> Pipeline:
+    """A pipeline whose counts come at once, as far as a verification in this process knows."""
+    counting.environment["INKSTREAM_COUNT_EVERY"] = "0.1"
+    return counting
+
+
+async def store(pipeline: Pipeline, *times: datetime, post_id: str = "post-1", **fields: object) -> None:
+    """Store views as an agent does."""
+    known = await pipeline.collection("pageViews").estimated_document_count()
+    await pipeline.collection("pageViews").insert_many(
+        {
+            "_id": f"view-{known + number}",
+            "postId": post_id,
+            "postSlug": post_id,
+            "sessionId": "session",
+            "ipAddress": "hash",
+            "userAgent": BROWSER,
+            "device": {"type": "desktop", "os": "Linux", "browser": "Firefox"},
+            "timeSpent": 0,
+            "scrollDepth": 0,
+            "interacted": False,
+            "source": "direct",
+            "timestamp": time,
+            **fields,
+        }
+        for number, time in enumerate(times)
+    )
+
+
+@asynccontextmanager
+async def view_counts(pipeline: Pipeline) -> AsyncIterator[ViewCounts]:
+    counts = ViewCounts(
+        postgres.Pool(pipeline.environment["INKSTREAM_POSTGRES_URL"]), PlatformTable("posts", "id", "viewCount")
+    )
+    try:
+        yield counts
+    finally:
+        await counts.close()
+
+
+async def count(pipeline: Pipeline, *windows: Window) -> None:
+    """Count windows as the agents do."""
+    stored = await StoredViews(pipeline.database, pipeline.settings.count_since).count(windows)
+    async with view_counts(pipeline) as counts:
+        await counts.apply(WindowCount(window, views, NOW) for window, views in stored.items())
+
+
+WINDOWS = [Window(post_id, START + number * LENGTH) for post_id in ("post-1", "post-2") for number in range(3)]
+
+
+async def prepare(pipeline: Pipeline) -> None:
+    """Two posts with a hundred views from before; six windows, with one view, two, and so on."""
+    pipeline.add_posts(["post-1", "post-2"], view_count=100)
+    for number, window in enumerate(WINDOWS):
+        await store(pipeline, *[window.start + timedelta(seconds=1)] * (number + 1), post_id=window.post_id)
+    await count(pipeline, *WINDOWS)
+    assert pipeline.view_counts() == {"post-1": 106, "post-2": 115}
+
+
+async def verify(pipeline: Pipeline, *arguments: str) -> Ended:
+    ended = await inkstream(pipeline.environment, "verify", "counts", *arguments)
+    assert "Traceback" not in ended.errors
+    return ended
+
+
+async def found(pipeline: Pipeline, *arguments: str) -> dict[str, Any]:
+    ended = await verify(pipeline, "--json", *arguments)
+    report: dict[str, Any] = json.loads(ended.output)
+    assert report["well"] == (ended.code == 0)
+    return report
+
+
+def views(first: int, of: int, post_ids: list[str], user_agent: str = BROWSER) -> Iterable[Message]:
+    for number in range(first, first + of):
+        post_id = post_ids[number % len(post_ids)]
+        event = plain(
+            type="page.viewed",
+            eventId=f"view-{number}",
+            postId=post_id,
+            postSlug=post_id,
+            sessionId=f"session-{number % 70}",
+            ipAddress="81.2.69.142",
+            userAgent=user_agent,
+            timestamp=(datetime.now(UTC) - timedelta(minutes=number % 40)).isoformat(),
+        )
+        yield event._replace(key=post_id.encode())
+
+
+async def test_after_traffic_all_is_well(counting: Pipeline) -> None:
+    posts = [f"post-{number}" for number in range(7)]
+    counting.add_posts(posts[:5], view_count=1_000)
+    exit_only = plain(type="page.exited", eventId="exit", viewId="view-never-seen", timeSpent=3)
+    with counting.worker(count_every=0.2):
+        await counting.send("page-views", [*views(0, 700, posts), *views(700, 70, posts, BOT), exit_only])
+        await counting.settled(*TOPICS)
+        ended = await verify(counting)
+    assert ended.code == 0, ended.output
+    windows = len(counting.rows("SELECT FROM inkstream.view_windows WHERE views > 0"))
+    assert ended.output.splitlines() == [
+        "2 posts with views are not in posts; the views wait until then.",
+        f"All 7 posts and {windows} windows are as stored.",
+    ]
+
+
+async def test_views_in_flight_are_no_drift(verified: Pipeline) -> None:
+    posts = [f"post-{number}" for number in range(5)]
+    verified.add_posts(posts)
+    Verification.LEAST_PAUSE = timedelta(seconds=1)  # the fixture sets it back
+    with verified.worker(count_every=0.5) as worker:
+        await worker.until_ready()
+        stopping = asyncio.Event()
+
+        async def traffic() -> None:
+            first = 0
+            while not stopping.is_set():
+                await verified.send("page-views", views(first, 200, posts))
+                first += 200
+
+        sending = asyncio.create_task(traffic())
+        async with verification_of(verified.settings) as verification:
+            await until(lambda: any_counted(verified), "views are counted")
+            for _ in range(5):
+                report = await verification.verify()
+                assert report.is_well, report
+                assert report.windows > 0
+        stopping.set()
+        await sending
+
+
+async def any_counted(pipeline: Pipeline) -> bool:
+    return bool(pipeline.rows("SELECT FROM inkstream.view_windows"))
+
+
+async def test_a_view_that_is_counted_while_it_is_looked_at_is_no_drift(verified: Pipeline) -> None:
+    await prepare(verified)
+    await store(verified, WINDOWS[0].start)
+    async with verification_of(verified.settings) as verification:
+        waited = 0
+
+        def counted_late(what: str, done: int, of: int) -> None:
+            nonlocal waited
+            if what == "in flight":
+                waited += 1
+                if waited == 2:
+                    counting.append(asyncio.create_task(count(verified, WINDOWS[0])))
+
+        counting: list[asyncio.Task[None]] = []
+        report = await verification.verify(report=counted_late)
+        await asyncio.gather(*counting)
+    assert waited >= 2
+    assert report.is_well
+
+
+async def test_a_view_that_nobody_counts_is_found_and_counted_by_a_repair(verified: Pipeline) -> None:
+    await prepare(verified)
+    new = Window("post-3", START)
+    await store(verified, WINDOWS[0].start)
+    await store(verified, START, START, post_id="post-3")
+    verified.add_posts(["post-3"], view_count=5)
+    async with verification_of(verified.settings) as verification:
+        report = await verification.verify()
+        assert report.of_windows == [WindowDifference(WINDOWS[0], 2, 1), WindowDifference(new, 2, 0)]
+        assert report.of_posts == []
+        _, left = await verification.repair(report)
+    assert left.is_well
+    assert verified.view_counts() == {"post-1": 107, "post-2": 115, "post-3": 7}
+
+
+async def test_a_count_of_the_platform_changed_by_hand_is_found_and_repaired(counting: Pipeline) -> None:
+    await prepare(counting)
+    counting.rows("UPDATE posts SET \"viewCount\" = 7 WHERE id = 'post-2'")
+    ended = await verify(counting)
+    assert ended.code == 1
+    assert [line.split() for line in ended.output.splitlines()[:2]] == [
+        ["post", "column", "is", "should", "be", "difference"],
+        ["post-2", "posts.viewCount", "7", "115", "-108"],
+    ]
+    assert "0 windows and 1 post differ." in ended.output
+    assert "--repair" in ended.output
+    ended = await verify(counting, "--repair")
+    assert ended.code == 0, ended.output
+    assert ["post-2", "posts.viewCount", "7", "115", "+108"] in [line.split() for line in ended.output.splitlines()]
+    assert ended.output.endswith("Mended 0 windows and 1 post. All 2 posts and 6 windows are as stored.\n")
+    assert counting.view_counts() == {"post-1": 106, "post-2": 115}
+    assert (await verify(counting)).code == 0
+
+
+@pytest.mark.parametrize("views", [0, 1, 9])
+async def test_a_window_changed_by_hand_is_found_and_repaired(verified: Pipeline, views: int) -> None:
+    await prepare(verified)
+    window = WINDOWS[1]
+    verified.rows(
+        "UPDATE inkstream.view_windows SET views = %s WHERE post_id = %s AND window_start = %s", views, *window
+    )
+    async with verification_of(verified.settings) as verification:
+        report = await verification.verify()
+        assert report.of_windows == [WindowDifference(window, 2, views)]
+        # The sum is wrong as well; what is applied and the platform's count follow from it.
+        assert PostDifference("post-1", Column.VIEWS, 6, 4 + views) in report.of_posts
+        done, left = await verification.repair(report)
+        assert [(change.window, change.views_before, change.views) for change in done.windows] == [(window, views, 2)]
+        assert left.is_well
+        assert (await verification.verify()).is_well
+    assert verified.view_counts() == {"post-1": 106, "post-2": 115}
+
+
+async def test_windows_deleted_by_hand_are_found_and_repaired(verified: Pipeline) -> None:
+    await prepare(verified)
+    verified.rows("DELETE FROM inkstream.view_windows")
+    report = await found(verified)
+    assert report["drift"] >= 21
+    assert [difference["counted"] for difference in report["window_differences"]] == [0] * 6
+    assert (await verify(verified, "--repair")).code == 0
+    assert verified.view_counts() == {"post-1": 106, "post-2": 115}
+
+
+async def test_a_wrong_sum_is_found_and_repaired_with_all_that_followed_from_it(verified: Pipeline) -> None:
+    await prepare(verified)
+    verified.rows("UPDATE inkstream.counted_posts SET views = 50 WHERE post_id = 'post-1'")
+    async with verification_of(verified.settings) as verification:
+        report = await verification.verify()
+        assert report.of_posts == [PostDifference("post-1", Column.VIEWS, 50, 6)]
+        async with view_counts(verified) as counts:
+            await counts.settle()
+        assert verified.view_counts()["post-1"] == 150
+        report = await verification.verify()
+        assert report.of_posts == [
+            PostDifference("post-1", Column.VIEWS, 50, 6),
+            PostDifference("post-1", Column.VIEW_COUNT, 150, 106),
+        ]
+        _, left = await verification.repair(report)
+        assert left.is_well
+    assert verified.view_counts() == {"post-1": 106, "post-2": 115}
+
+
+async def test_what_is_applied_changed_by_hand_is_found_and_repaired(verified: Pipeline) -> None:
+    await prepare(verified)
+    verified.rows("UPDATE inkstream.counted_posts SET applied = 2 WHERE post_id = 'post-1'")
+    async with verification_of(verified.settings) as verification:
+        report = await verification.verify()
+        assert report.of_posts == [PostDifference("post-1", Column.APPLIED, 2, 6)]
+        _, left = await verification.repair(report)
+        assert left.is_well
+    assert verified.view_counts() == {"post-1": 106, "post-2": 115}
+
+
+async def test_views_deleted_by_hand_are_taken_off_by_a_repair(verified: Pipeline) -> None:
+    await prepare(verified)
+    await verified.collection("pageViews").delete_many({"postId": "post-2", "timestamp": {"$gte": WINDOWS[5].start}})
+    report = await found(verified, "--repair")
+    assert report["repaired_windows"] == [{"post": "post-2", "window": WINDOWS[5].start.isoformat(), "was": 6, "is": 0}]
+    assert {(change["column"], change["was"], change["is"]) for change in report["repaired_posts"]} == {
+        ("views", 15, 9),
+        ("applied", 15, 9),
+        ("viewCount", 115, 109),
+    }
+    assert verified.view_counts() == {"post-1": 106, "post-2": 109}
+
+
+async def test_a_repair_beside_a_worker_loses_no_view(verified: Pipeline) -> None:
+    posts = [f"post-{number}" for number in range(5)]
+    verified.add_posts(posts)
+    with verified.worker(count_every=0.2) as worker:
+        await worker.until_ready()
+        await verified.send("page-views", views(0, 500, posts))
+        async with verification_of(verified.settings) as verification:
+            for first in range(500, 3_000, 500):
+                await verified.send("page-views", views(first, 500, posts))
+                verified.rows("UPDATE inkstream.view_windows SET views = greatest(0, views + (random() * 9)::int - 4)")
+                await verification.repair(await verification.verify())
+            await verified.settled(*TOPICS)
+            _, left = await verification.repair(await verification.verify())
+        assert left.is_well, left
+    assert verified.view_counts() == dict.fromkeys(posts, 600)
+
+
+async def test_more_windows_and_posts_than_one_transaction_takes_are_repaired(verified: Pipeline) -> None:
+    posts = [f"post-{number}" for number in range(1_100)]
+    verified.add_posts(posts, view_count=3)
+    for post_id in posts[:600]:
+        await store(verified, START, post_id=post_id)
+    await count(verified, *(Window(post_id, START) for post_id in posts[:600]))
+    for post_id in posts[600:]:
+        await store(verified, START, post_id=post_id)
+    verified.rows('UPDATE posts SET "viewCount" = 0')
+    async with verification_of(verified.settings) as verification:
+        report = await verification.verify()
+        assert (len(report.of_windows), len(report.of_posts), report.posts) == (500, 600, 600)
+        done, left = await verification.repair(report)
+        assert (len(done.windows), len(done.posts)) == (500, 1_100)
+        assert left.is_well
+    counts = verified.view_counts()
+    assert {counts[post_id] for post_id in posts[:600]} == {4}
+    assert {counts[post_id] for post_id in posts[600:]} == {1}
+
+
+async def test_views_of_posts_that_do_not_exist_wait_and_are_no_drift(verified: Pipeline) -> None:
+    await prepare(verified)
+    await store(verified, START, post_id="post-3")
+    await count(verified, Window("post-3", START))
+    report = await found(verified)
+    assert report["well"]
+    assert (report["posts"], report["posts_missing"]) == (3, 1)
+    # It appears, and no worker is there to give it its views.
+    verified.add_posts(["post-3"], view_count=10)
+    async with verification_of(verified.settings) as verification:
+        waiting = await verification.verify()
+        assert waiting.of_posts == [PostDifference("post-3", Column.VIEW_COUNT, 10, 11)]
+        await verification.repair(waiting)
+    assert verified.view_counts()["post-3"] == 11
+
+
+async def test_only_some_posts_are_verified_and_repaired(verified: Pipeline) -> None:
+    await prepare(verified)
+    verified.rows('UPDATE posts SET "viewCount" = 0')
+    verified.rows("UPDATE inkstream.view_windows SET views = views + 1")
+    report = await found(verified, "--post", "post-2", "--post", "unknown")
+    assert (report["posts"], report["windows"]) == (1, 3)
+    assert {difference["post"] for difference in report["window_differences"]} == {"post-2"}
+    assert {difference["post"] for difference in report["post_differences"]} == {"post-2"}
+    ended = await verify(verified, "--post", "post-2", "--repair")
+    assert ended.code == 0, ended.output
+    assert verified.view_counts() == {"post-1": 0, "post-2": 115}
+    ended = await verify(verified, "--post", "unknown")
+    assert ended.code == 0
+    assert ended.output.startswith("1 post of those asked for has no counted views.")
+
+
+async def test_only_windows_from_a_moment_on_are_verified(verified: Pipeline) -> None:
+    await prepare(verified)
+    verified.rows("UPDATE inkstream.view_windows SET views = views + 1 WHERE window_start = %s", START)
+    verified.rows("UPDATE inkstream.counted_posts SET views = views + 1, applied = applied + 1")
+    verified.rows('UPDATE posts SET "viewCount" = "viewCount" + 1')
+    assert len((await found(verified, "--since", "3h"))["window_differences"]) == 2
+    later = await found(verified, "--since", (START + timedelta(seconds=1)).isoformat())
+    assert (later["well"], later["windows"], later["posts"]) == (True, 4, 2)
+
+
+async def test_windows_that_are_not_counted_any_more_are_left_alone(verified: Pipeline) -> None:
+    await prepare(verified)
+    old = start_of(NOW - timedelta(days=7, hours=1))
+    await store(verified, old)
+    ended = await verify(verified, "--since", "30d")
+    assert ended.code == 0, ended.output
+    assert "are not counted any more" in ended.output
+    # A longer horizon does not bring back what was folded before.
+    async with view_counts(verified) as counts:
+        await counts.fold(START + LENGTH)
+    await store(verified, START)
+    assert (await found(verified))["well"]
+
+
+async def test_views_from_before_counting_began_are_not_missed(verified: Pipeline) -> None:
+    verified.environment["INKSTREAM_COUNT_SINCE"] = (START + timedelta(minutes=2)).isoformat()
+    verified.add_posts(["post-1"], view_count=100)
+    await store(verified, START - timedelta(hours=1), START, START + timedelta(minutes=1), START + timedelta(minutes=2))
+    await count(verified, Window("post-1", START))
+    report = await found(verified)
+    assert (report["well"], report["windows"]) == (True, 1)
+    assert verified.view_counts() == {"post-1": 101}
+
+
+async def test_views_dated_ahead_are_verified(verified: Pipeline) -> None:
+    ahead = start_of(datetime.now(UTC) + timedelta(hours=20))
+    await store(verified, ahead)
+    report = await found(verified)
+    assert [difference["window"] for difference in report["window_differences"]] == [ahead.isoformat()]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("posts",), ("counts", "--since", "soon"), ("counts", "--post"), ("counts", "more")]
+)
+async def test_wrong_usage_has_exit_code_2(arguments: tuple[str, ...]) -> None:
+    ended = await inkstream({}, "verify", *arguments)
+    assert ended.code == 2
+    assert "Traceback" not in ended.errors
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "server"),
+    [
+        ("INKSTREAM_MONGO_URL", "mongodb://127.0.0.1:1/x?replicaSet=rs0", "MongoDB: "),
+        ("INKSTREAM_POSTGRES_URL", "postgresql://127.0.0.1:1/x", "PostgreSQL: "),
+    ],
+)
+async def test_a_server_that_does_not_answer_is_named(
+    pipeline: Pipeline, variable: str, value: str, server: str
+) -> None:
+    ended = await inkstream({**pipeline.environment, variable: value}, "verify", "counts")
+    assert ended.code == 1
+    assert ended.errors.startswith(server)
+    assert ended.errors.endswith("`inkstream doctor` says what to do.\n")
+
+
+def drift() -> float:
+    [family] = VIEW_COUNT_DRIFT.collect()
+    return family.samples[0].value
+
+
+async def test_the_gauge_shows_drift_and_its_end(verified: Pipeline) -> None:
+    verified.add_posts(["post-1", "post-2"])
+    for post_id in ("post-1", "post-2"):
+        await store(verified, START, START, post_id=post_id)
+    await count(verified, Window("post-1", START), Window("post-2", START))
+    async with verification_of(verified.settings) as verification:
+        watch = WatchDrift(verification, timedelta(minutes=5))
+        await watch.measure()
+        assert drift() == 0
+        verified.rows('UPDATE posts SET "viewCount" = "viewCount" + 5')
+        verified.rows("UPDATE inkstream.view_windows SET views = 3 WHERE post_id = 'post-1'")
+        await watch.measure()
+        # Its window and its sum by one; what the platforms should have is one more for it.
+        assert drift() == 1 + 1 + 4 + 5
+        await verification.repair(await verification.verify())
+        await watch.measure()
+        assert drift() == 0
+
+
+async def test_the_gauge_stays_while_a_server_is_away(verified: Pipeline) -> None:
+    VIEW_COUNT_DRIFT.set(3)
+    async with verification_of(verified.settings) as verification:
+        verified.rows("ALTER TABLE inkstream.view_windows RENAME TO gone")
+        await WatchDrift(verification, timedelta(minutes=5)).measure()
+    assert drift() == 3
+
+
+async def test_a_worker_measures_drift(counting: Pipeline) -> None:
+    await prepare(counting)
+    with counting.worker(count_every=0.2, drift_every=1) as worker:
+        await worker.until_ready()
+        counting.rows('UPDATE posts SET "viewCount" = "viewCount" + 5')
+
+        async def drifts() -> bool:
+            return worker.metrics().get("inkstream_view_count_drift", 0) in (5, 10)  # one post sampled, or both
+
+        async def is_well() -> bool:
+            return worker.metrics().get("inkstream_view_count_drift") == 0
+
+        await until(drifts, "the gauge shows the drift")
+        assert (await verify(counting, "--repair")).code == 0
+        await until(is_well, "the gauge is at 0 again")
+        assert worker.terminate() == 0

@@ -1,0 +1,122 @@
+"""What a verification makes of what it sees; no server is there."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enrich.view_windows import LENGTH, Window, start_of
+from ops.verification import (
+    Column,
+    Judgement,
+    PostDifference,
+    Report,
+    Seen,
+    WindowDifference,
+    differences,
+    first_start,
+    judge,
+    may_settle,
+    slices,
+)
+from sinks.view_counts import PostCounts
+
+NOW = datetime(2026, 1, 31, 12, 3, tzinfo=UTC)
+WELL = PostCounts("post", views=7, views_of_windows=7, applied=7, baseline=100, view_count=107)
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "judgement"),
+    [
+        pytest.param((5, 3), (5, 5), Judgement.WELL, id="counted meanwhile"),
+        pytest.param((5, 3), (9, 6), Judgement.WELL, id="has all that was stored at the first look"),
+        pytest.param((5, 3), (9, 4), Judgement.MOVING, id="some of it was counted"),
+        pytest.param((5, 3), (5, 3), Judgement.BEHIND, id="nothing was counted"),
+        pytest.param((5, 3), (9, 3), Judgement.BEHIND, id="more came and nothing was counted"),
+        pytest.param((5, 6), (5, 6), Judgement.WRONG, id="more than is stored"),
+        pytest.param((5, 3), (2, 3), Judgement.WRONG, id="views were deleted"),
+        pytest.param((0, 0), (0, 0), Judgement.WELL, id="nothing there"),
+    ],
+)
+def test_a_window_is_judged_by_two_looks(first: tuple[int, int], now: tuple[int, int], judgement: Judgement) -> None:
+    assert judge(Seen(*first), Seen(*now)) is judgement
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 5), st.integers(0, 40), st.integers(0, 40))
+def test_a_count_that_follows_what_is_stored_is_never_wrong(
+    steps: list[bool], stored: int, one: int, other: int
+) -> None:
+    # A step stores a view or counts all there are; two looks come anywhere, each at the count first.
+    history = [(stored, 0)]
+    for is_count in steps:
+        stored_now, counted = history[-1]
+        history.append((stored_now, stored_now) if is_count else (stored_now + 1, counted))
+    earlier, later = sorted(min(look, len(history) - 1) for look in (one, other))
+    looks = [Seen(history[min(look + 1, len(history) - 1)][0], history[look][1]) for look in (earlier, later)]
+    assert judge(*looks) is not Judgement.WRONG
+
+
+@pytest.mark.parametrize(
+    ("post", "found"),
+    [
+        pytest.param(WELL, [], id="well"),
+        pytest.param(WELL._replace(view_count=105), [(Column.VIEW_COUNT, 105, 107)], id="the platform's count"),
+        pytest.param(WELL._replace(applied=6), [(Column.APPLIED, 6, 7)], id="what is applied"),
+        pytest.param(
+            WELL._replace(views=9),
+            [(Column.VIEWS, 9, 7)],
+            id="our sum, of which nothing was applied",
+        ),
+        pytest.param(
+            WELL._replace(views=9, applied=9, view_count=109),
+            [(Column.VIEWS, 9, 7), (Column.VIEW_COUNT, 109, 107)],
+            id="our sum, applied",
+        ),
+        pytest.param(WELL._replace(view_count=None), [], id="no such post"),
+        pytest.param(WELL._replace(view_count=None, applied=0, baseline=None), [], id="no such post yet"),
+        pytest.param(
+            WELL._replace(applied=0, baseline=None, view_count=100), [(Column.VIEW_COUNT, 100, 107)], id="appeared"
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_post_is_named(post: PostCounts, found: list[tuple[Column, int, int]]) -> None:
+    assert differences(post) == [PostDifference("post", *difference) for difference in found]
+
+
+def test_only_views_that_wait_for_their_post_may_settle() -> None:
+    assert may_settle(WELL._replace(applied=0, baseline=None, view_count=100))
+    assert may_settle(WELL._replace(applied=5, view_count=105))
+    assert not may_settle(WELL)
+    assert not may_settle(WELL._replace(view_count=106))
+    assert not may_settle(WELL._replace(applied=5, view_count=106))
+    assert not may_settle(WELL._replace(views=9))
+    assert not may_settle(WELL._replace(applied=0, view_count=None))
+
+
+@given(st.integers(0, 5_000), st.integers(1, 300))
+def test_slices_join_without_a_gap_to_the_end_of_time(minutes: int, windows: int) -> None:
+    first = first_start(NOW - timedelta(minutes=minutes))
+    found = list(slices(first, NOW, windows * LENGTH))
+    assert found[0].start == first
+    assert [end for _, end in found[:-1]] == [start for start, _ in found[1:]]
+    assert found[-1].end is None
+    assert found[-1].start + windows * LENGTH > NOW
+
+
+def test_the_first_window_from_a_moment_on_does_not_begin_before() -> None:
+    assert first_start(NOW) == datetime(2026, 1, 31, 12, 5, tzinfo=UTC)
+    assert first_start(datetime(2026, 1, 31, 12, 5, tzinfo=UTC)) == datetime(2026, 1, 31, 12, 5, tzinfo=UTC)
+
+
+def test_drift_adds_up_whatever_its_direction() -> None:
+    report = Report(
+        of_windows=[
+            WindowDifference(Window("a", start_of(NOW)), stored=5, counted=3),
+            WindowDifference(Window("b", start_of(NOW)), stored=1, counted=2),
+        ],
+        of_posts=[PostDifference("a", Column.VIEW_COUNT, 10, 6)],
+    )
+    assert report.drift == 7
+    assert not report.is_well
+    assert Report().is_well
