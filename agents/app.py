@@ -6,6 +6,7 @@ out, the offset committed last.
 
     inbound topics ──store──▶ MongoDB
                         └───▶ view-windows ──count_views──▶ post-view-counts ──apply_counts──▶ PostgreSQL
+                                                                                   rank_posts └───▶ Redis
 """
 
 from functools import partial
@@ -97,7 +98,6 @@ if runs(view_windows.name):
         rate=settings.recount_rate,
     )
     app.consume(settings.namespace + view_windows.name, count_views, gathers=200)
-
 
 if runs(post_view_counts.name):
     recent_views = RecentViews(settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")

@@ -1,15 +1,17 @@
 """The yardstick: aiokafka `getmany` → orjson → `insert_many` → commit, and nothing else.
 
-In comes a topic, with how many batches may be in flight: one is the loop that everybody writes first, two is about the
-limit for Python on this path. Out go documents as they came, with the event's id as `_id`. No validation, no
-enrichment, no dead letters: one bad record ends it.
+In come the BENCH_ environment, how many batches may be in flight (one is the loop that everybody writes first, two is
+about the limit for Python on this path), and in how many processes. Out go documents as they came, with the event's id
+as `_id`. No validation, no enrichment, no dead letters: one bad record or one duplicate ends it.
 """
 
 import asyncio
+import multiprocessing
 import os
 import sys
 from collections import deque
 from datetime import datetime
+from typing import Any
 
 import orjson
 import uvloop
@@ -17,18 +19,16 @@ from aiokafka import AIOKafkaConsumer
 from pymongo import AsyncMongoClient, WriteConcern
 
 
-async def main(topic: str, group: str, in_flight: int) -> None:
+async def copy(in_flight: int) -> None:
     """Copy the topic into `pageViews` until stopped."""
-    client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(os.environ["INKSTREAM_MONGO_URL"])
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(os.environ["BENCH_MONGO_URL"])
     collection = client.get_default_database().get_collection(
         "pageViews", write_concern=WriteConcern(w="majority", j=True)
     )
-    # The validator is Inkstream's, not the yardstick's.
-    await client.get_default_database().command({"collMod": "pageViews", "validator": {}})
     consumer = AIOKafkaConsumer(
-        topic,
-        bootstrap_servers=os.environ["INKSTREAM_KAFKA_BROKERS"],
-        group_id=group,
+        os.environ["BENCH_TOPIC"],
+        bootstrap_servers=os.environ["BENCH_KAFKA_BROKERS"],
+        group_id=os.environ["BENCH_GROUP"],
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
@@ -36,7 +36,7 @@ async def main(topic: str, group: str, in_flight: int) -> None:
     writing: deque[asyncio.Task[None]] = deque()
 
     async def write(
-        documents: list[dict[str, object]], offsets: dict[object, int], before: asyncio.Task[None] | None
+        documents: list[dict[str, Any]], offsets: dict[Any, int], before: asyncio.Task[None] | None
     ) -> None:
         await collection.insert_many(documents, ordered=False)
         if before is not None:
@@ -60,5 +60,26 @@ async def main(topic: str, group: str, in_flight: int) -> None:
             await writing.popleft()
 
 
+async def copy_while_parent_lives(in_flight: int) -> None:
+    """Copy until the process that started this one is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    asyncio.get_running_loop().add_reader(parent.sentinel, os._exit, 0)
+    await copy(in_flight)
+
+
+def _in_child(in_flight: int) -> None:
+    uvloop.run(copy_while_parent_lives(in_flight))
+
+
+def main() -> None:
+    """Run one process, or several that share the topic's partitions, until the first ends."""
+    in_flight, processes = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    spawning = multiprocessing.get_context("spawn")
+    for _ in range(processes - 1):
+        spawning.Process(target=_in_child, args=(in_flight,), daemon=True).start()
+    uvloop.run(copy(in_flight))
+
+
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    main()

@@ -1,185 +1,204 @@
-"""How fast page views get from Kafka to MongoDB: Inkstream beside bare loops, on the same machine, in one run.
+"""How fast page views get from Kafka to MongoDB: Inkstream beside what a user would pick instead, in one run.
 
-In comes nothing: the script brings up a platform of its own, fills one topic, and runs all contenders in turn, each
-over the whole topic into a fresh collection with the same indexes and write concern. Out comes a table of events per
-second, and the ratio round by round; exit code 1 where the ratio's median is below `--least`.
+In comes nothing: the program brings up a platform of its own, fills one topic, and runs all contenders in turn, each
+over the whole topic into a fresh database with the same indexes and write concern. Out come tables, and in
+`docs/benchmarks/` the figures and a picture; exit code 1 where Inkstream is slower than `--least` times the bare loop.
 """
 
 import argparse
 import asyncio
-import os
-import random
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-import uuid
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
 
-import orjson
-import psutil
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from pymongo import AsyncMongoClient
-from rich.console import Console
-from rich.table import Table
+from bench.contenders import CONTENDERS, INKSTREAM, YARDSTICK, Contender
 
-from dev.stack import Platform, Ports
-from ops import kafka_topics
-from ops.settings import ROOT, Settings
-from schemas.topics import load
-from sinks.collections import NAMES
-from sinks.convergence import converge
+from bench import behaviour, latency, report, standings, traffic
+from bench.arena import Arena, arena
+from bench.entrant import ContenderError
+from bench.peers.install import InstallError
+from bench.standings import Result
 
 PARTITIONS = 4
 NAMESPACE = "bench."
-TOPIC = NAMESPACE + "page-views"
-console = Console()
-
-
-def page_views(count: int, seed: int = 7) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the key and the value of so many page views of about 520 bytes, with a long tail of posts and readers."""
-    chance = random.Random(seed)
-    weights, agents = zip(*orjson.loads((ROOT / "dev/data/user-agents.json").read_bytes()), strict=True)
-    posts = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(1_000)]
-    addresses = [".".join(str(chance.randint(1, 223)) for _ in range(4)) for _ in range(20_000)]
-    referrers = [
-        "https://www.google.com/", "https://t.co/x1", "https://www.reddit.com/r/python", "https://chatgpt.com/", None,
-        *(f"https://blog{number}.example/links" for number in range(200)),
-    ]  # fmt: skip
-    start = datetime.now(UTC) - timedelta(minutes=5)
-    for number in range(count):
-        post = posts[min(int(chance.paretovariate(0.6)) - 1, len(posts) - 1)]
-        view = {
-            "eventId": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
-            "type": "page.viewed",
-            "postId": post,
-            "postSlug": f"a-post-about-{post[:8]}",
-            "sessionId": f"session-{chance.randrange(100_000)}",
-            "ipAddress": chance.choice(addresses),
-            "userAgent": chance.choices(agents, weights)[0],
-            "url": f"https://blog.example/posts/{post[:8]}",
-            "referrer": chance.choice(referrers),
-            "timestamp": (start + timedelta(milliseconds=number)).isoformat(),
-        }
-        yield post.encode(), orjson.dumps({name: value for name, value in view.items() if value is not None})
-
-
-async def fill(environment: Mapping[str, str], count: int) -> None:
-    """Create the topics and send the page views, compressed with lz4."""
-    brokers = environment["INKSTREAM_KAFKA_BROKERS"]
-    settings = Settings.model_validate({"kafka_brokers": brokers, "namespace": NAMESPACE, "partitions": PARTITIONS})
-    topics = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS).all.values()
-    await kafka_topics.converge(settings, kafka_topics.declared(topics, NAMESPACE), check=False)
-    producer = AIOKafkaProducer(
-        bootstrap_servers=brokers, acks="all", compression_type="lz4", linger_ms=50, max_batch_size=262_144
-    )
-    await producer.start()
-    sent = [await producer.send(TOPIC, value, key=key) for key, value in page_views(count)]
-    await asyncio.gather(*sent)
-    await producer.stop()
-
-
-async def rewind(brokers: str, group: str) -> None:
-    """Set the consumer group back to the topic's beginning."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
-    consumer.assign(partitions)
-    await consumer.commit(dict.fromkeys(partitions, 0))
-    await consumer.stop()
-
-
-async def time_contender(command: list[str], environment: dict[str, str], url: str, count: int) -> tuple[float, float]:
-    """Run a contender over the whole topic; return events/s from its first document to its last, and peak MiB."""
-    client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(url)
-    database = client.get_default_database()
-    await converge(database, check=False)
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(  # noqa: ASYNC220  # starting it is quick
-            command, env={**os.environ, **environment, "INKSTREAM_MONGO_URL": url}, cwd=ROOT, stdout=log, stderr=log
-        )
-        try:
-            watched = psutil.Process(process.pid)
-            first: tuple[float, int] | None = None
-            peak = 0
-            stored = 0
-            while stored < count:
-                if process.poll() is not None:
-                    log.seek(0)
-                    raise RuntimeError(f"contender ended early:\n{log.read().decode()[:3_000]}")
-                stored = await database["pageViews"].estimated_document_count()
-                if stored and first is None:
-                    first = (time.perf_counter(), stored)
-                peak = max(peak, watched.memory_info().rss)
-                await asyncio.sleep(0.02)
-            assert first is not None
-            rate = (stored - first[1]) / (time.perf_counter() - first[0])
-        finally:
-            process.terminate()
-            process.wait(30)
-    await client.drop_database(database.name)
-    await client.close()
-    return rate, peak / 2**20
+TOPIC = NAMESPACE + traffic.PAGE_VIEWS
+QUICK_EVENTS = 50_000
+SLOW_AFTER_SECONDS = 60.0
+"""A contender that takes longer is stopped then; its rate is that of what it has stored."""
+console = report.console()
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--events", type=int, default=150_000, help="page views in the topic (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders (default %(default)s)")
-    parser.add_argument("--least", type=float, default=0.7, help="lowest accepted median ratio (default %(default)s)")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
+    chosen = _chosen(arguments.only, quick=arguments.quick)
+    events = arguments.events or (QUICK_EVENTS if arguments.quick else 300_000)
+    rounds = arguments.rounds or (1 if arguments.quick else 3)
+    try:
+        with arena(console.print) as place:
+            benchmark = Benchmark(place, chosen, events)
+            asyncio.run(benchmark.run(rounds, quick=arguments.quick, whole=not (arguments.only or arguments.quick)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(benchmark.verdict(arguments.least))
 
-    with tempfile.TemporaryDirectory(prefix="inkstream-bench-") as directory:
-        platform = Platform(Path(directory), Ports.free())
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--events", type=int, help=f"page views in the topic (default 300000; quick: {QUICK_EVENTS})")
+    parser.add_argument("--rounds", type=int, help="rounds of all contenders (default 3; quick: 1)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="the contenders whose names have this in them; writes no files"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="the bare loop and Inkstream, for their speed alone; writes no files"
+    )
+    parser.add_argument("--least", type=float, default=0.6, help="lowest accepted ratio (default %(default)s)")
+    return parser
+
+
+def _chosen(only: Sequence[str] | None, *, quick: bool) -> list[Contender]:
+    """Return the contenders that are to run.
+
+    Raises:
+        SystemExit: There is none of such a name.
+    """
+    if only:
+        chosen = [each for each in CONTENDERS if any(part.lower() in each.name.lower() for part in only)]
+        if not chosen:
+            sys.exit(f"there is no such contender; there are: {', '.join(each.name for each in CONTENDERS)}")
+        return chosen
+    return [each for each in CONTENDERS if not quick or each.name in (YARDSTICK, INKSTREAM)]
+
+
+class Benchmark:
+    """All contenders over one topic.
+
+    Args:
+        arena: Where they run.
+        contenders: Who runs.
+        events: How many page views the topic gets.
+    """
+
+    def __init__(self, arena: Arena, contenders: Sequence[Contender], events: int) -> None:
+        self._arena = arena
+        self._contenders = contenders
+        self._events = events
+        self._results = {each.name: Result(each.name, each.safe, each.note) for each in contenders}
+
+    async def run(self, rounds: int, *, quick: bool, whole: bool) -> None:
+        """Run all rounds, then what is measured once, and tell of it.
+
+        Args:
+            rounds: How many times each contender goes over the topic.
+            quick: Whether speed is all that is measured.
+            whole: Whether this is worth keeping: figures are written after each part.
+        """
+        self._install()
+        console.print(f"filling {TOPIC} with {self._events:,} page views")
+        await traffic.create(self._arena.brokers, NAMESPACE, PARTITIONS)
+        await traffic.fill(self._arena.brokers, TOPIC, traffic.page_views(self._events))
+        for number in range(rounds):
+            # Whoever ran after whom is another one in each round.
+            turn = number % max(len(self._contenders), 1)
+            for contender in [*self._contenders[turn:], *self._contenders[:turn]]:
+                await self._race(contender, number + 1)
+        await self._keep(whole=whole)
+        if not quick:
+            await behaviour.prepare(self._arena.brokers)
+            for number, contender in enumerate(self._contenders):
+                await self._look_closer(contender, number)
+                await self._keep(whole=whole)
+        for table in self._tables():
+            console.print(table.rich())
+
+    def verdict(self, least: float) -> int:
+        """Print the ratio that counts; return the exit code."""
+        if not {INKSTREAM, YARDSTICK} <= self._results.keys():
+            return 0
+        compared = standings.ratios(self._results[INKSTREAM], self._results[YARDSTICK])
+        if not compared:
+            return 1
+        ratio = statistics.median(compared)
+        console.print(f"Inkstream reaches {ratio:.2f} of the {YARDSTICK} (at least {least})")
+        return 0 if ratio >= least else 1
+
+    def _install(self) -> None:
+        for contender in self._contenders:
+            if contender.install is None:
+                continue
+            console.print(f"installing {contender.name}")
+            try:
+                contender.install()
+            except InstallError as error:
+                self._leave_out(contender, str(error))
+
+    def _leave_out(self, contender: Contender, problem: str) -> None:
+        self._results[contender.name].problem = problem
+        console.print(f"{contender.name}: {problem}", style="red", markup=False)
+
+    def _runs(self, contender: Contender) -> bool:
+        return self._results[contender.name].problem is None
+
+    async def _race(self, contender: Contender, number: int) -> None:
+        if not self._runs(contender):
+            return
         try:
-            platform.up(console.print)
-            sys.exit(asyncio.run(compare(platform, arguments.events, arguments.rounds, arguments.least)))
-        finally:
-            platform.forget()
+            figures = await self._arena.race(
+                contender,
+                TOPIC,
+                self._events,
+                {"pageViews": self._events},
+                validated=contender.name == INKSTREAM,
+                within=SLOW_AFTER_SECONDS,
+            )
+        except ContenderError as failure:
+            self._leave_out(contender, str(failure))
+            return
+        self._results[contender.name].runs.append(figures)
+        console.print(f"round {number}: {contender.name}: {figures.rate:,.0f} events/s")
 
+    async def _look_closer(self, contender: Contender, number: int) -> None:
+        """Measure what is measured once."""
+        if not self._runs(contender):
+            return
+        result, validated = self._results[contender.name], contender.name == INKSTREAM
+        console.print(f"{contender.name}:")
+        try:
+            result.latency = await latency.measure(self._arena, contender, validated=validated, number=number)
+            console.print(f"  p50 {result.latency.p50_ms:,.0f} ms, p99 {result.latency.p99_ms:,.0f} ms")
+        except ContenderError as failure:
+            console.print(f"  no latency: {failure}", style="red", markup=False)
+        try:
+            result.behaviour = await behaviour.observe(
+                self._arena, contender, validated=validated, report=console.print
+            )
+        except ContenderError as failure:
+            console.print(f"  no trials: {failure}", style="red", markup=False)
 
-async def compare(platform: Platform, events: int, rounds: int, least: float) -> int:
-    """Run both contenders in turn, print the table, return the exit code."""
-    environment = platform.environment() | {
-        "INKSTREAM_AGENTS": "page-views",
-        "INKSTREAM_WEB_PORT": str(platform.ports.worker),
-    }
-    console.print(f"filling {TOPIC} with {events:,} page views")
-    await fill(environment, events)
-    table = Table(title=f"{events:,} page views, {PARTITIONS} partitions, majority and journaled; events/s")
-    table.add_column("round")
-    for column in ("bare loop", "bare, two in flight", "Inkstream", "ratio", "ratio to two in flight", "peak memory"):
-        table.add_column(column, justify="right")
-    ratios: list[tuple[float, float]] = []
-    for number in range(1, rounds + 1):
-        url = platform.mongo.url.replace("/blog-platform", f"/bench-{uuid.uuid4().hex[:8]}")
-        bare = {
-            in_flight: (await time_contender(bare_loop(number, in_flight), environment, url, events))[0]
-            for in_flight in (1, 2)
+    def _tables(self) -> list[report.Table]:
+        results = list(self._results.values())
+        tables = [standings.speed(results, self._results.get(YARDSTICK)), standings.trouble(results)]
+        return [table for table in tables if table.rows]
+
+    async def _keep(self, *, whole: bool) -> None:
+        """Write what is known by now, where it is worth keeping."""
+        if not whole:
+            return
+        results = list(self._results.values())
+        title = f"Page views from Kafka to MongoDB, as a ratio to the {YARDSTICK}"
+        figures = {
+            "title": "Page views, side by side",
+            "command": "make bench",
+            **report.circumstances(await self._arena.mongodb_version()),
+            "events": self._events,
+            "partitions": PARTITIONS,
+            "yardstick": YARDSTICK,
+            "contenders": [asdict(result) for result in results],
         }
-        await rewind(environment["INKSTREAM_KAFKA_BROKERS"], f"{NAMESPACE}inkstream.page-views")
-        worker, peak = await time_contender(
-            [sys.executable, "-c", "from ops.commands import main; main()", "worker"],
-            environment | {"INKSTREAM_NAMESPACE": NAMESPACE},
-            url,
-            events,
-        )
-        ratios.append((worker / bare[1], worker / bare[2]))
-        rates = [f"{rate:,.0f}" for rate in (bare[1], bare[2], worker)]
-        table.add_row(str(number), *rates, *(f"{ratio:.2f}" for ratio in ratios[-1]), f"{peak:.0f} MiB")
-    console.print(table)
-    simple, pipelined = (statistics.median(column) for column in zip(*ratios, strict=True))
-    console.print(f"median ratio to the bare loop {simple:.2f} (at least {least}), to two in flight {pipelined:.2f}")
-    return 0 if simple >= least else 1
-
-
-def bare_loop(number: int, in_flight: int) -> list[str]:
-    """Return the command of the bare loop, in a consumer group of its own."""
-    return [sys.executable, "-m", "bench.bare_loop", TOPIC, f"bare-{number}-{in_flight}", str(in_flight)]
+        drawn = standings.picture(title, results, self._results.get(YARDSTICK), INKSTREAM)
+        report.save("page-views", figures, self._tables(), drawn)
 
 
 if __name__ == "__main__":

@@ -101,14 +101,18 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._health.agent(self._topic, "joining the consumer group")
         self._consumer = consumer = await self._connect()
         self._health.agent(self._topic, None)
-        while not self.should_stop:
-            await self._wait_for_room(consumer)
-            fetched = await consumer.getmany(
-                timeout_ms=int(POLL_TIMEOUT.total_seconds() * 1000), max_records=self._batch_records
-            )
-            if self.should_stop:
-                return  # what came at the last moment is read again by the next worker
-            await self._hand_over(fetched)
+        try:
+            while not self.should_stop:
+                await self._wait_for_room(consumer)
+                fetched = await consumer.getmany(
+                    timeout_ms=int(POLL_TIMEOUT.total_seconds() * 1000), max_records=self._batch_records
+                )
+                if self.should_stop:
+                    return  # what came at the last moment is read again by the next worker
+                await self._hand_over(fetched)
+        except ConsumerStoppedError:
+            if not self.should_stop:
+                raise
 
     async def _connect(self) -> AIOKafkaConsumer:
         """Join the group; try again for as long as no broker answers."""

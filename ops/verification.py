@@ -5,7 +5,7 @@ can be broken off and begun again: each of its transactions leaves whole posts.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from enrich.view_windows import LENGTH, Window, start_of
-from ops.bootstrap import SERVER_ERRORS, ServerError, first_line
+from ops.bootstrap import ANSWER_TIMEOUT, SERVER_ERRORS, ServerError, first_line
 from ops.settings import Settings
 from sinks import postgres
 from sinks.mongo import Mongo
@@ -26,7 +26,8 @@ _SLICE = 3 * LENGTH
 _SLICE_OF_POSTS = timedelta(days=1)
 _AT_ONCE = 500
 """How many windows are counted, or mended, at once."""
-_MONGO_TIMEOUT = timedelta(minutes=5)  # for a slice with many views
+_MONGO_TIMEOUT = timedelta(minutes=1)
+"""For a slice with many views; whether MongoDB is there is known sooner."""
 _SAMPLE_AGE = timedelta(days=1)
 
 Item = TypeVar("Item")
@@ -281,14 +282,14 @@ class Verification:
             done.posts.extend(changed.posts)
         left = Report(found.windows, found.posts, found.missing)
         mended = {window.post_id for window in windows}.union(posts)
-        await self._conclude(left, await self._look(windows), mended, report)
+        counted = await self._views_of(windows)
+        await self._conclude(left, _unequal(await self._stored_of(windows), counted), mended, report)
         return Repaired(done.windows, _joined(done.posts)), left
 
     async def _conclude(
-        self, found: Report, windows: Mapping[Window, Seen], posts: Iterable[str], report: Progress
+        self, found: Report, first: Mapping[Window, Seen], posts: Iterable[str], report: Progress
     ) -> None:
         """Look at what differs until all of it is decided, or has had its time; add what is wrong to what was found."""
-        first = dict(windows)
         now = await self._look(first)
         counts = await self._differing(sorted(posts))
         # A large window rests between two counts, for as long as its views take at the rate.
@@ -301,7 +302,9 @@ class Verification:
                 break
             report("in flight", look, looks)
             await asyncio.sleep(self._pause)
-            now = await self._look(now)
+            now = await self._look(
+                {window: first[window] for window, seen in now.items() if judge(first[window], seen) != Judgement.WELL}
+            )
             counts = await self._differing([post.post_id for post in counts])
         for window, seen in sorted(now.items()):
             match judge(first[window], seen):
@@ -311,12 +314,20 @@ class Verification:
                     found.of_windows.append(WindowDifference(window, *seen))
         found.of_posts += [difference for post in counts for difference in differences(post)]
 
-    async def _look(self, windows: Iterable[Window]) -> dict[Window, Seen]:
-        """Look at windows, without those that are not counted any more."""
-        counted = await self._views_of(sorted(windows))
-        stored = await self._stored_of(counted)
+    async def _look(self, first: Mapping[Window, Seen]) -> dict[Window, Seen]:
+        """Look again at windows, without those that are not counted any more.
+
+        MongoDB is asked only about those that have got more than was stored at the first look: the others have been
+        counted by now, or have not.
+        """
+        counted = await self._views_of(list(first))
+        stored = await self._stored_of([window for window, views in counted.items() if views > first[window].stored])
         oldest = self.oldest_start
-        return {window: Seen(stored[window], views) for window, views in counted.items() if window.start >= oldest}
+        return {
+            window: Seen(stored.get(window, first[window].stored), views)
+            for window, views in counted.items()
+            if window.start >= oldest
+        }
 
     async def _views_of(self, windows: Sequence[Window]) -> dict[Window, int]:
         counted: dict[Window, int] = {}
@@ -344,19 +355,31 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
     Raises:
         ServerError: One of them does not answer.
     """
-    url = settings.postgres_url.get_secret_value()
-    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=_MONGO_TIMEOUT)
+    mongo_url, postgres_url = settings.mongo_url.get_secret_value(), settings.postgres_url.get_secret_value()
+    pings: Mapping[str, Callable[[], Awaitable[object]]] = {
+        "MongoDB": partial(_ping_mongo, mongo_url),
+        "PostgreSQL": partial(postgres.describe, postgres_url),
+    }
+    for server, ping in pings.items():
+        try:
+            await ping()
+        except SERVER_ERRORS as error:
+            raise ServerError(f"{server}: {first_line(error)}") from error
+    mongo = Mongo.connect(mongo_url, timeout=_MONGO_TIMEOUT)
     table = PlatformTable(settings.posts_table, settings.posts_id_column, settings.view_count_column)
-    counts = ViewCounts(postgres.Pool(url), table)
+    counts = ViewCounts(postgres.Pool(postgres_url), table)
     try:
-        for server, ping in (("MongoDB", mongo.ping), ("PostgreSQL", partial(postgres.describe, url))):
-            try:
-                await ping()
-            except SERVER_ERRORS as error:
-                raise ServerError(f"{server}: {first_line(error)}") from error
         yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)
     finally:
         await counts.close()
+        await mongo.close()
+
+
+async def _ping_mongo(url: str) -> None:
+    mongo = Mongo.connect(url, timeout=ANSWER_TIMEOUT)
+    try:
+        await mongo.ping()
+    finally:
         await mongo.close()
 
 

@@ -80,6 +80,10 @@ INSERT INTO inkstream.migrations (name, checksum) VALUES (%(name)s, %(checksum)s
 -- Whoever changes the windows of posts first locks these posts in the order of their ids, so that no two transactions
 -- wait for each other. The platform's posts come last, so that they are locked for the shortest time.
 
+-- name: limit_silence
+-- A worker that is frozen, or cut off, amid its transaction must not keep posts locked: PostgreSQL rolls it back.
+SET LOCAL idle_in_transaction_session_timeout = '10s';
+
 -- name: add_counted_posts
 INSERT INTO inkstream.counted_posts (post_id)
 SELECT post_id FROM unnest(%(post_ids)s::text[]) AS given (post_id) ORDER BY post_id
@@ -176,9 +180,6 @@ UPDATE inkstream.counted_posts AS post
 SET folded = post.folded + of_post.views, folded_until = greatest(post.folded_until, %(before)s)
 FROM (SELECT post_id, sum(views) AS views FROM gone GROUP BY post_id) AS of_post
 WHERE post.post_id = of_post.post_id;
-
--- name: windows_since
-SELECT post_id, window_start, views, as_of FROM inkstream.view_windows WHERE window_start >= %(start)s;
 
 -- The queries of a verification, which looks at the counts from outside while they move, and of a repair.
 

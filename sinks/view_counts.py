@@ -5,6 +5,7 @@ highest count of a window stays, so a count that comes twice, or an older one af
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -121,7 +122,7 @@ class ViewCounts:
         if not highest:
             return Applied([], 0, [])
         columns = _columns(highest)
-        async with self._pool.transaction() as using:
+        async with self._changing() as using:
             post_ids = await self._lock(using, columns["post_ids"])
             risen = await fetch(using, "raise_windows", **columns)
             too_late = await fetch(using, "folded_windows", post_ids=columns["post_ids"], starts=columns["starts"])
@@ -139,7 +140,7 @@ class ViewCounts:
             psycopg.Error: PostgreSQL is not up to it.
         """
         while True:
-            async with self._pool.transaction() as using:
+            async with self._changing() as using:
                 rows = await fetch(using, "lock_posts_that_appeared", self._identifiers, most=_POSTS_AT_ONCE)
                 await self._move(using, [row["post_id"] for row in rows])
                 if len(rows) < _POSTS_AT_ONCE:
@@ -154,21 +155,11 @@ class ViewCounts:
             psycopg.Error: PostgreSQL is not up to it.
         """
         while True:
-            async with self._pool.transaction() as using:
+            async with self._changing() as using:
                 rows = await fetch(using, "lock_posts_to_fold", before=before, most=_POSTS_AT_ONCE)
                 await fetch(using, "fold_windows", post_ids=[row["post_id"] for row in rows], before=before)
             if len(rows) < _POSTS_AT_ONCE:
                 return
-
-    async def since(self, start: datetime) -> list[WindowCount]:
-        """Return the windows that start at a moment or later.
-
-        Raises:
-            psycopg.Error: PostgreSQL is not up to it.
-        """
-        async with self._pool.transaction() as using:
-            rows = await fetch(using, "windows_since", start=start)
-        return [WindowCount(_window(row), row["views"], row["as_of"]) for row in rows]
 
     async def between(
         self, start: datetime, end: datetime | None, post_ids: Collection[str] | None = None
@@ -275,6 +266,13 @@ class ViewCounts:
     async def close(self) -> None:
         """Close all connections."""
         await self._pool.close()
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[Connection]:
+        """Begin a transaction that may lock posts, though not for ever."""
+        async with self._pool.transaction() as using:
+            await fetch(using, "limit_silence")
+            yield using
 
     async def _lock(self, using: Connection, post_ids: Sequence[str]) -> list[str]:
         """Lock our rows of the posts, made where they are missing; return the posts, each once."""

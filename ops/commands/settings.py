@@ -55,6 +55,7 @@ EXAMPLES: Mapping[str, str] = {
     "count_horizon": "P14D",
     "count_since": "2026-02-01T00:00:00Z",
     "recount_rate": "500000",
+    "drift_every": "PT15M",
     "posts_table": "blog.posts",
     "posts_id_column": "id",
     "view_count_column": "view_count",

@@ -277,10 +277,8 @@ class Pipeline:
 
     async def lag(self, topic: str) -> int:
         """Return how many records of the topic its agent has not committed."""
-        name = self.namespace + topic
-        partitions = [TopicPartition(name, number) for number in range(PARTITIONS)]
-        async with self._consumer() as consumer:
-            ends = await consumer.end_offsets(partitions)
+        partitions = [TopicPartition(self.namespace + topic, number) for number in range(PARTITIONS)]
+        # What is committed comes first: an agent that puts a record off sends it again before it commits it.
         admin = AIOKafkaAdminClient(bootstrap_servers=self.platform.kafka.brokers)
         await admin.start()
         try:
@@ -289,6 +287,8 @@ class Pipeline:
             committed = {}
         finally:
             await admin.close()
+        async with self._consumer() as consumer:
+            ends = await consumer.end_offsets(partitions)
         return sum(
             end - (committed[partition].offset if partition in committed else 0) for partition, end in ends.items()
         )

@@ -129,7 +129,7 @@ async def test_after_traffic_all_is_well(counting: Pipeline) -> None:
         await counting.settled(*TOPICS)
         ended = await verify(counting)
     assert ended.code == 0, ended.output
-    windows = len(counting.rows("SELECT FROM inkstream.view_windows WHERE views > 0"))
+    windows = len(counting.rows("SELECT 1 FROM inkstream.view_windows WHERE views > 0"))
     assert ended.output.splitlines() == [
         "2 posts with views are not in posts; the views wait until then.",
         f"All 7 posts and {windows} windows are as stored.",
@@ -149,12 +149,13 @@ async def test_views_in_flight_are_no_drift(verified: Pipeline) -> None:
             while not stopping.is_set():
                 await verified.send("page-views", views(first, 200, posts))
                 first += 200
+                await asyncio.sleep(0.1)  # the machine has other things to do
 
         sending = asyncio.create_task(traffic())
         async with verification_of(verified.settings) as verification:
             await until(lambda: any_counted(verified), "views are counted")
             for _ in range(5):
-                report = await verification.verify()
+                report = await verification.verify(since=datetime.now(UTC) - timedelta(hours=1))
                 assert report.is_well, report
                 assert report.windows > 0
         stopping.set()
@@ -162,7 +163,7 @@ async def test_views_in_flight_are_no_drift(verified: Pipeline) -> None:
 
 
 async def any_counted(pipeline: Pipeline) -> bool:
-    return bool(pipeline.rows("SELECT FROM inkstream.view_windows"))
+    return bool(pipeline.rows("SELECT 1 FROM inkstream.view_windows"))
 
 
 async def test_a_view_that_is_counted_while_it_is_looked_at_is_no_drift(verified: Pipeline) -> None:
@@ -241,10 +242,11 @@ async def test_a_window_changed_by_hand_is_found_and_repaired(verified: Pipeline
 async def test_windows_deleted_by_hand_are_found_and_repaired(verified: Pipeline) -> None:
     await prepare(verified)
     verified.rows("DELETE FROM inkstream.view_windows")
-    report = await found(verified)
-    assert report["drift"] >= 21
-    assert [difference["counted"] for difference in report["window_differences"]] == [0] * 6
-    assert (await verify(verified, "--repair")).code == 0
+    async with verification_of(verified.settings) as verification:
+        report = await verification.verify()
+        assert report.of_windows == [WindowDifference(window, number + 1, 0) for number, window in enumerate(WINDOWS)]
+        _, left = await verification.repair(report)
+        assert left.is_well
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
 
@@ -397,8 +399,9 @@ async def test_views_from_before_counting_began_are_not_missed(verified: Pipelin
 async def test_views_dated_ahead_are_verified(verified: Pipeline) -> None:
     ahead = start_of(datetime.now(UTC) + timedelta(hours=20))
     await store(verified, ahead)
-    report = await found(verified)
-    assert [difference["window"] for difference in report["window_differences"]] == [ahead.isoformat()]
+    async with verification_of(verified.settings) as verification:
+        report = await verification.verify()
+    assert report.of_windows == [WindowDifference(Window("post-1", ahead), 1, 0)]
 
 
 @pytest.mark.parametrize(

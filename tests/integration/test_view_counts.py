@@ -171,7 +171,7 @@ async def test_an_older_count_after_a_newer_one_and_what_is_no_count_change_noth
     newest, older, again = count("post-1", start, 5), count("post-1", start, 3), count("post-1", start, 5)
     broken = [
         Message(b"no count", key=b"post-1"),
-        plain(postId="post-1", views=7),
+        plain(postId="post-1", views=7)._replace(key=b"post-1"),
         count("post-1", start, -1),
         Message(None, key=b"post-1"),  # a tombstone
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from ops.settings import ROOT
 
-COMMANDS = ("bootstrap", "doctor", "replay", "settings", "topics", "worker")
+COMMANDS = ("bootstrap", "doctor", "replay", "settings", "topics", "verify", "worker")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

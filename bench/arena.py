@@ -1,0 +1,217 @@
+"""Where contenders are timed: a platform in; out go figures of one run of one contender over a whole topic.
+
+Every run gets a database of its own with all of the declared indexes, and begins with a MongoDB that rests. Progress is
+what the server itself counts, looked at from outside, so that nothing has to be believed of a contender.
+"""
+
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+
+from bench import traffic
+from bench.entrant import ContenderError, Entrant, Program, Task, running
+from bench.usage import Usage
+from dev.stack import Platform, Ports
+from ops.commands.command import quieten_clients
+from sinks.collections import COLLECTIONS
+from sinks.convergence import converge
+
+POLL_SECONDS = 0.02
+LOOK_SECONDS = 0.2
+FIRST_WITHIN_SECONDS = 120.0
+RESTS_WITHIN_SECONDS = 15.0
+_RESTS_BELOW = 0.08
+
+Database = AsyncDatabase[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one run came to.
+
+    Attributes:
+        rate: Events per second, from the first document seen to the last.
+        first_seconds: From the start of the process to the first document.
+        cpu_seconds: CPU of the contender and of all that it started, up to the last document.
+        mongod_cpu_seconds: CPU of the MongoDB server over the same time.
+        peak_mebibytes: The most memory that the contender and what it started had at once.
+        events: How many were stored in that time: fewer than there are, where the time was up.
+    """
+
+    rate: float
+    first_seconds: float
+    cpu_seconds: float
+    mongod_cpu_seconds: float
+    peak_mebibytes: float
+    events: int
+
+
+@contextmanager
+def arena(report: Callable[[str], None]) -> Iterator["Arena"]:
+    """Bring up a platform of its own; stop and forget it after the block, however that ends."""
+    quieten_clients()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="inkstream-bench-") as directory:
+        platform = Platform(Path(directory), Ports.free())
+        try:
+            platform.up(report)
+            yield Arena(platform, Path(directory))
+        finally:
+            platform.forget()
+
+
+class Arena:
+    """The platform that all contenders run on, one after the other.
+
+    Args:
+        platform: Its Kafka and its MongoDB are used.
+        directory: For the contenders' files and output.
+    """
+
+    def __init__(self, platform: Platform, directory: Path) -> None:
+        self.platform = platform
+        self.brokers = platform.kafka.brokers
+        self._directory = directory
+
+    @asynccontextmanager
+    async def database(self, *, validated: bool) -> AsyncIterator[tuple[Database, str]]:
+        """Make a database with the declared collections and indexes; drop it after the block.
+
+        Args:
+            validated: Whether the collections check documents, as they do for Inkstream.
+        """
+        url = self.platform.mongo.url.replace("/blog-platform", f"/bench-{uuid.uuid4().hex[:8]}")
+        async with AsyncMongoClient[dict[str, Any]](url) as client:
+            database = client.get_default_database()
+            await converge(database, check=False)
+            if not validated:
+                for name in COLLECTIONS:
+                    await database.command({"collMod": name, "validator": {}})
+            await client.admin.command("fsync")
+            await self._until_mongod_rests()
+            yield database, url
+            await client.drop_database(database.name)
+
+    async def mongodb_version(self) -> str:
+        """Return which MongoDB this is."""
+        async with AsyncMongoClient[dict[str, Any]](self.platform.mongo.url) as client:
+            return str((await client.server_info())["version"])
+
+    async def task(self, topic: str, mongo_url: str) -> Task:
+        """Return the task to copy a topic from its beginning, with a group and a directory of its own."""
+        await traffic.rewind(self.brokers, topic)
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        return Task(self.brokers, topic, name, mongo_url, self._directory / name)
+
+    async def race(
+        self,
+        program: Program,
+        topic: str,
+        events: int,
+        documents: Mapping[str, int],
+        *,
+        validated: bool,
+        processes: int = 1,
+        within: float = 120.0,
+    ) -> Figures:
+        """Run a program over a whole topic, into a fresh database.
+
+        Args:
+            program: What is run.
+            topic: What it reads.
+            events: How many the topic holds.
+            documents: How many documents they become, by collection; the run ends when all are there.
+            validated: Whether MongoDB checks the documents.
+            processes: How many of the program share the work.
+            within: Seconds after the first document at which the run ends in any case.
+
+        Raises:
+            ContenderError: It ended, or stored nothing in time.
+        """
+        async with self.database(validated=validated) as (database, url), AsyncExitStack() as stack:
+            task = await self.task(topic, url)
+            tasks = [task._replace(directory=task.directory / str(number)) for number in range(processes)]
+            mongod = Usage(self._mongod_pid)
+            entrants = [await stack.enter_async_context(running(program, each)) for each in tasks]
+            figures = await _watch(database, entrants, mongod, events, documents, within)
+        shutil.rmtree(task.directory, ignore_errors=True)
+        return figures
+
+    @property
+    def _mongod_pid(self) -> int:
+        pid = self.platform.mongo.pid
+        assert pid is not None
+        return pid
+
+    async def _until_mongod_rests(self) -> None:
+        """Wait, for a bounded time, until what was dropped before is cleared away."""
+        mongod = psutil.Process(self._mongod_pid)
+        deadline = time.monotonic() + RESTS_WITHIN_SECONDS
+        mongod.cpu_percent()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
+            if mongod.cpu_percent() < 100 * _RESTS_BELOW:
+                return
+
+
+async def _watch(
+    database: Database,
+    entrants: Sequence[Entrant],
+    mongod: Usage,
+    events: int,
+    documents: Mapping[str, int],
+    within: float,
+) -> Figures:
+    """Look on until all documents are there, or the time is up."""
+    family = Usage(*(entrant.pid for entrant in entrants))
+    wanted = sum(documents.values())
+    first: tuple[float, int] | None = None
+    first_seconds = 0.0
+    looked = 0.0
+    while True:
+        # A contender that stores something twice gets no further by it.
+        counts = await asyncio.gather(*(database[name].estimated_document_count() for name in documents))
+        stored = sum(map(min, counts, documents.values()))
+        now = time.perf_counter()
+        if stored and first is None:
+            first, first_seconds = (now, stored), max(entrant.seconds for entrant in entrants)
+        if stored >= wanted or (first is not None and now - first[0] > within):
+            break
+        _check(entrants, first_seconds)
+        if now - looked >= LOOK_SECONDS:
+            looked = now
+            family.look()
+        await asyncio.sleep(POLL_SECONDS)
+    family.look()
+    mongod.look()
+    assert first is not None
+    share_of_time = (stored - first[1]) / wanted
+    return Figures(
+        rate=events * share_of_time / max(now - first[0], POLL_SECONDS),
+        first_seconds=first_seconds,
+        cpu_seconds=family.cpu_seconds,
+        mongod_cpu_seconds=mongod.cpu_seconds,
+        peak_mebibytes=family.peak_bytes / 2**20,
+        events=round(events * stored / wanted),
+    )
+
+
+def _check(entrants: Sequence[Entrant], first_seconds: float) -> None:
+    for entrant in entrants:
+        if entrant.has_ended:
+            raise ContenderError(f"It ended early. {entrant.last_words}")
+        if not first_seconds and entrant.seconds > FIRST_WITHIN_SECONDS:
+            raise ContenderError(f"It stored nothing in {FIRST_WITHIN_SECONDS:.0f} s. {entrant.last_words}")

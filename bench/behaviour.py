@@ -1,0 +1,223 @@
+"""What a contender makes of trouble: a record that is no event, an event sent twice, a crash, a MongoDB that is away.
+
+In comes a contender; out goes for each trial what is lost and what is there twice, counted by the events' ids in
+MongoDB once nothing moves any more. A contender that ended or stands still with events missing is started once more, as
+a supervisor or an operator would, and then what is missing is lost for good.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from aiokafka import AIOKafkaConsumer
+from pymongo.errors import PyMongoError
+
+from bench import traffic
+from bench.arena import FIRST_WITHIN_SECONDS, Arena, Database
+from bench.entrant import ContenderError, Entrant, Program, running
+from bench.traffic import Record
+
+PARTITIONS = 4
+EVENTS = 60_000
+FEW_EVENTS = 10_000
+AWAY_SECONDS = 45.0
+QUIET_SECONDS = 15.0
+"""Nothing has moved for so long: it stands still, or is done."""
+QUIET_AFTER_A_CRASH_SECONDS = 75.0
+"""The Java client's group waits 45 s for a member that died."""
+MOST_SECONDS = 240.0
+NO_EVENT = b'{"eventId": "no-event", "type": "page.viewed", "postId": '
+_WHOLE, _SPOILT, _REPEATED = "behaviour.", "behaviour-spoilt.", "behaviour-repeated."
+_COMPLAINT = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|error|critical)\b|Traceback|Exception")
+_DEAD_LETTERS = re.compile(r"dead.?letter|dlq", re.IGNORECASE)
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of the events.
+
+    Attributes:
+        lost: Valid events of which there is no document, at the end.
+        ended: Whether the process had ended by itself then.
+        twice: Documents above one for each event.
+        restarted: Whether it had to be started again for what is there: it had ended, or stood still.
+        kept: Whether the record that is no event stands in a topic of dead letters.
+        reported: Whether its output complains of anything.
+    """
+
+    lost: int
+    ended: bool
+    twice: int
+    restarted: bool
+    kept: bool
+    reported: bool
+
+    @property
+    def verdict(self) -> str:
+        """The trial in a few words."""
+        parts = []
+        if self.lost:
+            parts.append(f"{self.lost:,} not stored" + ("" if self.reported else " in silence"))
+        if self.ended:
+            parts.append("ended")
+        if self.twice:
+            parts.append(f"{self.twice:,} twice")
+        if self.restarted:
+            parts.append("needed a restart")
+        return ", ".join(parts) or "nothing lost, nothing twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """A contender's trials.
+
+    Attributes:
+        invalid: One record in the middle is cut off, so it is no JSON.
+        duplicate: One event is sent again, half a topic later.
+        killed: The contender gets SIGKILL half-way, and is started again.
+        outage: MongoDB gets SIGKILL half-way, and is started again after 45 s.
+    """
+
+    invalid: Trial
+    duplicate: Trial
+    killed: Trial
+    outage: Trial
+
+
+async def prepare(brokers: str) -> None:
+    """Fill the topics of the trials."""
+    views = list(traffic.page_views(EVENTS, seed=11))
+    few = views[:FEW_EVENTS]
+    middle = FEW_EVENTS // 2
+    contents: dict[str, list[Record]] = {
+        _WHOLE: views,
+        _SPOILT: [*few[:middle], Record(few[middle].key, NO_EVENT), *few[middle:]],
+        _REPEATED: [*few, few[middle]],
+    }
+    for namespace, records in contents.items():
+        await traffic.create(brokers, namespace, PARTITIONS)
+        await traffic.fill(brokers, namespace + traffic.PAGE_VIEWS, records)
+
+
+async def observe(arena: Arena, program: Program, *, validated: bool, report: Callable[[str], None]) -> Behaviour:
+    """Put a contender to all trials.
+
+    Args:
+        arena: Where; `prepare` has filled the topics.
+        program: The contender.
+        validated: Whether MongoDB checks the documents.
+        report: Is told of each trial.
+
+    Raises:
+        ContenderError: It ended before the trouble began, or stored nothing in time.
+    """
+
+    async def trial(name: str, namespace: str, events: int, trouble: Callable[[Entrant, Database], Awaitable[None]],
+                    quiet: float) -> Trial:  # fmt: skip
+        topic = namespace + traffic.PAGE_VIEWS
+        letters = await _dead_letters(arena.brokers)
+        async with arena.database(validated=validated) as (database, url):
+            async with running(program, await arena.task(topic, url)) as entrant:
+                await trouble(entrant, database)
+                result = await _outcome(entrant, database, events, quiet)
+        result = replace(result, kept=await _dead_letters(arena.brokers) > letters)
+        report(f"  {name}: {result.verdict}" + (", kept" if result.kept else ""))
+        return result
+
+    async def nothing(entrant: Entrant, database: Database) -> None:
+        await _until_stored(database, 1, entrant)
+
+    async def kill(entrant: Entrant, database: Database) -> None:
+        await _until_stored(database, EVENTS // 2, entrant)
+        entrant.kill()
+        entrant.start()
+
+    async def take_mongod_away(entrant: Entrant, database: Database) -> None:
+        await _until_stored(database, EVENTS // 4, entrant)
+        await asyncio.to_thread(arena.platform.mongo.kill)
+        await asyncio.sleep(AWAY_SECONDS)
+        await asyncio.to_thread(arena.platform.mongo.start)
+
+    return Behaviour(
+        invalid=await trial("one invalid record", _SPOILT, FEW_EVENTS, nothing, QUIET_SECONDS),
+        duplicate=await trial("one event sent twice", _REPEATED, FEW_EVENTS, nothing, QUIET_SECONDS),
+        killed=await trial("SIGKILL half-way", _WHOLE, EVENTS, kill, QUIET_AFTER_A_CRASH_SECONDS),
+        outage=await trial("MongoDB away", _WHOLE, EVENTS, take_mongod_away, QUIET_AFTER_A_CRASH_SECONDS),
+    )
+
+
+async def _until_stored(database: Database, count: int, entrant: Entrant) -> None:
+    while await database["pageViews"].estimated_document_count() < count:
+        if entrant.has_ended:
+            raise ContenderError(f"It ended early. {entrant.last_words}")
+        if entrant.seconds > FIRST_WITHIN_SECONDS + MOST_SECONDS:
+            raise ContenderError(f"It has not stored {count:,} events in time. {entrant.last_words}")
+        await asyncio.sleep(0.02)
+
+
+async def _outcome(entrant: Entrant, database: Database, events: int, quiet: float) -> Trial:
+    """Wait until nothing moves any more, with one restart where that is not enough, and count."""
+    distinct, documents = await _until_quiet(entrant, database, events, quiet)
+    restarted = distinct < events
+    if restarted:
+        entrant.kill()
+        entrant.start()
+        after, documents = await _until_quiet(entrant, database, events, QUIET_AFTER_A_CRASH_SECONDS)
+        restarted, distinct = after > distinct, after
+    complained = _COMPLAINT.search(entrant.output) is not None
+    return Trial(
+        lost=events - distinct,
+        ended=entrant.has_ended,
+        twice=documents - distinct,
+        restarted=restarted,
+        kept=False,
+        reported=complained,
+    )
+
+
+async def _until_quiet(entrant: Entrant, database: Database, events: int, quiet: float) -> tuple[int, int]:
+    """Return how many events are stored, in how many documents, once all are or no more come."""
+    began = moved = time.monotonic()
+    before = -1
+    while True:
+        try:
+            documents = await database["pageViews"].count_documents({})
+            if documents != before:
+                before, moved = documents, time.monotonic()
+            now = time.monotonic()
+            stands = now - moved > quiet or entrant.has_ended or now - began > MOST_SECONDS
+            if documents >= events or stands:
+                distinct = await _distinct(database)
+                if stands or (distinct >= events and now - moved > 2):
+                    return distinct, documents
+        except PyMongoError:
+            moved = time.monotonic()  # it is not the contender that stands still
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _distinct(database: Database) -> int:
+    """Return how many different events there are, by their own id wherever a contender keeps it."""
+    identity = {"$ifNull": ["$eventId", "$_id"]}
+    counted = await database["pageViews"].aggregate(
+        [{"$group": {"_id": identity}}, {"$count": "events"}], allowDiskUse=True
+    )
+    found = await counted.to_list()
+    return int(found[0]["events"]) if found else 0
+
+
+async def _dead_letters(brokers: str) -> int:
+    """Return how often the record that is no event stands in topics of dead letters, whoever put it there."""
+    async with AIOKafkaConsumer(bootstrap_servers=brokers) as consumer:
+        names = [name for name in await consumer.topics() if _DEAD_LETTERS.search(name)]
+    found = 0
+    for name in names:
+        left = sum((await traffic.ends(brokers, name)).values())
+        async with AIOKafkaConsumer(name, bootstrap_servers=brokers, auto_offset_reset="earliest") as consumer:
+            while left > 0:
+                for records in (await consumer.getmany(timeout_ms=1_000)).values():
+                    left -= len(records)
+                    found += sum(NO_EVENT in (record.value or b"") for record in records)
+    return found

@@ -1,0 +1,132 @@
+"""How fast every other topic gets into MongoDB: its agent, beside bare bulk writes of the same operations.
+
+In comes nothing: the program brings up a platform of its own, fills each topic with the stories of the sample traffic,
+and runs bare writes and Inkstream in turn, each into a fresh database with all indexes. Out come a table and, in
+`docs/benchmarks/`, the figures.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from bench import bare_writes, report, traffic
+from bench.arena import Arena, Figures, arena
+from bench.entrant import Command
+from bench.worker import WORKER
+from enrich.documents import Occurrence, Part
+from ops.settings import ROOT, Settings
+from schemas.topics import load
+from sinks.collections import ERROR_LOGS, NAMES, SYSTEM_LOGS
+
+PARTITIONS = 4
+NAMESPACE = "paths."
+TOPICS = tuple(name for name in load(ROOT / "topics.yaml", NAMES).inbound if name != traffic.PAGE_VIEWS)
+console = report.console()
+
+
+BARE_WRITES = Command((sys.executable, "-m", "bench.bare_writes"), {})
+
+
+@dataclass(slots=True)
+class Path:
+    """What was measured of one topic's path.
+
+    Attributes:
+        topic: The topic.
+        documents: How many documents its events become, by collection.
+        bare: The runs of bare writes.
+        inkstream: The runs of the agent, in the same rounds.
+    """
+
+    topic: str
+    documents: Mapping[str, int]
+    bare: list[Figures] = field(default_factory=list)
+    inkstream: list[Figures] = field(default_factory=list)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--events", type=int, default=60_000, help="events in each topic (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both (default %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=TOPICS, metavar="TOPIC", help="some topics; writes no files")
+    arguments = parser.parse_args()
+    try:
+        with arena(console.print) as place:
+            topics, whole = arguments.only or TOPICS, arguments.only is None
+            asyncio.run(run(place, topics, arguments.events, arguments.rounds, whole=whole))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def run(place: Arena, topics: Sequence[str], events: int, rounds: int, *, whole: bool) -> None:
+    """Measure all paths, and tell of it; write the figures where this was the `whole` of it."""
+    console.print(f"telling stories, and filling {len(topics)} topics with {events:,} events each")
+    stories = traffic.Stories(load(ROOT / "topics.yaml", NAMES).inbound.values())
+    await traffic.create(place.brokers, NAMESPACE, PARTITIONS, topics)
+    paths = []
+    for topic in topics:
+        await traffic.fill(place.brokers, NAMESPACE + topic, stories.records(topic, events))
+        paths.append(Path(topic, await documents(place.brokers, topic)))
+    for number in range(1, rounds + 1):
+        for path in paths:
+            for program, runs in ((BARE_WRITES, path.bare), (WORKER, path.inkstream)):
+                # As for page views, the collections' validators are a part of what is measured of Inkstream.
+                validated = program is WORKER
+                topic = NAMESPACE + path.topic
+                runs.append(await place.race(program, topic, events, path.documents, validated=validated))
+            rates = f"bare {path.bare[-1].rate:,.0f}, Inkstream {path.inkstream[-1].rate:,.0f} events/s"
+            console.print(f"round {number}: {path.topic}: {rates}")
+    console.print(table(paths).rich())
+    if whole:
+        figures = {
+            "title": "Every other topic, beside bare writes",
+            "command": "make bench-paths",
+            **report.circumstances(await place.mongodb_version()),
+            "events": events,
+            "partitions": PARTITIONS,
+            "paths": [asdict(path) for path in paths],
+        }
+        report.save("paths", figures, [table(paths)])
+
+
+async def documents(brokers: str, topic: str) -> dict[str, int]:
+    """Return how many documents a topic's events become, by collection."""
+    settings = Settings()
+    preparation = bare_writes.Preparation(topic, settings)
+    ids: defaultdict[str, set[str]] = defaultdict(set)
+    async for records in bare_writes.read(brokers, NAMESPACE + topic, settings.batch_records):
+        for record in records:
+            for write in preparation.writes(record):
+                if isinstance(write, Occurrence):
+                    ids[SYSTEM_LOGS.name].add(write.line["_id"])
+                    ids[ERROR_LOGS.name].add(write.group["_id"])
+                else:
+                    ids[write.collection].add(write.id if isinstance(write, Part) else write.body["_id"])
+    return {name: len(distinct) for name, distinct in ids.items()}
+
+
+def table(paths: Sequence[Path]) -> report.Table:
+    """Return the table of all paths."""
+    rows = []
+    for path in paths:
+        ratios = [ours.rate / bare.rate for ours, bare in zip(path.inkstream, path.bare, strict=True)]
+        rows.append(
+            [
+                path.topic,
+                ", ".join(f"{name} {count:,}" for name, count in path.documents.items()),
+                report.Spread.of([run.rate for run in path.bare]).text(),
+                report.Spread.of([run.rate for run in path.inkstream]).text(),
+                report.Spread.of(ratios).text(".2f"),
+                f"{max(run.peak_mebibytes for run in path.inkstream):,.0f}",
+            ]
+        )
+    columns = ["topic", "documents", "bare writes events/s", "Inkstream events/s", "ratio", "Inkstream peak MiB"]
+    return report.Table("Other topics", columns, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""How the contenders came off: the results of all of them in, tables and a picture out.
+
+A rate is compared round by round with that of the yardstick, so that what slows down the whole machine for a while
+counts for both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.arena import Figures
+from bench.behaviour import Behaviour
+from bench.latency import Latency
+from bench.report import Bar, Spread, Table, svg
+
+
+@dataclass(slots=True)
+class Result:
+    """All that was measured of a contender.
+
+    Attributes:
+        name: The contender.
+        safe: Whether its configuration promises that nothing is lost and nothing is there twice.
+        note: How it is configured.
+        runs: One for each round that it went through.
+        latency: At a steady rate; `None` where that was not measured.
+        behaviour: In trouble; `None` where that was not looked at.
+        problem: Why a figure is missing.
+    """
+
+    name: str
+    safe: bool
+    note: str
+    runs: list[Figures] = field(default_factory=list)
+    latency: Latency | None = None
+    behaviour: Behaviour | None = None
+    problem: str | None = None
+
+
+def ratios(result: Result, yardstick: Result | None) -> list[float]:
+    """Return a contender's rate by the yardstick's, for each round that both went through."""
+    if yardstick is None:
+        return []
+    return [ours.rate / theirs.rate for ours, theirs in zip(result.runs, yardstick.runs, strict=False)]
+
+
+def speed(results: Sequence[Result], yardstick: Result | None) -> Table:
+    """Return the table of speed and cost."""
+    rows = []
+    for result in results:
+        runs = result.runs
+        if not runs:
+            rows.append([result.name, f"left out: {_short(result.problem)}", *[""] * 8])
+            continue
+        by_yardstick = ratios(result, yardstick)
+        latency = result.latency
+        rows.append(
+            [
+                result.name,
+                Spread.of([run.rate for run in runs]).text(),
+                Spread.of(by_yardstick).text(".2f") if by_yardstick else "",
+                Spread.of([_per_event(run.cpu_seconds, run) for run in runs]).text(".0f"),
+                Spread.of([_per_event(run.mongod_cpu_seconds, run) for run in runs]).text(".0f"),
+                f"{max(run.peak_mebibytes for run in runs):,.0f}",
+                Spread.of([run.first_seconds for run in runs]).text(".1f"),
+                f"{latency.p50_ms:,.0f}" if latency else "",
+                _slowest(latency),
+                "yes" if result.safe else "no",
+            ]
+        )
+    columns = [
+        "contender", "events/s", "ratio", "CPU µs/event", "mongod µs/event", "peak MiB", "first document s",
+        "p50 ms", "p99 ms", "safe",
+    ]  # fmt: skip
+    return Table("Speed and cost", columns, rows)
+
+
+def trouble(results: Sequence[Result]) -> Table:
+    """Return the table of what each made of trouble."""
+    rows = []
+    for result in results:
+        behaviour = result.behaviour
+        if behaviour is None:
+            continue
+        invalid = behaviour.invalid
+        fate = "kept" if invalid.kept else "told of" if invalid.reported else "dropped in silence"
+        rows.append(
+            [
+                result.name,
+                f"{fate}; {invalid.verdict}" if not invalid.lost else invalid.verdict,
+                behaviour.duplicate.verdict,
+                behaviour.killed.verdict,
+                behaviour.outage.verdict,
+                "yes" if result.safe else "no",
+            ]
+        )
+    columns = ["contender", "one invalid record", "one event twice", "SIGKILL half-way", "MongoDB away 45 s", "safe"]
+    return Table("In trouble", columns, rows)
+
+
+def picture(title: str, results: Sequence[Result], yardstick: Result | None, ours: str) -> str:
+    """Draw the ratios to the yardstick."""
+    bars = []
+    for result in results:
+        by_yardstick = ratios(result, yardstick)
+        if by_yardstick:
+            note = "" if result.safe else "not safe"
+            bars.append(Bar(result.name, Spread.of(by_yardstick), ours=result.name == ours, note=note))
+    return svg(title, bars)
+
+
+def _per_event(seconds: float, run: Figures) -> float:
+    return seconds / max(run.events, 1) * 1e6
+
+
+def _slowest(latency: Latency | None) -> str:
+    if latency is None:
+        return ""
+    return f"{latency.p99_ms:,.0f}" + (f", {latency.missing:,} never" if latency.missing else "")
+
+
+def _short(problem: str | None) -> str:
+    return (problem or "").partition(". ")[0][:80]

@@ -1,0 +1,29 @@
+"""Inkstream's worker for one topic, as a contender: the BENCH_ environment in, the program that people run out.
+
+The consumer group goes by the topic's name, so BENCH_GROUP has no say; the arena sets its offsets back.
+"""
+
+import os
+import sys
+
+from bench.entrant import Command
+
+WORKER = Command((sys.executable, "-m", "bench.worker"), {})
+
+
+def main() -> None:
+    """Translate the settings, and become the worker."""
+    namespace, _, topic = os.environ["BENCH_TOPIC"].rpartition(".")
+    settings = {
+        "INKSTREAM_KAFKA_BROKERS": os.environ["BENCH_KAFKA_BROKERS"],
+        "INKSTREAM_MONGO_URL": os.environ["BENCH_MONGO_URL"],
+        "INKSTREAM_NAMESPACE": f"{namespace}.",
+        "INKSTREAM_AGENTS": topic,
+        "INKSTREAM_WEB_PORT": os.environ["BENCH_PORTS"].partition(",")[0],
+    }
+    command = [sys.executable, "-c", "from ops.commands import main; main()", "worker"]
+    os.execve(sys.executable, command, os.environ | settings)
+
+
+if __name__ == "__main__":
+    main()
