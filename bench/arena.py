@@ -32,6 +32,7 @@ from sinks.convergence import converge
 POLL_SECONDS = 0.02
 LOOK_SECONDS = 0.2
 FIRST_WITHIN_SECONDS = 120.0
+STILL_SECONDS = 30.0
 RESTS_WITHIN_SECONDS = 15.0
 _RESTS_BELOW = 0.08
 
@@ -139,7 +140,7 @@ class Arena:
             within: Seconds after the first document at which the run ends in any case.
 
         Raises:
-            ContenderError: It ended, or stored nothing in time.
+            ContenderError: It ended, stands still, or stored nothing in time.
         """
         async with self.database(validated=validated) as (database, url), AsyncExitStack() as stack:
             task = await self.task(topic, url)
@@ -179,18 +180,20 @@ async def _watch(
     family = Usage(*(entrant.pid for entrant in entrants))
     wanted = sum(documents.values())
     first: tuple[float, int] | None = None
-    first_seconds = 0.0
-    looked = 0.0
+    first_seconds = looked = 0.0
+    stored, moved = 0, time.perf_counter()
     while True:
-        # A contender that stores something twice gets no further by it.
-        counts = await asyncio.gather(*(database[name].estimated_document_count() for name in documents))
-        stored = sum(map(min, counts, documents.values()))
+        # One after the other: what is there twice in one collection does not stand for what is missing in another.
+        counts = [await database[name].estimated_document_count() for name in documents]
+        before, stored = stored, sum(map(min, counts, documents.values()))
         now = time.perf_counter()
+        if stored > before:
+            moved = now
         if stored and first is None:
             first, first_seconds = (now, stored), max(entrant.seconds for entrant in entrants)
         if stored >= wanted or (first is not None and now - first[0] > within):
             break
-        _check(entrants, first_seconds)
+        _check(entrants, stored, wanted, now - moved)
         if now - looked >= LOOK_SECONDS:
             looked = now
             family.look()
@@ -198,9 +201,8 @@ async def _watch(
     family.look()
     mongod.look()
     assert first is not None
-    share_of_time = (stored - first[1]) / wanted
     return Figures(
-        rate=events * share_of_time / max(now - first[0], POLL_SECONDS),
+        rate=events * (stored - first[1]) / wanted / max(now - first[0], POLL_SECONDS),
         first_seconds=first_seconds,
         cpu_seconds=family.cpu_seconds,
         mongod_cpu_seconds=mongod.cpu_seconds,
@@ -209,9 +211,9 @@ async def _watch(
     )
 
 
-def _check(entrants: Sequence[Entrant], first_seconds: float) -> None:
+def _check(entrants: Sequence[Entrant], stored: int, wanted: int, still_seconds: float) -> None:
+    patience = STILL_SECONDS if stored else FIRST_WITHIN_SECONDS
     for entrant in entrants:
-        if entrant.has_ended:
-            raise ContenderError(f"It ended early. {entrant.last_words}")
-        if not first_seconds and entrant.seconds > FIRST_WITHIN_SECONDS:
-            raise ContenderError(f"It stored nothing in {FIRST_WITHIN_SECONDS:.0f} s. {entrant.last_words}")
+        if entrant.has_ended or still_seconds > patience:
+            end = "ended" if entrant.has_ended else "stands still"
+            raise ContenderError(f"It {end} at {stored:,} of {wanted:,} documents. {entrant.last_words}")

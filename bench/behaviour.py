@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from pymongo.errors import PyMongoError
@@ -102,6 +103,40 @@ async def prepare(brokers: str) -> None:
         await traffic.fill(brokers, namespace + traffic.PAGE_VIEWS, records)
 
 
+async def _nothing(_arena: Arena, _entrant: Entrant, _database: Database) -> None:
+    """Leave it alone: the trouble is in the topic."""
+
+
+async def _kill(_arena: Arena, entrant: Entrant, database: Database) -> None:
+    await _until_stored(database, EVENTS // 2, entrant)
+    entrant.kill()
+    entrant.start()
+
+
+async def _take_mongod_away(arena: Arena, entrant: Entrant, database: Database) -> None:
+    await _until_stored(database, EVENTS // 4, entrant)
+    await asyncio.to_thread(arena.platform.mongo.kill)
+    await asyncio.sleep(AWAY_SECONDS)
+    await asyncio.to_thread(arena.platform.mongo.start)
+
+
+class _Plan(NamedTuple):
+    """A trial to come: what is read, what happens, and how long a standstill is believed to be one."""
+
+    namespace: str
+    events: int
+    trouble: Callable[[Arena, Entrant, Database], Awaitable[None]]
+    quiet_seconds: float
+
+
+_PLANS = {
+    "invalid": _Plan(_SPOILT, FEW_EVENTS, _nothing, QUIET_SECONDS),
+    "duplicate": _Plan(_REPEATED, FEW_EVENTS, _nothing, QUIET_SECONDS),
+    "killed": _Plan(_WHOLE, EVENTS, _kill, QUIET_AFTER_A_CRASH_SECONDS),
+    "outage": _Plan(_WHOLE, EVENTS, _take_mongod_away, QUIET_AFTER_A_CRASH_SECONDS),
+}
+
+
 async def observe(arena: Arena, program: Program, *, validated: bool, report: Callable[[str], None]) -> Behaviour:
     """Put a contender to all trials.
 
@@ -112,41 +147,24 @@ async def observe(arena: Arena, program: Program, *, validated: bool, report: Ca
         report: Is told of each trial.
 
     Raises:
-        ContenderError: It ended before the trouble began, or stored nothing in time.
+        ContenderError: It ended before the trouble began, or has not stored enough in time.
     """
+    trials = {}
+    for name, plan in _PLANS.items():
+        trials[name] = trial = await _trial(arena, program, plan, validated=validated)
+        report(f"  {name}: {trial.verdict}" + (", kept" if trial.kept else ""))
+    return Behaviour(**trials)
 
-    async def trial(name: str, namespace: str, events: int, trouble: Callable[[Entrant, Database], Awaitable[None]],
-                    quiet: float) -> Trial:  # fmt: skip
-        topic = namespace + traffic.PAGE_VIEWS
-        letters = await _dead_letters(arena.brokers)
-        async with arena.database(validated=validated) as (database, url):
-            async with running(program, await arena.task(topic, url)) as entrant:
-                await trouble(entrant, database)
-                result = await _outcome(entrant, database, events, quiet)
-        result = replace(result, kept=await _dead_letters(arena.brokers) > letters)
-        report(f"  {name}: {result.verdict}" + (", kept" if result.kept else ""))
-        return result
 
-    async def nothing(entrant: Entrant, database: Database) -> None:
-        await _until_stored(database, 1, entrant)
-
-    async def kill(entrant: Entrant, database: Database) -> None:
-        await _until_stored(database, EVENTS // 2, entrant)
-        entrant.kill()
-        entrant.start()
-
-    async def take_mongod_away(entrant: Entrant, database: Database) -> None:
-        await _until_stored(database, EVENTS // 4, entrant)
-        await asyncio.to_thread(arena.platform.mongo.kill)
-        await asyncio.sleep(AWAY_SECONDS)
-        await asyncio.to_thread(arena.platform.mongo.start)
-
-    return Behaviour(
-        invalid=await trial("one invalid record", _SPOILT, FEW_EVENTS, nothing, QUIET_SECONDS),
-        duplicate=await trial("one event sent twice", _REPEATED, FEW_EVENTS, nothing, QUIET_SECONDS),
-        killed=await trial("SIGKILL half-way", _WHOLE, EVENTS, kill, QUIET_AFTER_A_CRASH_SECONDS),
-        outage=await trial("MongoDB away", _WHOLE, EVENTS, take_mongod_away, QUIET_AFTER_A_CRASH_SECONDS),
-    )
+async def _trial(arena: Arena, program: Program, plan: _Plan, *, validated: bool) -> Trial:
+    letters = await _dead_letters(arena.brokers)
+    async with (
+        arena.database(validated=validated) as (database, url),
+        running(program, await arena.task(plan.namespace + traffic.PAGE_VIEWS, url)) as entrant,
+    ):
+        await plan.trouble(arena, entrant, database)
+        trial = await _outcome(entrant, database, plan.events, plan.quiet_seconds)
+    return replace(trial, kept=await _dead_letters(arena.brokers) > letters)
 
 
 async def _until_stored(database: Database, count: int, entrant: Entrant) -> None:
@@ -188,7 +206,8 @@ async def _until_quiet(entrant: Entrant, database: Database, events: int, quiet:
             if documents != before:
                 before, moved = documents, time.monotonic()
             now = time.monotonic()
-            stands = now - moved > quiet or entrant.has_ended or now - began > MOST_SECONDS
+            patience = quiet if documents else FIRST_WITHIN_SECONDS
+            stands = now - moved > patience or entrant.has_ended or now - began > MOST_SECONDS
             if documents >= events or stands:
                 distinct = await _distinct(database)
                 if stands or (distinct >= events and now - moved > 2):

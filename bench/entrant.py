@@ -21,6 +21,7 @@ from dev.servers.server import end_of_log
 from ops.settings import ROOT
 
 STOP_WITHIN_SECONDS = 30.0
+_GONE_WITHIN_SECONDS = 2.0
 
 
 class Program(Protocol):
@@ -134,22 +135,33 @@ class Entrant:
         """End it by SIGTERM, and by SIGKILL what is still there after a time limit."""
         if self._process is None:
             return
+        descendants = self._descendants()
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, STOP_WITHIN_SECONDS)
-        self.kill()
+        self._end(self._process, descendants)
 
     def kill(self) -> None:
         """End it and all that it has started at once, by SIGKILL."""
-        if self._process is None:
-            return
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(self._process.pid).children(recursive=True):
-                process.kill()
+        if self._process is not None:
+            self._end(self._process, self._descendants())
+
+    def _descendants(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    @staticmethod
+    def _end(process: "subprocess.Popen[bytes]", descendants: Sequence[psutil.Process]) -> None:
+        for descendant in descendants:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                descendant.kill()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        psutil.wait_procs(descendants, timeout=_GONE_WITHIN_SECONDS)
 
 
 @contextlib.asynccontextmanager

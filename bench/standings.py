@@ -71,7 +71,11 @@ def speed(results: Sequence[Result], yardstick: Result | None) -> Table:
         "contender", "events/s", "ratio", "CPU µs/event", "mongod µs/event", "peak MiB", "first document s",
         "p50 ms", "p99 ms", "safe",
     ]  # fmt: skip
-    return Table("Speed and cost", columns, rows)
+    # Where a figure was measured of nobody, it has no column.
+    shown = [number for number in range(len(columns)) if not rows or any(row[number] for row in rows)]
+    return Table(
+        "Speed and cost", [columns[number] for number in shown], [[row[number] for number in shown] for row in rows]
+    )
 
 
 def trouble(results: Sequence[Result]) -> Table:

@@ -13,7 +13,7 @@ from enrich import page_views
 from enrich.documents import Document, Write
 
 LENGTH = timedelta(minutes=5)
-_SECONDS = int(LENGTH.total_seconds())
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Window(NamedTuple):
@@ -50,8 +50,8 @@ def touched(writes: Iterable[Write]) -> dict[Window, int]:
 
 
 def _number(moment: datetime) -> int:
-    return int(moment.timestamp() // _SECONDS)
+    return (moment - _EPOCH) // LENGTH
 
 
 def _moment(number: int) -> datetime:
-    return datetime.fromtimestamp(number * _SECONDS, UTC)
+    return _EPOCH + number * LENGTH

@@ -22,6 +22,9 @@ from sinks.convergence import Change
 # A dead letter is the record with more headers, and may compress worse than it came.
 DEAD_LETTER_BYTES = 64 * 2**20
 
+# A reader who is less behind than this sees every record of a compacted topic, not only the latest of its key.
+COMPACTED_AFTER = timedelta(days=1)
+
 _REQUEST_TIMEOUT_MS = 10_000
 _LEADERS_WITHIN_SECONDS = 30.0
 _SET_ON_THE_TOPIC = 1  # DescribeConfigs' source of an option that was set on the topic itself
@@ -63,8 +66,9 @@ def declared(topics: Iterable[Topic], namespace: str) -> list[DeclaredTopic]:
     """Return what the topics and their dead-letter topics should be in Kafka."""
     wanted = []
     for topic in topics:
-        policy = "compact,delete" if topic.compacted else "delete"
-        options = {"cleanup.policy": policy, "retention.ms": _milliseconds(topic.retention)}
+        options = {"cleanup.policy": "delete", "retention.ms": _milliseconds(topic.retention)}
+        if topic.compacted:
+            options |= {"cleanup.policy": "compact,delete", "min.compaction.lag.ms": _milliseconds(COMPACTED_AFTER)}
         wanted.append(DeclaredTopic(namespace + topic.name, topic.partitions, topic.replication, options))
         options = {
             "cleanup.policy": "delete",

@@ -1,9 +1,14 @@
 """What Inkstream itself says about page views: which windows were touched, and how many views each has."""
 
-from pydantic import ConfigDict
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from schemas.event import Event, Moment
 from schemas.fields import Count, Id
+
+PostId = Annotated[Id, Field(pattern=r"^[^\x00]*$")]
+"""The id of a post, as PostgreSQL can have it: its texts have no NUL."""
 
 
 class WindowTouched(Event):
@@ -25,7 +30,7 @@ class WindowTouched(Event):
         }
     )
 
-    post_id: Id
+    post_id: PostId
     window_start: Moment
     views: Count
     oldest_view_at: Moment
@@ -56,7 +61,7 @@ class ViewsCounted(Event):
     )
 
     window_id: str
-    post_id: Id
+    post_id: PostId
     window_start: Moment
     window_end: Moment
     views: Count

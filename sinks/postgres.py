@@ -35,6 +35,10 @@ _OPTIONS: dict[str, Any] = {
     "row_factory": dict_row,
     "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
     "application_name": "inkstream",
+    # A server that has gone without a word is noticed within half a minute, and not after the system's two hours.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
 }
 
 

@@ -21,7 +21,7 @@ BASELINE = 17
 AGENTS = ",".join(TOPICS)
 # Some windows are to be so large that they rest between two counts, though few views are sent.
 FEW_ARE_MANY = "from agents import recounts; recounts.LARGE = 50"
-RECOUNT_RATE = 1_000
+RECOUNT_RATE = 5_000
 
 
 class Size(NamedTuple):

@@ -49,7 +49,10 @@ def test_a_contender_that_failed_is_in_the_table_with_its_reason() -> None:
     failed.problem = "It ended early. Its log is …"
     row = cells(standings.speed([failed], None), "Bytewax")
     assert row["events/s"] == "left out: It ended early"
-    assert row["ratio"] == ""
+
+
+def test_a_figure_that_was_measured_of_nobody_has_no_column() -> None:
+    assert "p99 ms" not in standings.speed([result("Inkstream", 30_000)], None).columns
 
 
 def test_the_table_of_speed_shows_cost_for_each_event() -> None:

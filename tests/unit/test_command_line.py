@@ -57,6 +57,7 @@ def test_the_value_of_a_secret_is_not_told() -> None:
         ("bootstrap", "INKSTREAM_MONGO_URL", "mongo://ada:hush-hush@x"),
         ("bootstrap", "INKSTREAM_POSTGRES_URL", "postgres//ada:hush-hush@x"),
         ("worker", "INKSTREAM_MONGO_URL", "mongo://ada:hush-hush@x"),
+        ("worker", "INKSTREAM_REDIS_URL", "http://:hush-hush@x"),
         ("worker", "INKSTREAM_GEO_DATABASE", "topics.yaml"),  # which is there, and no database
     ],
 )
