@@ -11,7 +11,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down clean test check bench bench-counts lock
+.PHONY: help setup run up down clean test check bench bench-counts bench-paths bench-scale lock
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,12 @@ check: setup ## Lint, format and types
 
 bench: setup ## Measure the speed of the page-views path against a bare loop
 	@$(PYTHON) -m bench.page_views $(ARGS)
+
+bench-paths: setup ## Measure the paths of all other topics against bare writes of the same documents
+	@$(PYTHON) -m bench.paths $(ARGS)
+
+bench-scale: setup ## Measure one and two workers, more partitions, and growing backlogs
+	@$(PYTHON) -m bench.scale $(ARGS)
 
 bench-counts: setup ## Measure how fresh view counts are (ARGS="--hot 1000000" with a popular post)
 	@$(PYTHON) -m bench.view_counts $(ARGS)

@@ -1,5 +1,6 @@
 """The process dies, in the middle of everything, again and again: nothing is lost, nothing is there twice."""
 
+import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 
@@ -141,3 +142,19 @@ async def test_two_workers_share_the_partitions_and_a_dead_ones_go_to_the_other(
                 one.kill()
         await pipeline.settled("page-views")
     assert set(await pipeline.documents("pageViews")) == {f"view-{number}" for number in range(3_000)}
+
+
+async def test_a_worker_that_is_stopped_amid_a_rebalance_exits_0(pipeline: Pipeline) -> None:
+    with pipeline.worker(agents="page-views") as one, pipeline.worker(agents="page-views") as other:
+        await one.until_ready()
+        await other.until_ready()
+        other.freeze()
+        await pipeline.send("page-views", [view(number) for number in range(100)])
+        await pipeline.settled("page-views")  # Kafka has taken the other for dead
+        other.thaw()
+
+        async def without_partitions() -> bool:
+            return not any(name.startswith("inkstream_lag_records") for name in await asyncio.to_thread(other.metrics))
+
+        await until(without_partitions, "the other knows that it has lost its partitions")
+        assert other.terminate() == 0
