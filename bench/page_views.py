@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bench.contenders import CONTENDERS, INKSTREAM, YARDSTICK, Contender
-
 from bench import behaviour, latency, report, standings, traffic
 from bench.arena import Arena, arena
+from bench.contenders import CONTENDERS, INKSTREAM, YARDSTICK, Contender
 from bench.entrant import ContenderError
 from bench.peers.install import InstallError
 from bench.standings import Result
@@ -135,7 +134,8 @@ class Benchmark:
                 self._leave_out(contender, str(error))
 
     def _leave_out(self, contender: Contender, problem: str) -> None:
-        self._results[contender.name].problem = problem
+        # The rest is the end of its output, which names files of this machine.
+        self._results[contender.name].problem = problem.partition(" Its log is")[0]
         console.print(f"{contender.name}: {problem}", style="red", markup=False)
 
     def _runs(self, contender: Contender) -> bool:
@@ -198,7 +198,8 @@ class Benchmark:
             "contenders": [asdict(result) for result in results],
         }
         drawn = standings.picture(title, results, self._results.get(YARDSTICK), INKSTREAM)
-        report.save("page-views", figures, self._tables(), drawn)
+        tables = [*self._tables(), standings.configurations(results)]
+        report.save("page-views", figures, tables, drawn)
 
 
 if __name__ == "__main__":

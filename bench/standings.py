@@ -49,7 +49,7 @@ def speed(results: Sequence[Result], yardstick: Result | None) -> Table:
     for result in results:
         runs = result.runs
         if not runs:
-            rows.append([result.name, f"left out: {_short(result.problem)}", *[""] * 8])
+            rows.append([result.name, f"left out: {result.problem}", *[""] * 8])
             continue
         by_yardstick = ratios(result, yardstick)
         latency = result.latency
@@ -101,6 +101,11 @@ def trouble(results: Sequence[Result]) -> Table:
     return Table("In trouble", columns, rows)
 
 
+def configurations(results: Sequence[Result]) -> Table:
+    """Return the table of how each is configured."""
+    return Table("Configurations", ["contender", "how"], [[result.name, result.note] for result in results])
+
+
 def picture(title: str, results: Sequence[Result], yardstick: Result | None, ours: str) -> str:
     """Draw the ratios to the yardstick."""
     bars = []
@@ -120,7 +125,3 @@ def _slowest(latency: Latency | None) -> str:
     if latency is None:
         return ""
     return f"{latency.p99_ms:,.0f}" + (f", {latency.missing:,} never" if latency.missing else "")
-
-
-def _short(problem: str | None) -> str:
-    return (problem or "").partition(". ")[0][:80]
