@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from pymongo import AsyncMongoClient
@@ -46,8 +46,10 @@ class Figures:
     Attributes:
         rate: Events per second, from the first document seen to the last.
         first_seconds: From the start of the process to the first document.
-        cpu_seconds: CPU of the contender and of all that it started, up to the last document.
+        cpu_seconds: CPU of the contender and of all that it started, from its start to the last document.
         mongod_cpu_seconds: CPU of the MongoDB server over the same time.
+        cpu_us_per_event: CPU of the contender for an event, from the first document on: without starting up.
+        mongod_us_per_event: CPU of the MongoDB server for an event, from the first document on.
         peak_mebibytes: The most memory that the contender and what it started had at once.
         events: How many were stored in that time: fewer than there are, where the time was up.
     """
@@ -56,6 +58,8 @@ class Figures:
     first_seconds: float
     cpu_seconds: float
     mongod_cpu_seconds: float
+    cpu_us_per_event: float
+    mongod_us_per_event: float
     peak_mebibytes: float
     events: int
 
@@ -72,6 +76,16 @@ def arena(report: Callable[[str], None]) -> Iterator["Arena"]:
             yield Arena(platform, Path(directory))
         finally:
             platform.forget()
+
+
+class _Start(NamedTuple):
+    """What was so at the first document: the moment, documents, seconds since the start, and CPU seconds."""
+
+    at: float
+    stored: int
+    seconds: float
+    cpu_seconds: float
+    mongod_cpu_seconds: float
 
 
 class Arena:
@@ -168,6 +182,21 @@ class Arena:
                 return
 
 
+async def until_stored(database: Database, count: int, entrant: Entrant) -> None:
+    """Return once so many page views are stored.
+
+    Raises:
+        ContenderError: It ended, or stands still before.
+    """
+    stored, moved = 0, time.perf_counter()
+    while stored < count:
+        before, stored = stored, await database["pageViews"].estimated_document_count()
+        if stored > before:
+            moved = time.perf_counter()
+        _check([entrant], stored, count, time.perf_counter() - moved)
+        await asyncio.sleep(POLL_SECONDS)
+
+
 async def _watch(
     database: Database,
     entrants: Sequence[Entrant],
@@ -179,33 +208,36 @@ async def _watch(
     """Look on until all documents are there, or the time is up."""
     family = Usage(*(entrant.pid for entrant in entrants))
     wanted = sum(documents.values())
-    first: tuple[float, int] | None = None
-    first_seconds = looked = 0.0
+    first: _Start | None = None
+    looked = 0.0
     stored, moved = 0, time.perf_counter()
     while True:
-        # One after the other: what is there twice in one collection does not stand for what is missing in another.
+        # Each by itself: what is there twice in one collection does not stand for what is missing in another.
         counts = [await database[name].estimated_document_count() for name in documents]
         before, stored = stored, sum(map(min, counts, documents.values()))
         now = time.perf_counter()
         if stored > before:
             moved = now
-        if stored and first is None:
-            first, first_seconds = (now, stored), max(entrant.seconds for entrant in entrants)
-        if stored >= wanted or (first is not None and now - first[0] > within):
-            break
-        _check(entrants, stored, wanted, now - moved)
-        if now - looked >= LOOK_SECONDS:
+        is_over = stored >= wanted or (first is not None and now - first.at > within)
+        if now - looked >= LOOK_SECONDS or is_over or (stored and first is None):
             looked = now
             family.look()
+            mongod.look()
+        if stored and first is None:
+            seconds = max(entrant.seconds for entrant in entrants)
+            first = _Start(now, stored, seconds, family.cpu_seconds, mongod.cpu_seconds)
+        if is_over and first is not None:
+            break
+        _check(entrants, stored, wanted, now - moved)
         await asyncio.sleep(POLL_SECONDS)
-    family.look()
-    mongod.look()
-    assert first is not None
+    since_first = events * (stored - first.stored) / wanted
     return Figures(
-        rate=events * (stored - first[1]) / wanted / max(now - first[0], POLL_SECONDS),
-        first_seconds=first_seconds,
+        rate=since_first / max(now - first.at, POLL_SECONDS),
+        first_seconds=first.seconds,
         cpu_seconds=family.cpu_seconds,
         mongod_cpu_seconds=mongod.cpu_seconds,
+        cpu_us_per_event=(family.cpu_seconds - first.cpu_seconds) / max(since_first, 1) * 1e6,
+        mongod_us_per_event=(mongod.cpu_seconds - first.mongod_cpu_seconds) / max(since_first, 1) * 1e6,
         peak_mebibytes=family.peak_bytes / 2**20,
         events=round(events * stored / wanted),
     )

@@ -16,8 +16,8 @@ from aiokafka import AIOKafkaConsumer
 from pymongo.errors import PyMongoError
 
 from bench import traffic
-from bench.arena import FIRST_WITHIN_SECONDS, Arena, Database
-from bench.entrant import ContenderError, Entrant, Program, running
+from bench.arena import FIRST_WITHIN_SECONDS, Arena, Database, until_stored
+from bench.entrant import Entrant, Program, running
 from bench.traffic import Record
 
 PARTITIONS = 4
@@ -108,13 +108,13 @@ async def _nothing(_arena: Arena, _entrant: Entrant, _database: Database) -> Non
 
 
 async def _kill(_arena: Arena, entrant: Entrant, database: Database) -> None:
-    await _until_stored(database, EVENTS // 2, entrant)
+    await until_stored(database, EVENTS // 2, entrant)
     entrant.kill()
     entrant.start()
 
 
 async def _take_mongod_away(arena: Arena, entrant: Entrant, database: Database) -> None:
-    await _until_stored(database, EVENTS // 4, entrant)
+    await until_stored(database, EVENTS // 4, entrant)
     await asyncio.to_thread(arena.platform.mongo.kill)
     await asyncio.sleep(AWAY_SECONDS)
     await asyncio.to_thread(arena.platform.mongo.start)
@@ -165,15 +165,6 @@ async def _trial(arena: Arena, program: Program, plan: _Plan, *, validated: bool
         await plan.trouble(arena, entrant, database)
         trial = await _outcome(entrant, database, plan.events, plan.quiet_seconds)
     return replace(trial, kept=await _dead_letters(arena.brokers) > letters)
-
-
-async def _until_stored(database: Database, count: int, entrant: Entrant) -> None:
-    while await database["pageViews"].estimated_document_count() < count:
-        if entrant.has_ended:
-            raise ContenderError(f"It ended early. {entrant.last_words}")
-        if entrant.seconds > FIRST_WITHIN_SECONDS + MOST_SECONDS:
-            raise ContenderError(f"It has not stored {count:,} events in time. {entrant.last_words}")
-        await asyncio.sleep(0.02)
 
 
 async def _outcome(entrant: Entrant, database: Database, events: int, quiet: float) -> Trial:

@@ -85,7 +85,7 @@ CONTENDERS: tuple[Contender, ...] = (
     _kafka_connect(
         "Kafka Connect, insert",
         "insert",
-        "as tuned, InsertOneDefaultStrategy: stops at the first duplicate (Sink Connector Write Model Strategies)",
+        "as tuned, 1 task, InsertOneDefaultStrategy: stops at the first duplicate (Write Model Strategies)",
         safe=False,
     ),
     _peer(

@@ -19,8 +19,8 @@ from aiokafka import AIOKafkaProducer
 from pymongo.read_concern import ReadConcern
 
 from bench import traffic
-from bench.arena import FIRST_WITHIN_SECONDS, Arena, Database
-from bench.entrant import ContenderError, Entrant, Program, running
+from bench.arena import Arena, Database, until_stored
+from bench.entrant import Entrant, Program, running
 
 RATE = 5_000
 SECONDS = 20.0
@@ -95,12 +95,15 @@ async def measure(arena: Arena, program: Program, *, validated: bool, number: in
         async with running(program, await arena.task(topic, url)) as entrant:
             # What a contender needs to start is another figure's.
             await traffic.fill(arena.brokers, topic, traffic.page_views(_FIRST_EVENTS, _FIRST_SEED))
-            await _until_stored(database, _FIRST_EVENTS, entrant)
+            await until_stored(database, _FIRST_EVENTS, entrant)
             command = [sys.executable, "-m", "bench.latency", arena.brokers, topic]
-            sender = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            sender = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.PIPE, start_new_session=True
+            )
             try:
                 telling = asyncio.create_task(sender.communicate())
                 seen = await _look(database, entrant, telling)
+                until = time.time()
             finally:
                 if sender.returncode is None:
                     sender.kill()
@@ -110,16 +113,7 @@ async def measure(arena: Arena, program: Program, *, validated: bool, number: in
     await traffic.delete(arena.brokers, namespace)
     uncounted = round(UNCOUNTED_SECONDS * RATE / SAMPLE_EVERY)
     counted = {sample - uncounted: moment for sample, moment in seen.items() if sample >= uncounted}
-    return latency_of(sent[uncounted:], counted, until=time.time())
-
-
-async def _until_stored(database: Database, count: int, entrant: Entrant) -> None:
-    while await database["pageViews"].estimated_document_count() < count:
-        if entrant.has_ended:
-            raise ContenderError(f"It ended early. {entrant.last_words}")
-        if entrant.seconds > FIRST_WITHIN_SECONDS:
-            raise ContenderError(f"It stored nothing in {FIRST_WITHIN_SECONDS:.0f} s. {entrant.last_words}")
-        await asyncio.sleep(0.1)
+    return latency_of(sent[uncounted:], counted, until)
 
 
 async def _look(database: Database, entrant: Entrant, telling: "asyncio.Task[tuple[bytes, bytes]]") -> dict[int, float]:

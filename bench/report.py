@@ -25,6 +25,7 @@ from ops.settings import ROOT
 DIRECTORY = ROOT / "docs/benchmarks"
 PACKAGES = ("inkstream", "aiokafka", "faust-streaming", "orjson", "pydantic", "pymongo", "uvloop")
 _WIDTH_OF_A_FILE = 170
+_NAMESAKE = re.compile(r"connect-runtime|mongo-kafka-connect")
 _KAFKA_JAR = re.compile(r"kafka_2\.13[-:]([0-9.]+[0-9])")
 
 
@@ -100,7 +101,7 @@ class Bar(NamedTuple):
 
 
 _STYLE = """
-text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+text { font-size: 13px; font-family: system-ui, Helvetica, Arial, 'DejaVu Sans', sans-serif; fill: #1f2328 }
 .title { font-weight: 600 }
 .note { fill: #59636e }
 .bar { fill: #9aa7b4 }
@@ -158,7 +159,8 @@ def _draw(picture: ElementTree.Element, bar: Bar, top: float, scale: float) -> N
         _line(picture, "range", least, middle, most, middle)
         for end in (least, most):
             _line(picture, "range", end, middle - 4, end, middle + 4)
-    _text(picture, _NAMES_WIDTH + _BARS_WIDTH + 12, middle + 4.5, f"{bar.spread.median:.2f}  {bar.note}", "note")
+    figure = ", ".join(filter(None, (f"{bar.spread.median:.2f}", bar.note)))
+    _text(picture, _NAMES_WIDTH + _BARS_WIDTH + 12, middle + 4.5, figure, "note")
 
 
 def _text(picture: ElementTree.Element, x: float, y: float, words: str, style: str, anchor: str = "start") -> None:
@@ -185,7 +187,8 @@ def circumstances(mongodb: str) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "processor": _processor(),
-            "kernel": f"{platform.system()} {platform.release()}",
+            # Without what a distributor or a provider appends.
+            "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         },
         "versions": {
             "python": platform.python_version(),
@@ -193,10 +196,19 @@ def circumstances(mongodb: str) -> dict[str, Any]:
             "mongodb": mongodb,
             **versions,
         },
-        "peers": {
-            path.parent.name: path.read_text().split() for path in sorted(ROOT.glob("bench/peers/*/requirements.txt"))
-        },
+        "peers": _peers(),
     }
+
+
+def _peers() -> dict[str, list[str]]:
+    """Return what each peer is made of: its requirements, or of its jars those that give it its name."""
+    versions: dict[str, list[str]] = {}
+    for path in sorted([*ROOT.glob("bench/peers/*/requirements.txt"), *ROOT.glob("bench/peers/*/*.jars")]):
+        lines = [line.split()[0] for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
+        if path.suffix == ".jars":
+            lines = [line for line in lines if _NAMESAKE.search(line)]
+        versions.setdefault(path.parent.name, []).extend(lines)
+    return versions
 
 
 def _processor() -> str:

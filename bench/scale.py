@@ -78,7 +78,7 @@ def main() -> None:
 async def run(place: Arena, every: Sequence[Case], rounds: int) -> None:
     """Measure all cases, write the figures, and tell of it."""
     for namespace, (partitions, events) in {case.namespace: (case.partitions, case.backlog) for case in every}.items():
-        console.print(f"filling a topic of {partitions} partitions with {events:,} page views")
+        console.print(f"filling a topic with {events:,} page views, partitions {partitions}")
         await traffic.create(place.brokers, namespace, partitions)
         await traffic.fill(place.brokers, namespace + traffic.PAGE_VIEWS, traffic.page_views(events))
     for number in range(1, rounds + 1):
@@ -94,7 +94,7 @@ async def run(place: Arena, every: Sequence[Case], rounds: int) -> None:
             )
             case.runs.append(figures)
             console.print(
-                f"round {number}: {case.partitions} partitions, {case.processes} processes, {case.backlog:,} waiting: "
+                f"round {number}: partitions {case.partitions}, processes {case.processes}, backlog {case.backlog:,}: "
                 f"{figures.rate:,.0f} events/s"
             )
     console.print(table(every).rich())
@@ -118,8 +118,8 @@ def table(every: Sequence[Case]) -> report.Table:
                 f"{case.processes}",
                 f"{case.backlog:,}",
                 spread([run.rate for run in case.runs]).text(),
-                spread([run.cpu_seconds / run.events * 1e6 for run in case.runs]).text(),
-                spread([run.mongod_cpu_seconds / run.events * 1e6 for run in case.runs]).text(),
+                spread([run.cpu_us_per_event for run in case.runs]).text(),
+                spread([run.mongod_us_per_event for run in case.runs]).text(),
                 spread([run.first_seconds for run in case.runs]).text(".1f"),
                 f"{max(run.peak_mebibytes for run in case.runs):,.0f}",
             ]

@@ -58,8 +58,8 @@ def speed(results: Sequence[Result], yardstick: Result | None) -> Table:
                 result.name,
                 Spread.of([run.rate for run in runs]).text(),
                 Spread.of(by_yardstick).text(".2f") if by_yardstick else "",
-                Spread.of([_per_event(run.cpu_seconds, run) for run in runs]).text(".0f"),
-                Spread.of([_per_event(run.mongod_cpu_seconds, run) for run in runs]).text(".0f"),
+                Spread.of([run.cpu_us_per_event for run in runs]).text(),
+                Spread.of([run.mongod_us_per_event for run in runs]).text(),
                 f"{max(run.peak_mebibytes for run in runs):,.0f}",
                 Spread.of([run.first_seconds for run in runs]).text(".1f"),
                 f"{latency.p50_ms:,.0f}" if latency else "",
@@ -115,10 +115,6 @@ def picture(title: str, results: Sequence[Result], yardstick: Result | None, our
             note = "" if result.safe else "not safe"
             bars.append(Bar(result.name, Spread.of(by_yardstick), ours=result.name == ours, note=note))
     return svg(title, bars)
-
-
-def _per_event(seconds: float, run: Figures) -> float:
-    return seconds / max(run.events, 1) * 1e6
 
 
 def _slowest(latency: Latency | None) -> str:

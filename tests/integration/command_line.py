@@ -17,12 +17,12 @@ class Ended(NamedTuple):
     errors: str
 
 
-async def inkstream(environment: Mapping[str, str], *arguments: str) -> Ended:
-    """Run a command to its end."""
+async def inkstream(environment: Mapping[str, str], *arguments: str, prelude: str = "") -> Ended:
+    """Run a command to its end; the prelude is Python that runs before it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from ops.commands import main; main()",
+        f"{prelude}\nfrom ops.commands import main; main()",
         *arguments,
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "200", **environment},

@@ -34,8 +34,8 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture
 async def counting(platform: Platform) -> AsyncIterator[Pipeline]:
-    """The same, with a PostgreSQL database of its own, for tests that look at view counts."""
-    its_own = Pipeline(platform)
+    """The topics of page views and their counts alone, with a PostgreSQL database of its own."""
+    its_own = Pipeline(platform, only=("page-views", "view-windows", "post-view-counts"))
     its_own.own_tables()
     await its_own.prepare()
     yield its_own

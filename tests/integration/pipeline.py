@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, LiteralString, NamedTuple
@@ -26,8 +26,9 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from dev.stack import Platform
 from ops import bootstrap
+from ops.kafka_topics import declared
 from ops.settings import ROOT, Settings
-from schemas.topics import Topics, load
+from schemas.topics import Topic, Topics, load
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
 
@@ -113,9 +114,14 @@ class Worker:
 
 
 class Pipeline:
-    """A namespace in Kafka and a database in MongoDB that no other test uses."""
+    """A namespace in Kafka and a database in MongoDB that no other test uses.
 
-    def __init__(self, platform: Platform) -> None:
+    Args:
+        platform: The servers.
+        only: The topics that there are, where not all of them are needed.
+    """
+
+    def __init__(self, platform: Platform, only: Collection[str] = ()) -> None:
         self.platform = platform
         name = uuid.uuid4().hex[:12]
         self.namespace = f"test-{name}."
@@ -123,13 +129,15 @@ class Pipeline:
             "INKSTREAM_NAMESPACE": self.namespace,
             "INKSTREAM_MONGO_URL": platform.mongo.url.replace("/blog-platform", f"/test-{name}"),
             "INKSTREAM_PARTITIONS": str(PARTITIONS),
+            "INKSTREAM_AGENTS": ",".join(only),
         }
         self._tables: str | None = None
         self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.environment["INKSTREAM_MONGO_URL"], tz_aware=True
         )
         self.database = self._client.get_default_database()
-        self.topics: Topics = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS)
+        inbound, derived = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS)
+        self.topics = Topics(_those(inbound, only), _those(derived, only))
 
     @property
     def settings(self) -> Settings:
@@ -189,7 +197,11 @@ class Pipeline:
         return dict(self.rows('SELECT id, "viewCount" FROM posts'))
 
     async def forget(self) -> None:
-        """Drop the databases; the topics go with the platform."""
+        """Drop the databases and the topics: Kafka gets slower with each partition that it has."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.platform.kafka.brokers)
+        await admin.start()
+        await admin.delete_topics([topic.name for topic in declared(self.topics.all.values(), self.namespace)])
+        await admin.close()
         if self._tables is not None:
             with psycopg.connect(self.platform.postgres.owner_url, autocommit=True) as connection:
                 connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._tables)))
@@ -310,6 +322,10 @@ class Pipeline:
             yield consumer
         finally:
             await consumer.stop()
+
+
+def _those(topics: Mapping[str, Topic], only: Collection[str]) -> dict[str, Topic]:
+    return {name: topic for name, topic in topics.items() if not only or name in only}
 
 
 def headers_of(record: ConsumerRecord[bytes | None, bytes | None]) -> dict[str, str]:

@@ -65,7 +65,7 @@ async def test_two_at_once_do_it_once(empty: Pipeline) -> None:
     both = await asyncio.gather(*(inkstream(empty.environment, "bootstrap") for _ in range(2)))
     assert [ended.code for ended in both] == [0, 0], both
     created = [line for ended in both for line in ended.output.splitlines() if line.startswith(("Kafka", "Postgre"))]
-    assert len(created) == len(set(created)) == 2 * len(empty.topics) + len(read(MIGRATIONS))
+    assert len(created) == len(set(created)) == 2 * len(empty.topics.all) + len(read(MIGRATIONS))
     assert (await inkstream(empty.environment, "bootstrap")).output == "Nothing to do.\n"
 
 
@@ -80,7 +80,7 @@ async def test_a_topic_grows_and_never_shrinks(pipeline: Pipeline) -> None:
     left = await inkstream(pipeline.environment, "bootstrap")
     assert left.code == 0
     assert complaint in left.output
-    assert f"Nothing to do. {2 * len(pipeline.topics)} left as they are; see above." in left.output
+    assert f"Nothing to do. {2 * len(pipeline.topics.all)} left as they are; see above." in left.output
 
 
 async def test_an_option_that_differs_is_set_right_and_others_stay(pipeline: Pipeline) -> None:

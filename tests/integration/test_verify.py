@@ -24,6 +24,11 @@ BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.
 TOPICS = ("page-views", "view-windows", "post-view-counts")
 NOW = datetime.now(UTC)
 START = start_of(NOW - timedelta(hours=1))
+SHORT_PAUSES = """
+from datetime import timedelta
+from ops.verification import Verification
+Verification.LEAST_PAUSE = timedelta(seconds=0.1)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +97,7 @@ async def prepare(pipeline: Pipeline) -> None:
 
 
 async def verify(pipeline: Pipeline, *arguments: str) -> Ended:
-    ended = await inkstream(pipeline.environment, "verify", "counts", *arguments)
+    ended = await inkstream(pipeline.environment, "verify", "counts", *arguments, prelude=SHORT_PAUSES)
     assert "Traceback" not in ended.errors
     return ended
 

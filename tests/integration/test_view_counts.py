@@ -75,7 +75,7 @@ async def test_views_are_counted_each_once_whatever_their_order(counting: Pipeli
 async def test_a_post_that_appears_later_gets_the_views_that_wait_for_it(counting: Pipeline) -> None:
     now = datetime.now(UTC)
     counting.add_posts(["early"])
-    with counting.worker(agents=",".join(TOPICS), count_every=0.2) as worker:
+    with counting.worker(count_every=0.2) as worker:
         posts = ["early", "late", "late", "never"]
         await counting.send("page-views", [view(number, post_id, now) for number, post_id in enumerate(posts)])
         await counting.settled(*TOPICS)
@@ -103,7 +103,7 @@ async def test_views_before_counting_began_are_not_counted(counting: Pipeline) -
     ]
     counting.add_posts(["post-1"], view_count=1_000)
     await counting.send("page-views", [view(number, "post-1", time) for number, time in enumerate(times)])
-    with counting.worker(agents=",".join(TOPICS), count_every=0.2, count_since=since.isoformat()):
+    with counting.worker(count_every=0.2, count_since=since.isoformat()):
         await counting.settled(*TOPICS)
     assert counting.view_counts() == {"post-1": 1_002}
     assert len(await counting.documents("pageViews")) == 5
@@ -116,7 +116,7 @@ async def test_a_view_that_comes_later_than_the_horizon_is_stored_and_reported_a
     ages = {"in time": timedelta(minutes=50), "late": timedelta(minutes=70), "very late": timedelta(days=300)}
     counting.add_posts(ages)
     messages = [view(number, post_id, now - ages[post_id]) for number, post_id in enumerate([*ages, "very late"])]
-    with counting.worker(agents=",".join(TOPICS), count_every=0.2, count_horizon="PT1H") as worker:
+    with counting.worker(count_every=0.2, count_horizon="PT1H") as worker:
         await counting.send("page-views", messages)
         await counting.settled(*TOPICS)
         assert worker.metrics()["inkstream_views_not_counted_total"] == 3
@@ -193,7 +193,7 @@ async def test_while_postgresql_is_away_views_are_stored_and_afterwards_all_are_
     posts = [f"post-{number}" for number in range(10)]
     counting.add_posts(posts)
     messages = [view(number, posts[number % 10], now) for number in range(1_000)]
-    with counting.worker(agents=",".join(TOPICS), count_every=0.2, batch_records=50) as worker:
+    with counting.worker(count_every=0.2, batch_records=50) as worker:
         await worker.until_ready()
         await counting.send("page-views", messages[:300])
         await asyncio.to_thread(postgres.kill)

@@ -18,7 +18,6 @@ from tests.integration.pipeline import Message, Pipeline, Worker, until
 from tests.integration.test_view_counts import BOT, BROWSER, TOPICS, view
 
 BASELINE = 17
-AGENTS = ",".join(TOPICS)
 # Some windows are to be so large that they rest between two counts, though few views are sent.
 FEW_ARE_MANY = "from agents import recounts; recounts.LARGE = 50"
 RECOUNT_RATE = 5_000
@@ -146,7 +145,6 @@ class Disaster:
     def _worker(self) -> AbstractContextManager[Worker]:
         return self.pipeline.worker(
             self._prelude,
-            agents=AGENTS,
             batch_records=self._size.batch_records,
             count_every=0.1,
             recount_rate=RECOUNT_RATE,

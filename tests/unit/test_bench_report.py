@@ -19,7 +19,14 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def figures(rate: float) -> Figures:
     return Figures(
-        rate=rate, first_seconds=1.5, cpu_seconds=9.0, mongod_cpu_seconds=12.0, peak_mebibytes=90.0, events=300_000
+        rate=rate,
+        first_seconds=1.5,
+        cpu_seconds=9.0,
+        mongod_cpu_seconds=12.0,
+        cpu_us_per_event=30.0,
+        mongod_us_per_event=40.0,
+        peak_mebibytes=90.0,
+        events=300_000,
     )
 
 
