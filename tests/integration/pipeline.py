@@ -291,19 +291,23 @@ class Pipeline:
         """Return how many records of the topic its agent has not committed."""
         partitions = [TopicPartition(self.namespace + topic, number) for number in range(PARTITIONS)]
         # What is committed comes first: an agent that puts a record off sends it again before it commits it.
+        committed = await self.committed(topic)
+        async with self._consumer() as consumer:
+            ends = await consumer.end_offsets(partitions)
+        return sum(ends.values()) - committed
+
+    async def committed(self, topic: str) -> int:
+        """Return how many records of the topic its agent has committed."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.platform.kafka.brokers)
         await admin.start()
         try:
-            committed = await admin.list_consumer_group_offsets(f"{self.namespace}inkstream.{topic}")
+            offsets = await admin.list_consumer_group_offsets(f"{self.namespace}inkstream.{topic}")
         except GroupCoordinatorNotAvailableError:  # Kafka makes its own topic of offsets when the first group comes
-            committed = {}
+            return 0
         finally:
             await admin.close()
-        async with self._consumer() as consumer:
-            ends = await consumer.end_offsets(partitions)
-        return sum(
-            end - (committed[partition].offset if partition in committed else 0) for partition, end in ends.items()
-        )
+        committed: int = sum(position.offset for position in offsets.values())
+        return committed
 
     async def settled(self, *topics: str, seconds: float = DEADLINE_SECONDS) -> None:
         """Return when everything sent to the topics is committed."""
