@@ -294,7 +294,8 @@ class Pipeline:
         committed = await self.committed(topic)
         async with self._consumer() as consumer:
             ends = await consumer.end_offsets(partitions)
-        return sum(ends.values()) - committed
+        lag: int = sum(ends.values()) - committed
+        return lag
 
     async def committed(self, topic: str) -> int:
         """Return how many records of the topic its agent has committed."""
