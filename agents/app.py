@@ -60,7 +60,7 @@ dead_letters = DeadLetters(
 )
 mongo = Mongo.connect(settings.mongo_url.get_secret_value())
 stored_views = StoredViews(mongo.database, settings.count_since)
-posts_table = PlatformTable(settings.posts_table, settings.posts_id_column, settings.view_count_column)
+posts_table = PlatformTable.of(settings)
 view_counts = ViewCounts(postgres.Pool(settings.postgres_url.get_secret_value()), posts_table)
 geo_path = settings.geo_database_path()
 geo = GeoDatabase.open(geo_path) if geo_path and geo_path.exists() else None

@@ -91,13 +91,13 @@ class CountViews:
 
     def _wanted(self, events: Iterable[Envelope[Event]]) -> set["asyncio.Future[None]"]:
         """Ask for a count of each window that is young enough; return what is done when that is."""
-        oldest_start = datetime.now(UTC) - self._horizon
+        oldest_end = datetime.now(UTC) - self._horizon
         wanted = set()
         for event in events:
             touch = event.data
             assert isinstance(touch, WindowTouched)
             window = Window(touch.post_id, start_of(touch.window_start))
-            if window.end < oldest_start:
+            if window.end < oldest_end:
                 # Its views may be deleted soon, and PostgreSQL is about to forget what it had.
                 VIEWS_NOT_COUNTED.inc(touch.views)
             else:

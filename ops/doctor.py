@@ -86,7 +86,7 @@ async def examine(settings: Settings, topics: Mapping[str, Topic], application: 
     postgres_url = settings.postgres_url.get_secret_value()
     wanted = kafka_topics.declared(topics.values(), settings.namespace)
     tables = migrations.read(MIGRATIONS)
-    posts = PlatformTable(settings.posts_table, settings.posts_id_column, settings.view_count_column)
+    posts = PlatformTable.of(settings)
     kafka = _Server("Kafka", f"INKSTREAM_KAFKA_BROKERS={settings.kafka_brokers}")
     mongodb = _Server("MongoDB", "INKSTREAM_MONGO_URL")
     postgresql = _Server("PostgreSQL", "INKSTREAM_POSTGRES_URL")

@@ -366,7 +366,7 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
         except SERVER_ERRORS as error:
             raise ServerError(f"{server}: {first_line(error)}") from error
     mongo = Mongo.connect(mongo_url, timeout=_MONGO_TIMEOUT)
-    table = PlatformTable(settings.posts_table, settings.posts_id_column, settings.view_count_column)
+    table = PlatformTable.of(settings)
     counts = ViewCounts(postgres.Pool(postgres_url), table)
     try:
         yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)

@@ -7,11 +7,12 @@ highest count of a window stays, so a count that comes twice, or an older one af
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from psycopg import sql
 
 from enrich.view_windows import Window
+from ops.settings import Settings
 from sinks.postgres import Connection, Pool, fetch, is_transient
 
 _POSTS_AT_ONCE = 500
@@ -86,6 +87,11 @@ class PlatformTable(NamedTuple):
     table: str
     id_column: str
     view_count_column: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the table that the settings name."""
+        return cls(settings.posts_table, settings.posts_id_column, settings.view_count_column)
 
     @property
     def identifiers(self) -> dict[str, sql.Identifier]:
