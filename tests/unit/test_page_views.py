@@ -91,7 +91,7 @@ def test_no_field_is_null_and_the_address_is_nowhere() -> None:
 
 def test_without_a_database_there_is_no_geo() -> None:
     event = Envelope("view-1", sentinel.type, NOON, None, PageViewed.model_validate(LEAST))
-    [document] = page_views.viewed(event, Context(KEY, None))
+    [document] = page_views.viewed(event, Context(ip_hash_key=KEY, geo=None))
     assert isinstance(document, Document)
     assert "geo" not in document.body
 
@@ -105,13 +105,6 @@ def test_a_program_is_marked_with_the_rule_that_recognised_it() -> None:
 def test_a_corrected_time_is_marked() -> None:
     claimed = datetime(2036, 1, 31, tzinfo=UTC)
     assert view(claimed)["reportedTimestamp"] == claimed
-
-
-def test_two_documents_share_nothing_that_can_change() -> None:
-    view()["device"]["type"] = "changed"
-    view()["geo"]["city"] = "changed"
-    assert view()["device"]["type"] == "mobile"
-    assert view()["geo"]["city"] == "Willesden"
 
 
 def test_an_exit_is_a_part_of_its_views_document() -> None:
