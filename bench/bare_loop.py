@@ -10,33 +10,47 @@ import multiprocessing
 import os
 import sys
 from collections import deque
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
 import orjson
 import uvloop
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from pymongo import AsyncMongoClient, WriteConcern
 
 
-async def copy(in_flight: int, number: int = 0, processes: int = 1) -> None:
+async def copy(in_flight: int, processes: int) -> None:
     """Copy this process' share of the topic into `pageViews` until stopped."""
-    topic = os.environ["BENCH_TOPIC"]
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(os.environ["BENCH_MONGO_URL"])
     collection = client.get_default_database().get_collection(
         "pageViews", write_concern=WriteConcern(w="majority", j=True)
     )
+    topic, shared_out = os.environ["BENCH_TOPIC"], asyncio.Event()
+
+    class UntilShared(ConsumerRebalanceListener):  # type: ignore[misc]
+        """Holds everything up until each process has its share of the partitions.
+
+        A rebalance with batches in flight has them read twice, and the first duplicate is the end.
+        """
+
+        async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+            """Happens before anything was read."""
+
+        async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+            """Begin, when all have come."""
+            if len(assigned) * processes == len(consumer.partitions_for_topic(topic)):
+                shared_out.set()
+
     consumer = AIOKafkaConsumer(
         bootstrap_servers=os.environ["BENCH_KAFKA_BROKERS"],
         group_id=os.environ["BENCH_GROUP"],
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
+    consumer.subscribe([topic], listener=UntilShared())
     await consumer.start()
-    # Shared out by hand: a rebalance with batches in flight has them read twice, and the first duplicate is the end.
-    await consumer.topics()
-    partitions = [TopicPartition(topic, partition) for partition in sorted(consumer.partitions_for_topic(topic))]
-    consumer.assign(partitions[number::processes])
+    await shared_out.wait()
     writing: deque[asyncio.Task[None]] = deque()
 
     async def write(
@@ -64,25 +78,25 @@ async def copy(in_flight: int, number: int = 0, processes: int = 1) -> None:
             await writing.popleft()
 
 
-async def copy_while_parent_lives(in_flight: int, number: int, processes: int) -> None:
+async def copy_while_parent_lives(in_flight: int, processes: int) -> None:
     """Copy until the process that started this one is gone, however it went."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     asyncio.get_running_loop().add_reader(parent.sentinel, os._exit, 0)
-    await copy(in_flight, number, processes)
+    await copy(in_flight, processes)
 
 
-def _in_child(in_flight: int, number: int, processes: int) -> None:
-    uvloop.run(copy_while_parent_lives(in_flight, number, processes))
+def _in_child(in_flight: int, processes: int) -> None:
+    uvloop.run(copy_while_parent_lives(in_flight, processes))
 
 
 def main() -> None:
     """Run one process, or several that share the topic's partitions, until the first ends."""
     in_flight, processes = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
     spawning = multiprocessing.get_context("spawn")
-    for number in range(1, processes):
-        spawning.Process(target=_in_child, args=(in_flight, number, processes), daemon=True).start()
-    uvloop.run(copy(in_flight, 0, processes))
+    for _ in range(processes - 1):
+        spawning.Process(target=_in_child, args=(in_flight, processes), daemon=True).start()
+    uvloop.run(copy(in_flight, processes))
 
 
 if __name__ == "__main__":

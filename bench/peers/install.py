@@ -78,7 +78,8 @@ def _python_environment(directory: Path, requirements: Path) -> None:
     uv = str(Path(sys.executable).with_name("uv"))
     python = str(directory / "bin/python")
     _run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(directory)])
-    _run([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "--requirement", str(requirements)])
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+    _run([*install, "--requirement", str(requirements)])
 
 
 def _run(command: list[str]) -> None:
