@@ -26,7 +26,7 @@ class Refused:
     Attributes:
         code: A short name of the reason, as `550` or `UNREGISTERED`.
         message: What the provider said.
-        recipient_is_gone: Whether the address or the device token is the reason, so that nothing may be sent to it again.
+        recipient_is_gone: Whether the address or the token is the reason, so that nothing may be sent to it again.
     """
 
     code: str
