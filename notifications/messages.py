@@ -6,9 +6,8 @@ In come words and a recipient; nothing here is logged, as all of it is personal.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
-Platform = Literal["ios", "android", "web"]
+from schemas.notifications import Platform
 
 
 @dataclass(frozen=True, slots=True)
