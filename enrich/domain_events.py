@@ -5,7 +5,8 @@ In comes a domain event, out goes one document for each collection that `topics.
 needs no code here:
 
 - **properties** are what the event says beyond identity, actor, time and request; `title`, `slug` and `name` are
-  prefixed with the kind of entity, so `title` of a post becomes `postTitle`.
+  prefixed with the kind of entity, so `title` of a post becomes `postTitle`. A field that its class declares with
+  `exclude=True` becomes part of no document: names, followers and texts that are for notifications alone.
 - **metadata** of an activity is the same, without what `targetTitle` says already.
 - **activityType** is the event's name with `_` for `.`, unless `topics.yaml` says otherwise; **action** its last word.
 """
@@ -114,7 +115,7 @@ def _property_names(schema: type[DomainEvent]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (name, _property_name(schema.entity_type, field.alias or name))
         for name, field in schema.model_fields.items()
-        if name not in DomainEvent.model_fields and name != schema.entity_id_field
+        if name not in DomainEvent.model_fields and name != schema.entity_id_field and not field.exclude
     )
 
 

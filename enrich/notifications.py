@@ -1,24 +1,19 @@
 """Notifications: what a user is to be told, and its place in the queue.
 
 In comes a request, out go the notification, unread and unsent, and the queue entry from which it will be delivered.
-Both have the request's id, so that a request read twice notifies once.
+Both have the request's id, so that a request read twice notifies once. Neither holds an address or a device: the schema
+excludes them from every document.
 """
-
-from datetime import UTC, datetime, timedelta
 
 from enrich.context import Context
 from enrich.documents import Document, Write
 from enrich.verbatim import payload
+from notifications.notice import expiry
 from schemas.event import Envelope
 from schemas.notifications import NotificationRequested, Priority
 
-KEPT = timedelta(days=90)
-"""How long after its creation a notification expires, where the request does not say when."""
-
 URGENCY: dict[Priority, int] = {"low": 1, "medium": 2, "high": 3, "urgent": 4}
 """The queue's `priority`: higher is more urgent."""
-
-_LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 
 def documents(event: Envelope[NotificationRequested], _: Context) -> list[Write]:
@@ -30,7 +25,7 @@ def _notification(event: Envelope[NotificationRequested]) -> Document:
     request = event.data
     return Document(
         "notifications",
-        payload(request, without=frozenset({"max_attempts"}))
+        payload(request, without=frozenset({"max_attempts", "transactional"}))
         | {
             "_id": event.id,
             "channels": {
@@ -39,7 +34,7 @@ def _notification(event: Envelope[NotificationRequested]) -> Document:
                 "push": {"enabled": "push" in request.channels, "sent": False},
             },
             "createdAt": event.time,
-            "expiresAt": request.expires_at or min(event.time, _LAST_MOMENT - KEPT) + KEPT,
+            "expiresAt": request.expires_at or expiry(event.time),
         },
     )
 

@@ -1,17 +1,21 @@
-"""Comments on posts. Their text stays in PostgreSQL: the stream carries who said something and where."""
+"""Comments on posts. The stream carries who said something and where; their text stays in PostgreSQL.
+
+Names, avatars and excerpts are for the notifications alone that an event asks for: a field with `exclude=True` becomes
+part of no other document.
+"""
 
 from typing import ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id
+from schemas.fields import Id, Link
 
 
 class CommentEvent(DomainEvent):
     """Something that happened to a comment.
 
-    `authorId` wrote the comment; `parentId` is the comment that it answers.
+    `authorId` wrote the comment; `parentId` is the comment that it answers; `postSlug` is where the post is read.
     """
 
     entity_type: ClassVar[str] = "comment"
@@ -21,13 +25,18 @@ class CommentEvent(DomainEvent):
     comment_id: Id
     post_id: Id
     post_title: str | None = None
+    post_slug: Id | None = None
     parent_id: Id | None = None
     author_id: Id | None = None
     user_id: Id | None = None
 
 
 class CommentCreated(CommentEvent):
-    """A reader commented on a post."""
+    """A reader commented on a post.
+
+    `postAuthorId` wrote the post and `parentAuthorId` the comment that is answered: both are told, of `authorName` and
+    `authorAvatar` and with `excerpt`, the comment's first words.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -36,8 +45,14 @@ class CommentCreated(CommentEvent):
                     "commentId": "comment-uuid-345",
                     "postId": "post-uuid-123",
                     "postTitle": "Introduction to TypeScript",
+                    "postSlug": "introduction-to-typescript",
+                    "postAuthorId": "author-uuid-789",
                     "authorId": "user-uuid-456",
+                    "authorName": "Ada",
+                    "authorAvatar": "https://blog.example/avatars/ada.webp",
                     "parentId": "comment-uuid-344",
+                    "parentAuthorId": "user-uuid-457",
+                    "excerpt": "Thank you, that was the missing piece.",
                     "sessionId": "session-abc",
                     "page": "/posts/introduction-to-typescript",
                     "userAgent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -47,6 +62,11 @@ class CommentCreated(CommentEvent):
     )
 
     author_id: Id
+    post_author_id: Id | None = None
+    parent_author_id: Id | None = None
+    author_name: str | None = Field(None, exclude=True, repr=False)
+    author_avatar: Link | None = Field(None, exclude=True, repr=False)
+    excerpt: str | None = Field(None, exclude=True, repr=False)
 
 
 class CommentUpdated(CommentEvent):
@@ -91,7 +111,7 @@ class CommentDeleted(CommentEvent):
 
 
 class CommentLiked(CommentEvent):
-    """A reader liked a comment."""
+    """A reader liked a comment. Its author in `authorId` is told, of `userName` and `userAvatar`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -100,14 +120,19 @@ class CommentLiked(CommentEvent):
                     "commentId": "comment-uuid-345",
                     "postId": "post-uuid-123",
                     "postTitle": "Introduction to TypeScript",
+                    "postSlug": "introduction-to-typescript",
                     "authorId": "user-uuid-456",
                     "userId": "user-uuid-457",
+                    "userName": "Grace",
+                    "userAvatar": "https://blog.example/avatars/grace.webp",
                 }
             ]
         }
     )
 
     user_id: Id
+    user_name: str | None = Field(None, exclude=True, repr=False)
+    user_avatar: Link | None = Field(None, exclude=True, repr=False)
 
 
 class CommentUnliked(CommentEvent):

@@ -9,6 +9,7 @@ from schemas.fields import Id, Link, Name, Value
 
 Channel = Literal["inApp", "email", "push"]
 Priority = Literal["low", "medium", "high", "urgent"]
+Platform = Literal["ios", "android", "web"]
 
 
 class RelatedEntity(Value):
@@ -18,8 +19,23 @@ class RelatedEntity(Value):
     type: Name
 
 
+class Device(Value):
+    """A device that push messages reach.
+
+    `token` is the device's; on `web` it is the browser's subscription as JSON, with `endpoint` and `keys`.
+    """
+
+    token: Annotated[str, Field(min_length=1, max_length=4096, repr=False)]
+    platform: Platform
+
+
 class NotificationRequested(Event):
-    """A service wants a user told something, in the application unless `channels` says where."""
+    """A service wants a user told something, in the application unless `channels` says where.
+
+    `email` and `devices` are where to reach the user; without them, they are looked up. They become part of no
+    document. A `transactional` request is about what the user asked for or must know, as a new password: it is sent
+    whatever the user's preferences are.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -37,6 +53,8 @@ class NotificationRequested(Event):
                     "actorAvatar": "https://blog.example/avatars/ada.webp",
                     "channels": ["inApp", "email"],
                     "priority": "high",
+                    "email": "alan@example.org",
+                    "devices": [{"token": "dGhpcyBpcyBhIGRldmljZQ", "platform": "android"}],
                     "timestamp": "2026-01-31T12:00:00Z",
                 }
             ]
@@ -57,4 +75,7 @@ class NotificationRequested(Event):
     priority: Priority = "medium"
     expires_at: Moment | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    email: Annotated[str, Field(min_length=1, max_length=320)] | None = Field(None, exclude=True, repr=False)
+    devices: Annotated[tuple[Device, ...], Field(max_length=20)] = Field((), exclude=True, repr=False)
+    transactional: bool = False
     timestamp: Moment | None = None

@@ -1,11 +1,15 @@
-"""Posts: written, published, liked, shared."""
+"""Posts: written, published, liked, shared.
 
-from typing import ClassVar
+Names, avatars and followers are for the notifications alone that an event asks for: a field with `exclude=True` becomes
+part of no other document.
+"""
 
-from pydantic import ConfigDict
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id, Name
+from schemas.fields import Id, Link, Name
 
 
 class PostEvent(DomainEvent):
@@ -65,7 +69,11 @@ class PostUpdated(PostEvent):
 
 
 class PostPublished(PostEvent):
-    """A post became public."""
+    """A post became public.
+
+    Whoever `followerIds` names is told, of `authorName` and `authorAvatar`. It holds 10,000 followers at most, so that
+    the event fits into a Kafka record; of an author with more, the others are told by `notification.requested`.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -74,7 +82,11 @@ class PostPublished(PostEvent):
                     "postId": "post-uuid-123",
                     "slug": "introduction-to-typescript",
                     "authorId": "author-uuid-789",
+                    "authorName": "Alan",
+                    "authorAvatar": "https://blog.example/avatars/alan.webp",
                     "title": "Introduction to TypeScript",
+                    "excerpt": "Types for people who write JavaScript.",
+                    "followerIds": ["user-uuid-456", "user-uuid-457"],
                 }
             ]
         }
@@ -83,6 +95,10 @@ class PostPublished(PostEvent):
     slug: Id
     author_id: Id
     title: str
+    author_name: str | None = Field(None, exclude=True, repr=False)
+    author_avatar: Link | None = Field(None, exclude=True, repr=False)
+    excerpt: str | None = Field(None, exclude=True, repr=False)
+    follower_ids: Annotated[tuple[Id, ...], Field(max_length=10_000)] = Field((), exclude=True, repr=False)
 
 
 class PostUnpublished(PostEvent):
@@ -129,14 +145,17 @@ class PostDeleted(PostEvent):
 
 
 class PostLiked(PostEvent):
-    """A reader liked a post."""
+    """A reader liked a post. Its author in `authorId` is told, of `userName` and `userAvatar`."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
                     "postId": "post-uuid-123",
+                    "slug": "introduction-to-typescript",
                     "userId": "user-uuid-456",
+                    "userName": "Ada",
+                    "userAvatar": "https://blog.example/avatars/ada.webp",
                     "authorId": "author-uuid-789",
                     "title": "Introduction to TypeScript",
                     "sessionId": "session-abc",
@@ -146,6 +165,8 @@ class PostLiked(PostEvent):
     )
 
     user_id: Id
+    user_name: str | None = Field(None, exclude=True, repr=False)
+    user_avatar: Link | None = Field(None, exclude=True, repr=False)
 
 
 class PostUnliked(PostEvent):

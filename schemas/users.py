@@ -1,11 +1,15 @@
-"""Users: accounts, sessions, followers."""
+"""Users: accounts, sessions, followers.
+
+A follower's name and avatar are for the notification alone that the event asks for: a field with `exclude=True` becomes
+part of no other document.
+"""
 
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id, Name
+from schemas.fields import Id, Link, Name
 
 
 class UserEvent(DomainEvent):
@@ -160,7 +164,10 @@ class UserRoleChanged(UserEvent):
 
 
 class UserFollowed(UserEvent):
-    """The user in `followerId` began to follow the user in `userId`."""
+    """The user in `followerId` began to follow the user in `userId`.
+
+    The user who is followed is told, of `followerName` and `followerAvatar`.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -169,6 +176,8 @@ class UserFollowed(UserEvent):
                     "userId": "user-uuid-456",
                     "name": "Ada",
                     "followerId": "user-uuid-457",
+                    "followerName": "Grace",
+                    "followerAvatar": "https://blog.example/avatars/grace.webp",
                 }
             ]
         }
@@ -177,6 +186,8 @@ class UserFollowed(UserEvent):
     actor_fields: ClassVar[tuple[str, ...]] = ("follower_id",)
 
     follower_id: Id
+    follower_name: str | None = Field(None, exclude=True, repr=False)
+    follower_avatar: Link | None = Field(None, exclude=True, repr=False)
 
 
 class UserUnfollowed(UserEvent):

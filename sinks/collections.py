@@ -312,6 +312,8 @@ NOTIFICATION_QUEUE = Collection(
         Index({"status": 1, "priority": -1, "createdAt": 1}),
         Index({"nextRetryAt": 1}),
         Index({"userId": 1, "status": 1}),
+        # Our own: what is ready, in the order in which it is claimed, without what waits.
+        Index({"status": 1, "nextRetryAt": 1, "priority": -1, "createdAt": 1}),
     ),
     retention=Retention("completedAt", timedelta(days=7), only_where={"status": "completed"}),
 )
@@ -328,7 +330,7 @@ EMAIL_LOGS = Collection(
         "templateId?": "string",
         "templateData?": "object",
         # Provider details
-        "provider": ("sendgrid", "aws-ses", "mailgun"),
+        "provider": ("sendgrid", "aws-ses", "mailgun", "smtp"),  # the last is our own
         "providerId?": "string",
         # Status
         "status": ("queued", "sent", "delivered", "bounced", "failed"),

@@ -286,3 +286,29 @@ UPDATE inkstream.counted_posts AS post
 SET applied = moved.views, baseline = moved.count_before
 FROM moved
 WHERE post.post_id = moved.post_id;
+
+-- name: add_suppression
+-- Nothing may be sent to an address any more. The first reason stays.
+INSERT INTO inkstream.suppressions (channel, digest, address, reason)
+VALUES (%(channel)s, %(digest)s, %(address)s, %(reason)s)
+ON CONFLICT DO NOTHING
+RETURNING since;
+
+-- name: remove_suppression
+DELETE FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = %(digest)s RETURNING since;
+
+-- name: suppressions
+-- The latest, newest first.
+SELECT channel, address, reason, since
+FROM inkstream.suppressions
+WHERE %(channel)s::text IS NULL OR channel = %(channel)s
+ORDER BY since DESC
+LIMIT %(limit)s;
+
+-- name: suppressions_among
+-- Which of the addresses are suppressed, and why.
+SELECT digest, reason FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s);
+
+-- name: find_recipients
+-- Where users can be reached, and what they want, from the platform's view.
+SELECT user_id, email, devices, preferences FROM {view} WHERE user_id = ANY(%(user_ids)s);

@@ -14,11 +14,12 @@ LEAVES = {"ops.health", "ops.metrics", "ops.settings"}
 
 MAY_IMPORT = {
     "schemas": {"schemas"},
-    "enrich": {"schemas", "enrich"},
-    "sinks": {"schemas", "enrich", "sinks"},
+    "notifications": {"schemas", "notifications"},
+    "enrich": {"schemas", "notifications", "enrich"},
+    "sinks": {"schemas", "notifications", "enrich", "sinks"},
     "delivery": {"delivery"},
-    "agents": {"schemas", "enrich", "sinks", "delivery", "agents", "ops"},
-    "ops": {"schemas", "enrich", "sinks", "delivery", "agents", "ops"},
+    "agents": {"schemas", "notifications", "enrich", "sinks", "delivery", "agents", "ops"},
+    "ops": {"schemas", "notifications", "enrich", "sinks", "delivery", "agents", "ops"},
 }
 WORKER = {"faust", "mode", "aiokafka"}
 STORE_DRIVERS = {"pymongo", "bson", "gridfs", "motor", "psycopg", "psycopg_pool", "redis"}

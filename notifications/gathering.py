@@ -1,0 +1,233 @@
+"""Gathering: likes of one post within a window become one notification, "Ada and 9 others".
+
+In come what a group has gathered so far and one notice more, out goes what it has gathered then: pure functions of
+both. As long as nobody has read the notification, the result is the same in whatever order and however often notices
+come: everything kept is a union, or the greatest of its kind. So a batch that is read twice counts once, and a writer
+who lost a race merges again with what is stored by then.
+
+A person counts once in a group, that is for one user, type, entity and window. Once the notification was read, the next
+person begins a new one, whose id has the next generation's number; whoever was counted in an earlier generation is not
+counted again, whichever event of theirs comes.
+
+What is kept is bounded. Of people there are eight bytes each, a digest of the id: up to `EXACT` of them per generation,
+and as many of all earlier ones together, the smallest first. So up to `EXACT` people in a window everything above holds
+exactly. Beyond it:
+
+- the number of people is an estimate, off by 3 % as a rule ("Ada and about 5,200 others"), which is still the same in
+  any order, and the same when events come again. How many there are follows from how small the smallest digests are
+  (https://doi.org/10.1145/1562764.1562787);
+- of somebody whose digest was not kept, an event that is no later than the newest which counted before the notification
+  was read, is taken as counted. So nothing counts twice, but somebody whose event came that late may not count at all.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Self
+
+from notifications.notice import ACTORS, Gather, Notice, Words
+from notifications.wording import people
+
+EXACT = 1_024
+"""Up to how many people a group's count is exact."""
+
+NEWEST = 3
+"""How many people are kept by name: as many as are ever named."""
+
+_DIGEST_BYTES = 8
+_DIGESTS = 1 << 8 * _DIGEST_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What one person did, and when.
+
+    Attributes:
+        time: When, to the millisecond, as MongoDB keeps it.
+        notice_id: The notice's id: of two acts at the same time, it decides which counts as the newer.
+        actor_id: Who.
+        actor_name: That person's name; `None` where it is unknown.
+    """
+
+    time: datetime
+    notice_id: str
+    actor_id: str
+    actor_name: str | None = field(repr=False)
+
+    @property
+    def rank(self) -> tuple[datetime, str]:
+        """By what acts are ordered; the newest is the greatest."""
+        return self.time, self.notice_id
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a group has gathered; some 20 kB at most, and the words of one notice.
+
+    Attributes:
+        group: As `Gather.group` names it.
+        generation: 1, and one more each time that a notification was read before the next person came.
+        newest: What the newest people did last, up to `NEWEST` of them, the newest first.
+        actors: Digests of the people of this generation, ascending; the `EXACT` smallest.
+        earlier: Digests of the people of earlier generations, likewise.
+        earlier_until: When the newest event of the earlier generations happened; `None` in the first.
+        pattern: What the newest notice says, with `ACTORS` for who did it.
+        actor_avatar: The newest person's picture.
+    """
+
+    group: str
+    generation: int
+    newest: tuple[Act, ...]
+    actors: tuple[bytes, ...] = field(repr=False)
+    earlier: tuple[bytes, ...] = field(repr=False)
+    earlier_until: datetime | None
+    pattern: Words = field(repr=False)
+    actor_avatar: str | None = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """The id of this generation's notification."""
+        return f"{self.group}-{self.generation}"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `count` is the exact number."""
+        return len(self.actors) < EXACT
+
+    @property
+    def count(self) -> int:
+        """How many people this generation's notification tells of."""
+        if self.is_exact:
+            return len(self.actors)
+        # Were n digests spread evenly, the k-th smallest would stand at k/n of the way.
+        greatest = int.from_bytes(self.actors[-1])
+        return max(EXACT, (EXACT - 1) * _DIGESTS // greatest)
+
+    @property
+    def words(self) -> Words:
+        """What the notification says."""
+        who = people([act.actor_name for act in self.newest], self.count, is_exact=self.is_exact)
+        title, message = (text.replace(ACTORS, who) for text in (self.pattern.title, self.pattern.message))
+        return replace(self.pattern, title=title, message=message)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a document for MongoDB."""
+        return {
+            "group": self.group,
+            "generation": self.generation,
+            "newest": [
+                {"time": act.time, "noticeId": act.notice_id, "actorId": act.actor_id, "actorName": act.actor_name}
+                for act in self.newest
+            ],
+            "actors": b"".join(self.actors),
+            "earlier": b"".join(self.earlier),
+            "earlierUntil": self.earlier_until,
+            "title": self.pattern.title,
+            "message": self.pattern.message,
+            "actionUrl": self.pattern.action_url,
+            "actionText": self.pattern.action_text,
+            "actorAvatar": self.actor_avatar,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Return what `document` was made of; other fields may stand beside its own. Times have a zone."""
+        return cls(
+            group=document["group"],
+            generation=document["generation"],
+            newest=tuple(
+                Act(act["time"], act["noticeId"], act["actorId"], act["actorName"]) for act in document["newest"]
+            ),
+            actors=_split(document["actors"]),
+            earlier=_split(document["earlier"]),
+            earlier_until=document["earlierUntil"],
+            pattern=Words(document["title"], document["message"], document["actionUrl"], document["actionText"]),
+            actor_avatar=document["actorAvatar"],
+        )
+
+
+def merge(stored: Gathered | None, notice: Notice, *, was_read: bool = False) -> Gathered:
+    """Return what a group has gathered with one notice more.
+
+    Args:
+        stored: What it has gathered so far; `None` where this is the first.
+        notice: One of the group.
+        was_read: Whether the stored generation's notification was read.
+
+    Returns:
+        A state that equals the stored one where the notice changes nothing, as it was counted before. It has another
+        id where a new notification begins.
+
+    Raises:
+        ValueError: The notice is not of this group, or is not to be gathered.
+    """
+    if notice.gather is None or notice.actor_id is None:
+        raise ValueError("the notice is not to be gathered")
+    one = _alone(notice.gather, notice, notice.actor_id)
+    if stored is None:
+        return one
+    if one.group != stored.group:
+        raise ValueError("the notice is of another group")
+    [act] = one.newest
+    if not was_read:
+        return stored if _was_counted(act, stored.earlier, stored.earlier_until) else _joined(stored, one)
+    earlier = _smallest((*stored.earlier, *stored.actors))
+    until = max(stored.newest[0].time, stored.earlier_until or stored.newest[0].time)
+    if _was_counted(act, earlier, until):
+        return stored
+    return replace(one, generation=stored.generation + 1, earlier=earlier, earlier_until=until)
+
+
+def _alone(gather: Gather, notice: Notice, actor_id: str) -> Gathered:
+    """Return what a group has gathered with its first notice."""
+    time = notice.created_at
+    # MongoDB would cut the rest, and what is stored must equal what is computed.
+    time = time.replace(microsecond=time.microsecond // 1_000 * 1_000)
+    return Gathered(
+        group=gather.group,
+        generation=1,
+        newest=(Act(time, notice.id, actor_id, notice.actor_name),),
+        actors=(_digest(actor_id),),
+        earlier=(),
+        earlier_until=None,
+        pattern=Words(gather.title, gather.message, notice.action_url, notice.action_text),
+        actor_avatar=notice.actor_avatar,
+    )
+
+
+def _joined(stored: Gathered, one: Gathered) -> Gathered:
+    """Return a generation with one notice more."""
+    acts = sorted((*stored.newest, *one.newest), key=lambda act: act.rank)
+    # Of each person the last act stays. By that only, one who is pushed out comes back by a newer act alone, and brings
+    # everything with it: so the order in which notices come does not matter.
+    last_acts = {act.actor_id: act for act in acts}
+    newest = tuple(sorted(last_acts.values(), key=lambda act: act.rank, reverse=True)[:NEWEST])
+    is_newest = newest[0] == one.newest[0]
+    return replace(
+        stored,
+        newest=newest,
+        actors=_smallest((*stored.actors, *one.actors)),
+        pattern=one.pattern if is_newest else stored.pattern,
+        actor_avatar=one.actor_avatar if is_newest else stored.actor_avatar,
+    )
+
+
+def _was_counted(act: Act, earlier: tuple[bytes, ...], until: datetime | None) -> bool:
+    digest = _digest(act.actor_id)
+    if digest in earlier:
+        return True
+    was_dropped = len(earlier) == EXACT and digest > earlier[-1]
+    return was_dropped and until is not None and act.time <= until
+
+
+def _digest(actor_id: str) -> bytes:
+    return blake2b(actor_id.encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _smallest(digests: Iterable[bytes]) -> tuple[bytes, ...]:
+    return tuple(sorted(set(digests))[:EXACT])
+
+
+def _split(digests: bytes) -> tuple[bytes, ...]:
+    return tuple(digests[at : at + _DIGEST_BYTES] for at in range(0, len(digests), _DIGEST_BYTES))

@@ -1,0 +1,167 @@
+"""The head of an e-mail: addresses, names, the subject, and the headers for unsubscribing, safe whatever they hold.
+
+In come texts that people wrote; out go lines that hold neither a line break nor anything else that could begin a header
+of its own. What a provider says comes in as well, and goes out without the address and the subject that it repeats.
+"""
+
+import re
+from email.header import Header
+from typing import NamedTuple
+from urllib.parse import quote
+
+from email_validator import EmailNotValidError, validate_email
+
+from notifications.messages import Email
+from notifications.outcome import Misconfigured, Refused
+
+# What `str.splitlines` breaks a line at, and all else that is not to be seen: C0, DEL, C1, and Unicode's separators.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_ADDRESS = re.compile(r"<?[^\s<>()\[\]\"',;:=]+(?:@|%40)[^\s<>()\[\]\"',;:=]+>?")
+# RFC 5322, section 3.2.3, and letters beyond ASCII: what needs no quotes.
+_ATOMS = re.compile(r"[\w !#$%&'*+/=?^`{|}~-]+")
+# With the header's name before it, a word of this length leaves its line within the 76 characters of RFC 2047.
+_LONGEST_WORD = 64
+# RFC 5322, section 2.1.1, has 998 for a line with the header's name.
+_LONGEST_LINE = 900
+_READ = 10_000
+_KEPT = 500
+_IN_URL = "%/:=&?~#+!$,;'@()*[]"
+
+
+class Mailbox(NamedTuple):
+    """One person's address, and the name before it.
+
+    Attributes:
+        name: As people read it; empty where there is none.
+        address: Its domain in ASCII (Punycode). The part before the `@` may be any text: see `is_ascii`.
+    """
+
+    name: str
+    address: str
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether every server knows such an address; others need SMTPUTF8 (RFC 6531)."""
+        return self.address.isascii()
+
+    @property
+    def domain(self) -> str:
+        """What stands after the `@`."""
+        return self.address.rpartition("@")[2]
+
+    def quoted(self) -> str:
+        """Return the mailbox in one line, its name in Unicode, in quotes where it needs them."""
+        return f"{_phrase(self.name)} <{self.address}>" if self.name else self.address
+
+    def encoded(self, line_break: str = "") -> str:
+        """Return the mailbox as RFC 5322 has it: the name in ASCII, by RFC 2047 where it isn't."""
+        if not self.name:
+            return self.address
+        if _is_plain(self.name):
+            return self.quoted()
+        return f"{encode(self.name, line_break)}{line_break} <{self.address}>"
+
+
+class Envelope(NamedTuple):
+    """Between whom an e-mail goes."""
+
+    sender: Mailbox
+    recipient: Mailbox
+
+
+def address(message: Email) -> Envelope | Refused | Misconfigured:
+    """Read a message's addresses; where one is none, there is nothing to ask a provider."""
+    try:
+        sender = _mailbox(message.sender)
+    except EmailNotValidError:
+        return Misconfigured("sender", "the sender's address is not valid")
+    try:
+        recipient = Mailbox("", _normal(message.to))
+    except EmailNotValidError:
+        return Refused("recipient", "the recipient's address is not valid", recipient_is_gone=True)
+    return Envelope(sender, recipient)
+
+
+def address_in_ascii(message: Email) -> Envelope | Refused | Misconfigured:
+    """Read a message's addresses for a provider that takes no others than those in ASCII."""
+    envelope = address(message)
+    if isinstance(envelope, Envelope) and not envelope.sender.is_ascii:
+        return Misconfigured("sender", "the provider takes no sender outside ASCII")
+    if isinstance(envelope, Envelope) and not envelope.recipient.is_ascii:
+        return Refused("recipient", "the provider takes no address outside ASCII", recipient_is_gone=False)
+    return envelope
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line: control characters and line breaks become a space each."""
+    return " ".join(part for part in _CONTROLS.split(encodable(text)) if part).strip()
+
+
+def encodable(text: str) -> str:
+    """Return a text that UTF-8 can have: halves of surrogate pairs become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def encode(text: str, line_break: str = "") -> str:
+    """Return one line as a header has it: in ASCII, else in encoded words (RFC 2047), a break and a space between."""
+    if _is_plain(text):
+        return text
+    return Header(text, "utf-8", maxlinelen=_LONGEST_WORD).encode(linesep=line_break)
+
+
+def unsubscribe_headers(message: Email) -> dict[str, str]:
+    """Return the headers by which a mail reader unsubscribes in one click; none where the message has no such URL.
+
+    See RFC 8058, section 3.1, and RFC 2369, section 3.2. The URL stands in one piece: encoded words would spoil it.
+    """
+    if message.unsubscribe_url is None:
+        return {}
+    url = quote(message.unsubscribe_url, safe=_IN_URL, errors="replace")
+    return {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+
+
+def without_personal(text: str, message: Email) -> str:
+    """Return what a provider said, in one line of 500 characters at most, without the recipient and the subject.
+
+    Every address but the sender's becomes `<recipient>`; so does the recipient's part before the `@` where it stands
+    alone. The subject becomes `<subject>`.
+    """
+    said = one_line(text[:_READ])
+    for subject in {one_line(message.subject), encodable(message.subject)} - {""}:
+        said = _replace(said, subject, "<subject>")
+    said = _replace(said, message.to, "<recipient>")
+    sender = message.sender.rpartition("<")[2].rstrip("> ").lower()
+    said = _ADDRESS.sub(lambda found: found[0] if found[0].strip("<>").lower() == sender else "<recipient>", said)
+    said = _replace(said, message.to.rpartition("@")[0], "<recipient>")
+    return said.replace("<<recipient>>", "<recipient>")[:_KEPT]
+
+
+def _mailbox(text: str) -> Mailbox:
+    name, bracket, rest = text.rpartition("<")
+    if not bracket:
+        return Mailbox("", _normal(text))
+    return Mailbox(one_line(name).strip('" '), _normal(rest.strip().removesuffix(">")))
+
+
+def _normal(text: str) -> str:
+    # Also names of development and of a company's own network are domains here; whether mail gets there is the
+    # provider's to say.
+    valid = validate_email(text, check_deliverability=False, test_environment=True, globally_deliverable=False)
+    return valid.ascii_email or f"{valid.local_part}@{valid.ascii_domain}"
+
+
+def _is_plain(text: str) -> bool:
+    # What looks like an encoded word has to be encoded, to be read as it is.
+    return text.isascii() and "=?" not in text and len(text) <= _LONGEST_LINE
+
+
+def _phrase(name: str) -> str:
+    if _ATOMS.fullmatch(name):
+        return name
+    escaped = name.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
+
+
+def _replace(text: str, word: str, by: str) -> str:
+    """Replace a word or words, in whatever case, where they stand alone."""
+    return re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", by, text, flags=re.IGNORECASE) if word else text

@@ -1,0 +1,155 @@
+"""Amazon Simple Email Service: `SendEmail` of its API, version 2.
+
+In comes an e-mail; out goes what SES said. It knows no idempotency: what is given twice is sent twice.
+Source: https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html, and of the errors that every service
+has https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html.
+"""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from notifications.messages import Email
+from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from sinks.email.addresses import (
+    Envelope,
+    address_in_ascii,
+    encodable,
+    one_line,
+    unsubscribe_headers,
+    without_personal,
+)
+from sinks.http import answer, ask, failed, retry_after
+
+_SERVICE = "ses"
+_PATH = "/v2/email/outbound-emails"
+_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_TAG = 256
+_NAME_OF_ERROR = re.compile(r"(?:.*#)?([A-Za-z]{1,64})(?::.*)?")
+
+_THROTTLES = {
+    "LimitExceededException",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+_REFUSES = {"BadRequestException", "MessageRejected", "ValidationError", "ValidationException"}
+# Among the refusals, as it stands in the message alone: the sender, or in the sandbox the recipient, is not verified.
+# https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-error-messages.html
+_NOT_VERIFIED = re.compile(r"address(?:es)? (?:is|are) not verified", re.IGNORECASE)
+
+
+class Ses:
+    """Sends e-mails by Amazon SES.
+
+    Args:
+        client: Asks; closed with this.
+        credentials: Of a user or role with the right `ses:SendEmail`; temporary ones renew themselves.
+        region: As `eu-central-1`.
+        base_url: Where the API is; `None` for the region's own.
+        configuration_set: Where SES takes from what to do with events; `None` for the identity's own.
+    """
+
+    name = "aws-ses"
+    may_repeat = True
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        credentials: Credentials,
+        region: str,
+        base_url: str | None = None,
+        configuration_set: str | None = None,
+    ) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._region = region
+        self._url = (base_url or f"https://email.{region}.amazonaws.com") + _PATH
+        self._configuration_set = configuration_set
+
+    async def send(self, message: Email) -> Outcome:
+        """Hand an e-mail over; what happens to it is told by events with its tags, its key among them."""
+        envelope = address_in_ascii(message)
+        if not isinstance(envelope, Envelope):
+            return envelope
+        body = _email(message, envelope)
+        if self._configuration_set:
+            body["ConfigurationSetName"] = self._configuration_set
+        try:
+            # Temporary credentials are renewed here, which asks the network, and raises whatever their source does.
+            credentials = await asyncio.to_thread(self._credentials.get_frozen_credentials)
+        except Exception as error:
+            return Misconfigured(type(error).__name__, "the credentials can't be had")
+        response = await ask(self._client, self._signed(json.dumps(body).encode(), credentials))
+        return response if isinstance(response, Failed) else _outcome(response, message)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
+
+    def _signed(self, body: bytes, credentials: ReadOnlyCredentials) -> httpx.Request:
+        request = AWSRequest("POST", self._url, {"Content-Type": "application/json"}, body)
+        SigV4Auth(credentials, _SERVICE, self._region).add_auth(request)
+        return self._client.build_request("POST", self._url, headers=dict(request.headers), content=body)
+
+
+def _email(message: Email, envelope: Envelope) -> dict[str, Any]:
+    sender, recipient = envelope
+    tags = dict(message.metadata) | {"key": message.key}
+    return {
+        "FromEmailAddress": sender.encoded(),
+        "Destination": {"ToAddresses": [recipient.address]},
+        "Content": {
+            "Simple": {
+                "Subject": _content(one_line(message.subject)),
+                "Body": {"Text": _content(message.text), "Html": _content(message.html)},
+                "Headers": [{"Name": name, "Value": value} for name, value in unsubscribe_headers(message).items()],
+            }
+        },
+        "EmailTags": [{"Name": _tag(name), "Value": _tag(value)} for name, value in tags.items() if name and value],
+    }
+
+
+def _content(text: str) -> dict[str, str]:
+    return {"Data": encodable(text), "Charset": "UTF-8"}
+
+
+def _tag(text: str) -> str:
+    """Make a tag's name or value of a text: what a tag can't have becomes `_`. Ids of hexadecimals and dashes stay."""
+    return _NOT_IN_TAGS.sub("_", text)[:_LONGEST_TAG]
+
+
+def _outcome(response: httpx.Response, message: Email) -> Outcome:
+    content = answer(response)
+    if response.is_success:
+        identifier = content.get("MessageId")
+        return Sent(identifier if isinstance(identifier, str) else None)
+    code = _code(response, content)
+    spoken = str(content.get("message") or content.get("Message") or "")
+    said = without_personal(spoken, message)
+    if code in _THROTTLES or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        return Throttled(code, said, retry_after(response))
+    if code in _REFUSES and not _NOT_VERIFIED.search(spoken):
+        return Refused(code, said, recipient_is_gone=False)
+    if response.is_server_error or response.status_code == httpx.codes.REQUEST_TIMEOUT:
+        return failed(response, said)
+    # The account (AccountSuspendedException, SendingPausedException), the sender (MailFromDomainNotVerifiedException),
+    # the configuration set (NotFoundException), the key or its rights (403), or a URL that is not the API's.
+    return Misconfigured(code, said)
+
+
+def _code(response: httpx.Response, content: dict[str, Any]) -> str:
+    """Read the error's name, as AWS's protocol `restJson1` hands it over: with a namespace or a URL around it.
+
+    https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization
+    """
+    named = response.headers.get("x-amzn-errortype") or content.get("__type") or content.get("code")
+    found = _NAME_OF_ERROR.fullmatch(str(named))
+    return found[1] if named and found else str(response.status_code)

@@ -1,0 +1,86 @@
+"""What an application shows at once: how many notifications a user has not read, and that there is a new one.
+
+In come users and notifications that are stored; out go counts in Redis, each with an expiry, and a message to the
+channel of each user, for services that hold the users' sockets. MongoDB has the truth: what Redis loses is counted
+again, and a message that nobody heard is in the list of notifications.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from pydantic_core import to_json
+from pymongo.asynchronous.database import AsyncDatabase
+from redis.exceptions import RedisError
+
+from sinks.collections import NOTIFICATIONS
+from sinks.redis import connect
+
+_KEPT = timedelta(minutes=5)
+"""Reading happens in the platform's own services, so a count may be so old."""
+
+_TIMEOUT_SECONDS = 1.0
+_SHOWN = ("type", "title", "message", "actionUrl", "actionText", "actorName", "actorAvatar", "priority", "createdAt")
+
+
+class InApp:
+    """The notifications of users, as their applications show them.
+
+    Args:
+        database: The platform's database.
+        url: Where Redis is.
+        prefix: Begins the name of every key and channel.
+
+    Raises:
+        RedisUrlError: The URL is none of Redis.
+    """
+
+    def __init__(self, database: AsyncDatabase[dict[str, Any]], url: str, prefix: str) -> None:
+        self._notifications = database[NOTIFICATIONS.name]
+        self._redis = connect(url, _TIMEOUT_SECONDS)
+        self._unread = f"{prefix}unread:"
+        self._channel = f"{prefix}notifications:"
+
+    async def unread(self, users: Collection[str]) -> dict[str, int]:
+        """Count what each of the users has not read, by the specification's aggregation.
+
+        Raises:
+            PyMongoError: MongoDB is not up to it.
+        """
+        counted = await self._notifications.aggregate(
+            [
+                {"$match": {"userId": {"$in": list(users)}, "channels.inApp.read": False}},
+                {"$group": {"_id": "$userId", "unreadCount": {"$sum": 1}}},
+            ]
+        )
+        return dict.fromkeys(users, 0) | {row["_id"]: row["unreadCount"] async for row in counted}
+
+    async def announce(self, notifications: Iterable[Mapping[str, Any]]) -> None:
+        """Tell the users' applications of notifications that are stored, and keep the new counts for them.
+
+        Without Redis nothing happens.
+
+        Raises:
+            PyMongoError: MongoDB is not up to it.
+        """
+        by_user: dict[str, list[Mapping[str, Any]]] = {}
+        for notification in notifications:
+            by_user.setdefault(notification["userId"], []).append(notification)
+        if not by_user:
+            return
+        unread = await self.unread(by_user.keys())
+        try:
+            async with self._redis.pipeline(transaction=False) as commands:
+                for user, new in by_user.items():
+                    commands.set(self._unread + user, unread[user], ex=_KEPT)
+                    for notification in new:
+                        shown = {name: notification[name] for name in _SHOWN if name in notification}
+                        message = {"id": notification["_id"], "unreadCount": unread[user], **shown}
+                        commands.publish(self._channel + user, to_json(message))
+                await commands.execute()
+        except RedisError:
+            return
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
