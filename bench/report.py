@@ -57,30 +57,33 @@ class Spread(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; the first column is text, the others are figures or short verdicts.
+    """A table; its first column is text.
 
     Attributes:
         title: What it is about.
         columns: The heads.
         rows: The cells, as they are to be read.
+        verdicts: Whether the other columns are words too, and not figures.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    verdicts: bool = False
 
     def rich(self) -> RichTable:
         """The table for a terminal."""
         table = RichTable(title=self.title)
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left")
+            table.add_column(column, justify="right" if number and not self.verdicts else "left")
         for row in self.rows:
             table.add_row(*row)
         return table
 
     def markdown(self) -> str:
         """The table for a page."""
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        others = ["---" if self.verdicts else "---:"] * (len(self.columns) - 1)
+        lines = [self.columns, ["---", *others], *self.rows]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 

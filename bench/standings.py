@@ -98,12 +98,13 @@ def trouble(results: Sequence[Result]) -> Table:
             ]
         )
     columns = ["contender", "one invalid record", "one event twice", "SIGKILL half-way", "MongoDB away 45 s", "safe"]
-    return Table("In trouble", columns, rows)
+    return Table("In trouble", columns, rows, verdicts=True)
 
 
 def configurations(results: Sequence[Result]) -> Table:
     """Return the table of how each is configured."""
-    return Table("Configurations", ["contender", "how"], [[result.name, result.note] for result in results])
+    rows = [[result.name, result.note] for result in results]
+    return Table("Configurations", ["contender", "how"], rows, verdicts=True)
 
 
 def picture(title: str, results: Sequence[Result], yardstick: Result | None, ours: str) -> str:
