@@ -1,0 +1,155 @@
+"""Mailgun's webhooks: their signature, and their events.
+
+In comes the body of a request, which holds the signature as well; out go receipts. A request holds one event.
+Source: https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-payloads,
+https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks, and of events
+https://documentation.mailgun.com/docs/mailgun/user-manual/events/event-structure.
+"""
+
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pydantic import Field, TypeAdapter
+
+from notifications.receipts import (
+    MARGIN,
+    Names,
+    Part,
+    Receipt,
+    Report,
+    Text,
+    Unreadable,
+    Unverified,
+    parsed,
+    receipt,
+    require_fresh,
+)
+from schemas.event import Moment
+from schemas.receipts import Kind
+
+PROVIDER: Final = "mailgun"
+
+MAX_AGE: Final = timedelta(hours=8) + MARGIN
+"""Mailgun repeats a request for 8 hours, as it seems with the first signature; a bounce must not be lost."""
+
+_KINDS: Mapping[str, Kind] = {
+    "delivered": "delivered",
+    "opened": "opened",
+    "clicked": "clicked",
+    "failed": "bounced",
+    "complained": "complained",
+    "unsubscribed": "unsubscribed",
+}
+# Why Mailgun gives up a message, where the address is the reason, for good. Not so `old`, which is tried too often,
+# and `suppress-unsubscribe`: whoever unsubscribed may come back.
+_FOR_ADDRESS = {"bounce", "suppress-bounce", "suppress-complaint"}
+
+
+class _Signature(Part):
+    timestamp: Text = None
+    token: Text = None
+    signature: Text = None
+
+
+class _Signed(Part):
+    signature: _Signature
+
+
+class _DeliveryStatus(Part):
+    code: Text = None
+    message: Text = None
+    description: Text = None
+
+
+class _Headers(Part):
+    message_id: Text = Field(None, alias="message-id")
+
+
+class _Message(Part):
+    headers: _Headers = _Headers()
+
+
+class _ClientInfo(Part):
+    bot: Text = None
+
+
+class _Event(Part):
+    event: str
+    timestamp: Moment
+    id: Text = None
+    severity: Text = None
+    reason: Text = None
+    recipient: Text = None
+    url: Text = None
+    message: _Message = _Message()
+    delivery_status: _DeliveryStatus = Field(_DeliveryStatus(), alias="delivery-status")
+    client_info: _ClientInfo = Field(_ClientInfo(), alias="client-info")
+    variables: Names = Field(default_factory=dict, alias="user-variables")
+
+
+class _Body(Part):
+    event: _Event = Field(alias="event-data")
+
+
+_SIGNED = TypeAdapter(_Signed)
+_BODY = TypeAdapter(_Body)
+
+
+def verify(body: bytes, signing_key: str, now: datetime, max_age: timedelta = MAX_AGE) -> None:
+    """Check that a request comes from Mailgun: its signature is HMAC with SHA-256, of a timestamp and a random token.
+
+    The signature does not cover the event. Whoever sees one request, which takes breaking TLS, can make others of it
+    for as long as `max_age`.
+
+    Args:
+        body: As it came.
+        signing_key: The HTTP webhook signing key.
+        now: The present moment, with a zone.
+        max_age: How long ago it may have been signed.
+
+    Raises:
+        Unverified: It does not, or that can't be told.
+    """
+    if not signing_key:
+        raise Unverified("no signing key is set")
+    try:
+        signed = parsed(_SIGNED, body).signature
+    except Unreadable:
+        raise Unverified("its body has no signature") from None
+    if not signed.timestamp or not signed.token or not signed.signature:
+        raise Unverified("its signature lacks the timestamp, the token or itself")
+    expected = hmac.new(signing_key.encode(), (signed.timestamp + signed.token).encode(), "sha256").hexdigest()
+    if not hmac.compare_digest(expected.encode(), signed.signature.encode()):
+        raise Unverified("its signature is not by Mailgun's key")
+    require_fresh(signed.timestamp, now, max_age)
+
+
+def read(body: bytes) -> list[Receipt]:
+    """Read the receipt of a request that was verified; none where it says nothing of a message's fate.
+
+    Raises:
+        Unreadable: It is no event.
+    """
+    event = parsed(_BODY, body).event
+    kind = _KINDS.get(event.event)
+    return [] if kind is None else [receipt(PROVIDER, _report(event, kind))]
+
+
+def _report(event: _Event, kind: Kind) -> Report:
+    status = event.delivery_status
+    is_given_up = event.severity != "temporary"
+    return Report(
+        # Ids are unique within a day only.
+        event_id=event.id and f"{event.timestamp.astimezone(UTC):%Y-%m-%d}:{event.id}",
+        kind=kind if kind != "bounced" or is_given_up else "deferred",
+        timestamp=event.timestamp,
+        provider_id=event.message.headers.message_id and event.message.headers.message_id.strip("<>"),
+        given=event.variables,
+        recipient=event.recipient,
+        permanent=kind == "bounced" and is_given_up and event.reason in _FOR_ADDRESS,
+        code="machine" if event.client_info.bot else status.code or event.reason,
+        message=status.message or status.description,
+        url=event.url,
+    )
