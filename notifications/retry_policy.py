@@ -81,6 +81,11 @@ def backoff(attempt: int, policy: RetryPolicy, chance: Random) -> timedelta:
     return growing(attempt, policy.base, policy.factor, policy.cap) * chance.random()
 
 
+def bounded(wait: timedelta) -> timedelta:
+    """Return a wait that a provider asks for, within reason: no less than nothing, and `LONGEST_WAIT` at most."""
+    return min(max(wait, timedelta(0)), LONGEST_WAIT)
+
+
 def after_throttling(retry_after: timedelta | None, policy: RetryPolicy, chance: Random) -> timedelta:
     """Draw the wait after a provider said that it is too much: as long as it asked for, and up to one `base` more.
 
@@ -92,5 +97,5 @@ def after_throttling(retry_after: timedelta | None, policy: RetryPolicy, chance:
         policy: The channel's.
         chance: Where the randomness comes from.
     """
-    asked = UNSAID if retry_after is None else min(max(retry_after, timedelta(0)), LONGEST_WAIT)
+    asked = UNSAID if retry_after is None else bounded(retry_after)
     return asked + policy.base * chance.random()

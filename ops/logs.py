@@ -28,10 +28,6 @@ _QUIETER = {
     "mode": "WARNING",
     "pymongo": "WARNING",
     "aiohttp": "WARNING",
-    # They log URLs, which may hold a device's token, and signed requests.
-    "botocore": "WARNING",
-    "httpcore": "WARNING",
-    "httpx": "WARNING",
 }
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 
 from notifications.outcome import Failed
+from notifications.retry_policy import LONGEST_WAIT, bounded
 
 TIMEOUT = timedelta(seconds=10)
-_LONGEST_WAIT = timedelta(days=1)
 _HEAD_IS_SENT = ".send_request_headers.complete"
 
-# Below this level they log URLs and headers, device tokens and keys among them.
-for _name in ("httpx", "httpcore", "hpack"):
+# Below this level they log URLs, headers and signed requests, device tokens and keys among them.
+for _name in ("httpx", "httpcore", "hpack", "botocore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
@@ -72,9 +72,9 @@ def retry_after(response: httpx.Response, now: datetime | None = None) -> timede
     value = response.headers.get("retry-after", "").strip()
     try:
         if value.isdecimal():
-            wait = timedelta(seconds=min(int(value), _LONGEST_WAIT.total_seconds()))
+            wait = timedelta(seconds=min(int(value), LONGEST_WAIT.total_seconds()))
         else:
             wait = parsedate_to_datetime(value) - (now or datetime.now(UTC))
     except (TypeError, ValueError):
         return None
-    return min(max(wait, timedelta(0)), _LONGEST_WAIT)
+    return bounded(wait)

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from notifications.messages import Email
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.retry_policy import bounded
 from sinks.email.addresses import (
     Envelope,
     address_in_ascii,
@@ -25,7 +26,6 @@ from sinks.email.addresses import (
 from sinks.http import answer, ask, failed, retry_after
 
 _OF_RECIPIENT = re.compile(r"personalizations\.0\.to(\.0(\.email)?)?")
-_LONGEST_WAIT = timedelta(days=1)
 
 
 class SendGrid:
@@ -105,4 +105,4 @@ def _until_reset(response: httpx.Response) -> timedelta | None:
         reset = datetime.fromtimestamp(int(response.headers.get("x-ratelimit-reset", "")), UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return min(max(reset - datetime.now(UTC), timedelta(0)), _LONGEST_WAIT)
+    return bounded(reset - datetime.now(UTC))

@@ -1,12 +1,15 @@
 """Real servers for the tests: one platform on free ports, started once and always stopped."""
 
 import os
+import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import psutil
 import pytest
 
 from dev.stack import LOCAL, Platform, Ports
+from sinks.convergence import converge
+from sinks.mongo import Mongo
 from tests.integration.pipeline import Pipeline
 
 _PREFIX = "test-"
@@ -30,6 +33,16 @@ def platform() -> Iterator[Platform]:
         yield servers
     finally:
         servers.forget()
+
+
+@pytest.fixture
+async def mongo(platform: Platform) -> AsyncIterator[Mongo]:
+    """A database of the test's own, with the declared collections."""
+    sink = Mongo.connect(platform.mongo.url.replace("/blog-platform", f"/test-{uuid.uuid4().hex[:8]}"))
+    await converge(sink.database, check=False)
+    yield sink
+    await sink.database.client.drop_database(sink.database.name)
+    await sink.close()
 
 
 @pytest.fixture

@@ -2,29 +2,16 @@
 
 import asyncio
 import random
-import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from dev.stack import Platform
-from sinks.convergence import converge
 from sinks.mongo import Mongo
 from sinks.notification_queue import LEASE, Claim, NotificationQueue
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-
-
-@pytest.fixture
-async def mongo(platform: Platform) -> AsyncIterator[Mongo]:
-    sink = Mongo.connect(platform.mongo.url.replace("/blog-platform", f"/queue-{uuid.uuid4().hex[:8]}"))
-    await converge(sink.database, check=False)
-    yield sink
-    await sink.database.client.drop_database(sink.database.name)
-    await sink.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 
 from dev.stack import Platform
 from ops.bootstrap import MIGRATIONS
-from sinks.convergence import converge
 from sinks.in_app import InApp
 from sinks.migrations import migrate, read
 from sinks.mongo import Mongo
@@ -123,15 +122,6 @@ async def test_without_redis_waiting_ends_all_the_same() -> None:
     await wake_ups.wait()
     assert 0.5 < time.monotonic() - began < 5
     await wake_ups.close()
-
-
-@pytest.fixture
-async def mongo(platform: Platform) -> AsyncIterator[Mongo]:
-    sink = Mongo.connect(platform.mongo.url.replace("/blog-platform", f"/in-app-{uuid.uuid4().hex[:8]}"))
-    await converge(sink.database, check=False)
-    yield sink
-    await sink.database.client.drop_database(sink.database.name)
-    await sink.close()
 
 
 def notification(name: str, user: str, *, read: bool = False) -> dict[str, Any]:

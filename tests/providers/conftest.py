@@ -25,7 +25,18 @@ ANYTHING = st.text(
 )
 """Texts that people may write, with what could begin a header, end a name or start an address in them."""
 INJECTED = "\r\nBcc: eve@evil.example\r\n\r\n"
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MakeEmail = Callable[..., Email]
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 def make_email(**changes: Any) -> Email:
@@ -54,6 +65,11 @@ def injecting_email(subject: str, name: str, url: str = "") -> Email:
 
 def is_one_line(text: str) -> bool:
     return len(text.splitlines()) == 1 and not any(unicodedata.category(letter) == "Cc" for letter in text)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

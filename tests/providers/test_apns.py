@@ -3,7 +3,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -15,8 +15,8 @@ from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
 from sinks.provider import Provider
 from sinks.push.apns import Apns
+from tests.providers.conftest import NOW, Clock
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOKEN = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0"
 APNS_ID = "01234567-89ab-cdef-0123-456789abcdef"
 PUSH = Push(
@@ -32,24 +32,11 @@ PUSH = Push(
 )
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 def provider(
     server: ApnsServer, clock: Clock, *, timeout: float = 10, topic: str = TOPIC, key_id: str = KEY_ID
 ) -> Apns:
     client = httpx.AsyncClient(http2=True, timeout=timeout, verify=server.certificate.client_context())
     return Apns(client, SecretStr(server.key), key_id, TEAM_ID, topic, server.url, clock)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

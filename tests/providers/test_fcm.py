@@ -4,7 +4,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -15,8 +15,8 @@ from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent,
 from sinks.http import client
 from sinks.provider import Provider
 from sinks.push.fcm import Fcm
+from tests.providers.conftest import NOW, Clock
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOKEN = "cXk3:APA91bGhT-device-of-ada_0123456789"
 PUSH = Push(
     key="0123456789abcdef0123456789abcdef",
@@ -29,19 +29,6 @@ PUSH = Push(
     expires_at=NOW + timedelta(hours=2),
     urgent=True,
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -186,15 +186,6 @@ async def test_a_fault_of_sendgrid_may_pass(
     assert isinstance(await provider.send(email()), Sent)
 
 
-async def test_silence_ends_with_the_time_out(
-    server: SendGridServer, hasty_client: httpx.AsyncClient, email: MakeEmail
-) -> None:
-    server.plan = [Fault.HANG]
-    outcome = await SendGrid(hasty_client, API_KEY, server.url).send(email())
-    assert isinstance(outcome, Failed)
-    assert outcome.may_have_arrived
-
-
 async def test_an_answer_that_comes_drop_by_drop_ends_with_the_time_out(
     hasty_client: httpx.AsyncClient, email: MakeEmail
 ) -> None:
@@ -211,26 +202,6 @@ async def test_an_answer_that_comes_drop_by_drop_ends_with_the_time_out(
         outcome = await SendGrid(hasty_client, API_KEY, f"http://127.0.0.1:{port}").send(email())
         await ended.wait()
     assert outcome == Failed("TimeoutError", "the provider's answer did not come", may_have_arrived=True)
-
-
-@pytest.mark.parametrize(("fault", "kept"), [(Fault.CLOSE_BEFORE, 0), (Fault.CLOSE_AFTER, 1)])
-async def test_a_lost_answer_may_mean_either(
-    provider: Provider[Email], server: SendGridServer, email: MakeEmail, fault: Fault, kept: int
-) -> None:
-    server.plan = [fault]
-    outcome = await provider.send(email())
-    assert isinstance(outcome, Failed)
-    assert outcome.may_have_arrived
-    assert len(server.accepted) == kept
-
-
-async def test_nobody_there_means_that_nothing_arrived(
-    server: SendGridServer, client: httpx.AsyncClient, email: MakeEmail
-) -> None:
-    await server.stop()
-    outcome = await SendGrid(client, API_KEY, server.url).send(email())
-    assert isinstance(outcome, Failed)
-    assert not outcome.may_have_arrived
 
 
 async def test_a_key_with_a_line_break_is_never_sent(

@@ -222,34 +222,6 @@ async def test_a_fault_of_ses_may_pass(provider: Provider[Email], server: SesSer
     assert isinstance(await provider.send(email()), Sent)
 
 
-async def test_silence_ends_with_the_time_out(
-    server: SesServer, hasty_client: httpx.AsyncClient, email: MakeEmail
-) -> None:
-    server.plan = [Fault.HANG]
-    outcome = await Ses(hasty_client, CREDENTIALS, REGION, server.url).send(email())
-    assert isinstance(outcome, Failed)
-    assert outcome.may_have_arrived
-
-
-@pytest.mark.parametrize("fault", [Fault.CLOSE_BEFORE, Fault.CLOSE_AFTER])
-async def test_a_lost_answer_may_mean_either(
-    provider: Provider[Email], server: SesServer, email: MakeEmail, fault: Fault
-) -> None:
-    server.plan = [fault]
-    outcome = await provider.send(email())
-    assert isinstance(outcome, Failed)
-    assert outcome.may_have_arrived
-
-
-async def test_nobody_there_means_that_nothing_arrived(
-    server: SesServer, client: httpx.AsyncClient, email: MakeEmail
-) -> None:
-    await server.stop()
-    outcome = await Ses(client, CREDENTIALS, REGION, server.url).send(email())
-    assert isinstance(outcome, Failed)
-    assert not outcome.may_have_arrived
-
-
 @given(subject=ANYTHING, name=ANYTHING, url=ANYTHING)
 def test_nothing_that_is_written_begins_a_header(subject: str, name: str, url: str) -> None:
     message = injecting_email(subject, name, url)

@@ -5,7 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -21,8 +21,8 @@ from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent,
 from sinks.http import client
 from sinks.provider import Provider
 from sinks.push.web_push import WebPush
+from tests.providers.conftest import NOW, Clock
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SUBJECT = "mailto:push@blog.example"
 KEY = ec.generate_private_key(ec.SECP256R1())
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -33,19 +33,6 @@ def base64url(content: bytes) -> str:
 
 
 PUBLIC_KEY = base64url(KEY.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
