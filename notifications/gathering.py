@@ -20,6 +20,7 @@ exactly. Beyond it:
   was read, is taken as counted. So nothing counts twice, but somebody whose event came that late may not count at all.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -207,7 +208,7 @@ def _joined(stored: Gathered, one: Gathered) -> Gathered:
     return replace(
         stored,
         newest=newest,
-        actors=_smallest((*stored.actors, *one.actors)),
+        actors=_with(stored.actors, *one.actors),
         pattern=one.pattern if is_newest else stored.pattern,
         actor_avatar=one.actor_avatar if is_newest else stored.actor_avatar,
     )
@@ -227,6 +228,14 @@ def _digest(actor_id: str) -> bytes:
 
 def _smallest(digests: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(sorted(set(digests))[:EXACT])
+
+
+def _with(digests: tuple[bytes, ...], digest: bytes) -> tuple[bytes, ...]:
+    """Return the smallest with one more; the same tuple where that changes nothing."""
+    at = bisect_left(digests, digest)
+    if at == EXACT or digests[at : at + 1] == (digest,):
+        return digests
+    return (*digests[:at], digest, *digests[at:])[:EXACT]
 
 
 def _split(digests: bytes) -> tuple[bytes, ...]:

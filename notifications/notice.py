@@ -17,6 +17,9 @@ KEPT = timedelta(days=90)
 ATTEMPTS = 5
 """How often a channel is tried, where nobody says how often."""
 
+SENT_AFTER = timedelta(minutes=1)
+"""How long after the first of a group e-mail and push wait for others, unless its window is shorter."""
+
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 
@@ -59,12 +62,14 @@ class Gather:
         window_start: When the group's window of event time begins.
         title: The title, with `ACTORS` wherever it says who.
         message: The message, likewise.
+        wait: How long after the first of the group e-mail and push wait for others.
     """
 
     group: str
     window_start: datetime
     title: str = field(repr=False)
     message: str = field(repr=False)
+    wait: timedelta = SENT_AFTER
 
 
 ACTORS = "\N{OBJECT REPLACEMENT CHARACTER}"

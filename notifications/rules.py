@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
 from pydantic_core import ErrorDetails
 
-from notifications.notice import ACTORS, Gather, Notice, Recipient, digest, expiry
+from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, Recipient, digest, expiry
 from notifications.wording import NAME_LENGTH, TEXT_LENGTH, Sentence, people, phrase
 from schemas.domain import DomainEvent
 from schemas.event import Envelope, Event
@@ -27,6 +27,8 @@ from schemas.topics import EventType
 
 _TYPE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 _WINDOW = re.compile(r"([1-9][0-9]{0,3})(m|h|d)")
+LONGEST_WINDOW = timedelta(days=7)
+"""No notification may expire while others still join it."""
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE_TIME = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -41,7 +43,10 @@ def _window(value: object) -> timedelta:
     match = _WINDOW.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("should be a time in minutes, hours or days: 30m, 12h or 1d")
-    return int(match[1]) * _UNITS[match[2]]
+    window = int(match[1]) * _UNITS[match[2]]
+    if window > LONGEST_WINDOW:
+        raise ValueError(f"should be at most {LONGEST_WINDOW.days}d")
+    return window
 
 
 def _listed(value: object) -> object:
@@ -205,7 +210,7 @@ class Rule:
         start = _EPOCH + (time - _EPOCH) // self.gather * self.gather
         entity = (about.type, about.id) if about else (None, None)
         group = digest(user_id, self.type, *entity, start.isoformat())
-        return Gather(group, start, texts.title, texts.message)
+        return Gather(group, start, texts.title, texts.message, min(SENT_AFTER, self.gather))
 
 
 class Rules:
@@ -233,7 +238,7 @@ class Rules:
         A request is told as it asks, also to whoever did it: a service may confirm what somebody has done.
         """
         if isinstance(event.data, NotificationRequested):
-            return [_requested(event, event.data)]
+            return [requested(cast("Envelope[NotificationRequested]", event))]
         if not isinstance(event.data, DomainEvent):
             return []
         told: set[str] = set()
@@ -445,7 +450,9 @@ class _Fields:
         return sentence
 
 
-def _requested(event: Envelope[Event], request: NotificationRequested) -> Notice:
+def requested(event: Envelope[NotificationRequested]) -> Notice:
+    """Return what a service asks for."""
+    request = event.data
     is_addressed = request.email is not None or request.devices
     created_at = event.time.astimezone(UTC)
     return Notice(

@@ -8,16 +8,18 @@ project changes the state of a delivery. docs/notification-states.md has the fig
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from random import Random
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
+from notifications.notice import digest
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
 from notifications.retry_policy import RetryPolicy, after_throttling, backoff
 from schemas.notifications import Channel
 
 State = Literal["waiting", "sending", "sent", "delivered", "failed", "skipped"]
-Reason = Literal["preferences", "suppressed", "throttled", "expired", "no-address", "cancelled"]
+Reason = Literal["preferences", "suppressed", "throttled", "expired", "no-address", "no-provider", "cancelled"]
 Receipt = Literal["delivered", "bounced"]
 Status = Literal["pending", "processing", "completed", "failed"]
 """Of an item of `notificationQueue`."""
@@ -61,7 +63,7 @@ BOUNCED = "bounced"
 INTERRUPTED = "interrupted"
 """The code of an attempt of which nobody knows what came."""
 
-_INTERRUPTED_MESSAGE = "the worker stopped before it was known what came of the attempt"
+INTERRUPTED_MESSAGE = "the worker stopped before it was known what came of the attempt"
 _BOUNCED_MESSAGE = "the provider took it, and could not deliver it"
 
 
@@ -145,6 +147,10 @@ class Delivery:
             reason=document.get("reason"),
         )
 
+    def key(self, notification_id: str) -> str:
+        """Return what names the message at its provider and in the logs: at every attempt the same, and no other's."""
+        return digest(notification_id, self.channel, self.device)
+
     def to_document(self) -> dict[str, Any]:
         """Return it as it stands in the item of the queue; what is `None` is left out."""
         fields = {
@@ -160,6 +166,11 @@ class Delivery:
             "reason": self.reason,
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+def device_name(token: str) -> str:
+    """Return what a device is called where its token is nobody's business."""
+    return sha256(token.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def plan(channel: Channel, now: datetime, *, at: datetime | None = None, device: str | None = None) -> Delivery:
@@ -231,7 +242,7 @@ def recover(delivery: Delivery, policy: RetryPolicy, now: datetime) -> Delivery:
     Raises:
         IllegalTransition: Where no attempt was under way.
     """
-    error = {"code": INTERRUPTED, "message": _INTERRUPTED_MESSAGE}
+    error = {"code": INTERRUPTED, "message": INTERRUPTED_MESSAGE}
     if delivery.attempts < policy.max_attempts:
         return _wait("recover", delivery, now, now, **error)
     return _move("recover", delivery, "failed", now, **error)

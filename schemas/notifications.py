@@ -32,9 +32,9 @@ class Device(Value):
 class NotificationRequested(Event):
     """A service wants a user told something, in the application unless `channels` says where.
 
-    `email` and `devices` are where to reach the user; without them, they are looked up. They become part of no
-    document. A `transactional` request is about what the user asked for or must know, as a new password: it is sent
-    whatever the user's preferences are.
+    `email` and `devices` are where to reach the user; without them, they are looked up. They are kept in the queue
+    until it is delivered. A `transactional` request is about what the user asked for or must know, as a new password:
+    it is sent whatever the user's preferences are.
     """
 
     model_config = ConfigDict(

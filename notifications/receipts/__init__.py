@@ -33,6 +33,12 @@ KEPT_EVENTS: Final = 100
 MARGIN: Final = timedelta(minutes=15)
 """How far a provider's clock may be from ours, its queue included."""
 
+ARRIVED: Final[frozenset[Kind]] = frozenset({"delivered", "opened", "clicked", "complained"})
+"""What can be reported only of a message that arrived."""
+
+GIVEN_UP: Final[frozenset[Kind]] = frozenset({"bounced", "token_gone"})
+"""What is reported of a message that its provider took and could not deliver."""
+
 _EVENT_TYPES: Mapping[Kind, str] = {
     "deferred": "queued",  # at the provider's
     "delivered": "delivered",
@@ -41,7 +47,6 @@ _EVENT_TYPES: Mapping[Kind, str] = {
     "complained": "spam",
     "bounced": "bounced",
 }
-_ARRIVED: frozenset[Kind] = frozenset({"delivered", "opened", "clicked", "complained"})
 
 _LONGEST_ID = 256
 _LONGEST_LINK = 8192
@@ -238,13 +243,13 @@ def applied(log: Mapping[str, Any], receipt: Receipt) -> dict[str, Any]:
     event_type = _EVENT_TYPES.get(report.kind)
     if event_type is None or report.channel != "email":
         return {}
-    at = _as_kept(report.timestamp)
-    reached = "bounced" if report.kind == "bounced" else "delivered" if report.kind in _ARRIVED else "sent"
+    at = as_kept(report.timestamp)
+    reached = "bounced" if report.kind == "bounced" else "delivered" if report.kind in ARRIVED else "sent"
     events = _bounded([*log.get("events", ()), _event(event_type, at, receipt)])
     status = max(log.get("status", STATUSES[0]), reached, key=STATUSES.index)
-    after: dict[str, Any] = {"events": events, "status": status, "sentAt": _earliest(log.get("sentAt"), at)}
-    if report.kind in _ARRIVED:
-        after["deliveredAt"] = _earliest(log.get("deliveredAt"), at)
+    after: dict[str, Any] = {"events": events, "status": status, "sentAt": earliest(log.get("sentAt"), at)}
+    if report.kind in ARRIVED:
+        after["deliveredAt"] = earliest(log.get("deliveredAt"), at)
     if status == "delivered":
         after["error"] = None
     elif bounce := next((event for event in events if event["type"] == "bounced"), None):
@@ -297,11 +302,12 @@ def _of(event: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _earliest(known: datetime | None, at: datetime) -> datetime:
+def earliest(known: datetime | None, at: datetime) -> datetime:
+    """Return the earlier of two moments, of which the first may not be known."""
     return at if known is None else min(known, at)
 
 
-def _as_kept(moment: datetime) -> datetime:
+def as_kept(moment: datetime) -> datetime:
     """Return a moment as MongoDB keeps it: in whole milliseconds."""
     utc = moment.astimezone(UTC)
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)

@@ -147,15 +147,21 @@ _MOMENT = TypeAdapter(Moment)
 _OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
-def certificate_url(body: bytes) -> str:
+def certificate_url(body: bytes, topic_arn: str) -> str:
     """Return where the certificate is that signed a request, if that is with Amazon SNS; the caller fetches it.
 
     To be fetched without following redirects. It may be kept: a new certificate has a new URL.
 
+    Args:
+        body: As it came.
+        topic_arn: The one topic that may be it: who does not even know that has us fetch nothing.
+
     Raises:
-        Unverified: It is anywhere else, or the body is no message of SNS.
+        Unverified: It is anywhere else, or the body is no message of SNS, or of another topic.
     """
-    return _certificate_url(_message(body))
+    message = _message(body)
+    _require_topic(message, topic_arn)
+    return _certificate_url(message)
 
 
 def verify(body: bytes, certificate: bytes, topic_arn: str, now: datetime, max_age: timedelta = MAX_AGE) -> None:
@@ -175,8 +181,7 @@ def verify(body: bytes, certificate: bytes, topic_arn: str, now: datetime, max_a
     """
     message = _message(body)
     _certificate_url(message)
-    if message.topic_arn != topic_arn:
-        raise Unverified("it is of another topic than the one that is set")
+    _require_topic(message, topic_arn)
     if message.signature_version not in ("1", "2"):
         raise Unverified("its signature is of an unknown version")
     key = _key(certificate, now)
@@ -263,6 +268,11 @@ def _message(body: bytes) -> _Message:
         return parsed(_MESSAGE, body)
     except Unreadable as error:
         raise Unverified(f"it is no message of Amazon SNS: {error}") from None
+
+
+def _require_topic(message: _Message, topic_arn: str) -> None:
+    if message.topic_arn != topic_arn:
+        raise Unverified("it is of another topic than the one that is set")
 
 
 def _certificate_url(message: _Message) -> str:

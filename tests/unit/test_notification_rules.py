@@ -296,22 +296,24 @@ PRIVATE = {
 def test_fields_for_notifications_alone_are_known() -> None:
     assert {field for _, field in PRIVATE} == {
         *("authorName", "authorAvatar", "userName", "userAvatar", "followerName", "followerAvatar"),
-        *("excerpt", "followerIds", "email", "devices"),
+        *("excerpt", "followerIds", "email", "devices", "recipient"),
     }
 
 
 @pytest.mark.parametrize(("name", "field"), PRIVATE)
-def test_a_field_for_notifications_alone_is_part_of_no_document(name: str, field: str) -> None:
+def test_a_field_for_notifications_alone_is_part_of_no_document_but_the_queues(name: str, field: str) -> None:
     event_type = EVENTS[name]
     assert field in event_type.examples[0]
     marks = {"followerIds": ["mark"], "devices": [{"token": "mark", "platform": "web"}]}
     payload = {**event_type.examples[0], field: marks.get(field, "mark")}
     enricher = Enricher(ip_hash_key=b"key of the tests", geo=None)
     written = enricher.documents(Envelope("event-1", event_type, TIME, None, event_type.schema.model_validate(payload)))
-    assert written
+    assert written or event_type.updates
     for write in written:
         assert isinstance(write, Document)
-        assert "mark" not in repr(write.body)
+        assert ("mark" in repr(write.body)) == (
+            write.collection == "notificationQueue" and field in ("email", "devices")
+        )
 
 
 def test_who_wrote_the_post_and_the_parent_are_properties_that_count() -> None:
@@ -418,6 +420,7 @@ def test_a_rule_without_action_and_entity_has_none(tmp_path: Path) -> None:
         ("id: commentId", "id: parentId", "11: field parentId is optional in class CommentCreated"),
         ("id: commentId", "ident: commentId", "11: unknown key ident; there are id, type"),
         ("gather:   1h", "gather:   1 hour", "12: gather: 1 hour should be a time in minutes, hours or days"),
+        ("gather:   1h", "gather:   8d", "12: gather: 8d should be at most 7d"),
         ("gather:   1h", "gather:   60", "12: gather: 60 should be a time in minutes, hours or days"),
         ("transactional: true", "transactional: 'true'", "21: transactional: true should be a valid boolean"),
         ("new_follower:", "comment_reply:", "13: comment_reply is declared twice"),

@@ -76,6 +76,7 @@ def test_what_somebody_else_signed_is_refused() -> None:
         shown(ed25519.Ed25519PrivateKey.generate()),
         shown(rsa.generate_private_key(65537, 1024)),
     ],
+    ids=["empty", "no base64", "no ASCII", "no DER", "another curve", "Ed25519", "RSA"],
 )
 def test_a_key_that_is_none_verifies_nothing(key: str) -> None:
     with pytest.raises(Unverified, match="verification key") as raised:
@@ -83,7 +84,9 @@ def test_a_key_that_is_none_verifies_nothing(key: str) -> None:
     assert not key or key not in str(raised.value)
 
 
-@pytest.mark.parametrize(("sent", "timestamp"), [(None, TIMESTAMP), ("", TIMESTAMP), (signature(), None)])
+@pytest.mark.parametrize(
+    ("sent", "timestamp"), [(None, TIMESTAMP), ("", TIMESTAMP), (signature(), None)], ids=["absent", "empty", "no time"]
+)
 def test_a_request_without_its_headers_is_refused(sent: str | None, timestamp: str | None) -> None:
     with pytest.raises(Unverified, match="no signature"):
         verify(BODY, sent, timestamp, shown(KEY), NOW)

@@ -125,6 +125,8 @@ def test_another_topic_is_refused_although_sns_signed_it() -> None:
     theirs = "arn:aws:sns:us-east-2:999999999999:MyTopic"
     with pytest.raises(Unverified, match="another topic"):
         check(signed(TopicArn=theirs))
+    with pytest.raises(Unverified, match="another topic"):
+        certificate_url(body(signed(TopicArn=theirs)), TOPIC)
     check(signed(TopicArn=theirs), topic=theirs)
 
 
@@ -168,7 +170,7 @@ def test_a_signed_timestamp_that_is_none_is_refused(timestamp: str) -> None:
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "us-gov-west-1", "ap-southeast-5", "il-central-1"])
 def test_a_certificate_of_any_region_of_sns_may_be_fetched(region: str) -> None:
     url = f"https://sns.{region}.amazonaws.com/SimpleNotificationService-f3ecfb7224c7233fe7bb5f59f96de52f.pem"
-    assert certificate_url(body({**MESSAGES["Notification"], "SigningCertURL": url})) == url
+    assert certificate_url(body({**MESSAGES["Notification"], "SigningCertURL": url}), TOPIC) == url
 
 
 PEM = "SimpleNotificationService-f3ec.pem"
@@ -204,7 +206,7 @@ NOT_SNS = [
 def test_a_certificate_that_is_not_with_sns_is_not_fetched(url: str) -> None:
     message = signed(SigningCertURL=url)
     with pytest.raises(Unverified, match="not with Amazon SNS"):
-        certificate_url(body(message))
+        certificate_url(body(message), TOPIC)
     with pytest.raises(Unverified, match="not with Amazon SNS"):
         check(message)
 
@@ -216,7 +218,7 @@ def test_a_certificate_that_is_not_with_sns_is_not_fetched(url: str) -> None:
 def test_nothing_but_a_certificate_is_fetched(path: str) -> None:
     message = {**MESSAGES["Notification"], "SigningCertURL": f"https://sns.us-east-1.amazonaws.com{path}"}
     with pytest.raises(Unverified, match="not with Amazon SNS"):
-        certificate_url(body(message))
+        certificate_url(body(message), TOPIC)
 
 
 def test_a_subscription_is_something_to_confirm() -> None:
@@ -243,7 +245,7 @@ def test_the_end_of_a_subscription_is_no_receipt_and_nothing_to_confirm() -> Non
 )
 def test_a_body_that_is_no_message_of_sns_is_refused(garbage: bytes) -> None:
     with pytest.raises(Unverified, match="no message of Amazon SNS"):
-        certificate_url(garbage)
+        certificate_url(garbage, TOPIC)
     with pytest.raises(Unverified, match="no message of Amazon SNS"):
         verify(garbage, CERTIFICATE, TOPIC, NOW)
     with pytest.raises(Unreadable):
@@ -385,6 +387,6 @@ def test_garbage_is_unverified_and_unreadable_and_nothing_else(garbage: bytes) -
     with pytest.raises(Unverified):
         verify(garbage, CERTIFICATE, TOPIC, NOW)
     with pytest.raises(Unverified):
-        certificate_url(garbage)
+        certificate_url(garbage, TOPIC)
     with pytest.raises((Unreadable, Unverified)):
         read(garbage)

@@ -1,0 +1,113 @@
+"""From a notification to the messages that are sent of it, and to what their logs say of them at first.
+
+In come an item of the queue, its notification's document, and where one message goes; out go an e-mail or a push
+message that is ready for a provider, and the body of its log. The same delivery makes the same message at each attempt,
+unless more was gathered meanwhile.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from notifications.item import Item
+from notifications.messages import Email, Push
+from notifications.notice import Words
+from notifications.states import Delivery
+from notifications.unsubscribing import UnsubscribeLinks
+from notifications.wording import Wording
+from schemas.notifications import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one message goes.
+
+    Attributes:
+        text: An e-mail address, or a device's token.
+        device: The device; `None` for e-mail.
+    """
+
+    text: str = field(repr=False)
+    device: Device | None = field(repr=False)
+
+
+class Composer:
+    """Composes messages.
+
+    Args:
+        wording: Lays out what a notification says.
+        links: Where one click unsubscribes; `None` where mails have no such link.
+        sender: From whom e-mails are: `Name <address>`.
+    """
+
+    def __init__(self, wording: Wording, links: UnsubscribeLinks | None, sender: str) -> None:
+        self._wording = wording
+        self._links = links
+        self._sender = sender
+
+    def message(
+        self, item: Item, delivery: Delivery, address: Address, notification: Mapping[str, Any]
+    ) -> Email | Push:
+        """Compose the message of a delivery."""
+        key = delivery.key(item.notification_id)
+        words = Words(
+            notification["title"],
+            notification["message"],
+            notification.get("actionUrl"),
+            notification.get("actionText"),
+        )
+        if address.device is None:
+            return self._email(item, key, address.text, words)
+        push = self._wording.push(words)
+        return Push(
+            key=key,
+            token=address.text,
+            platform=address.device.platform,
+            title=push.title,
+            body=push.body,
+            url=push.url,
+            data={"notificationId": item.notification_id, "type": item.type},
+            expires_at=item.expires_at,
+            urgent=item.is_urgent,
+        )
+
+    def _email(self, item: Item, key: str, to: str, words: Words) -> Email:
+        unsubscribe_url = self._links.url(key) if self._links is not None and not item.transactional else None
+        email = self._wording.email(words, unsubscribe_url=unsubscribe_url)
+        return Email(
+            key=key,
+            to=to,
+            sender=self._sender,
+            subject=email.subject,
+            text=email.text,
+            html=email.html,
+            unsubscribe_url=unsubscribe_url,
+            metadata={"key": key, "notificationId": item.notification_id, "type": item.type},
+        )
+
+
+def log_of(item: Item, message: Email | Push, provider: str, now: datetime) -> dict[str, Any]:
+    """Return a message's log as it is before the first attempt, without its `_id`."""
+    body = {
+        "provider": provider,
+        "notificationId": item.notification_id,
+        "userId": item.user_id,
+        "createdAt": now,
+    }
+    if isinstance(message, Email):
+        return {
+            "to": message.to,
+            "from": message.sender,
+            "subject": message.subject,
+            "templateId": item.type,
+            **body,
+        }
+    return {
+        "deviceToken": message.token,
+        "platform": message.platform,
+        "title": message.title,
+        "body": message.body,
+        "data": dict(message.data),
+        **body,
+    }

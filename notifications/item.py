@@ -1,0 +1,135 @@
+"""An item of the queue as delivery sees it: whom to reach how, until when, and how far it has come.
+
+In comes a document of `notificationQueue`; out go its deliveries, and what may hinder one of them just now. Pure: the
+present moment is given.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time
+from typing import Any, Self
+
+from notifications import preferences
+from notifications.notice import Recipient
+from notifications.preferences import Preferences
+from notifications.quiet_hours import QuietHours, UnknownZoneError, zone_named
+from notifications.retry_policy import POLICIES, RetryPolicy
+from notifications.states import Delivery, Reason, device_name, expired, plan
+from schemas.notifications import Channel, Device
+
+URGENT = 4
+"""The queue's `priority` of what is urgent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of the queue, as it was read.
+
+    Attributes:
+        id: Of the item.
+        notification_id: Of the notification that is delivered.
+        user_id: Whose it is.
+        type: The notification's.
+        channels: Those on which it is to be delivered.
+        priority: 1 to 4; 4 is urgent.
+        max_attempts: On each channel.
+        created_at: When it was asked for.
+        expires_at: When it is past its time; `None` where it never is.
+        transactional: Whether it is sent whatever the person prefers.
+        recipient: Where to reach the person, as a request had it; `None` where that is to be looked up.
+        deliveries: How far it has come; on channels that are not planned yet there is none.
+        revision: Grows with each change of the deliveries.
+    """
+
+    id: str
+    notification_id: str
+    user_id: str
+    type: str
+    channels: tuple[Channel, ...]
+    priority: int
+    max_attempts: int
+    created_at: datetime
+    expires_at: datetime | None
+    transactional: bool
+    recipient: Recipient | None = field(repr=False)
+    deliveries: tuple[Delivery, ...]
+    revision: int
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read a document of the queue; what an older release did not write has its default.
+
+        Raises:
+            KeyError: Where something is missing.
+            ValueError: Where it is no item.
+        """
+        recipient = document.get("recipient")
+        return cls(
+            id=document["_id"],
+            notification_id=document["notificationId"],
+            user_id=document["userId"],
+            type=document["type"],
+            channels=tuple(document["channels"]),
+            priority=document["priority"],
+            max_attempts=max(1, document["maxAttempts"]),
+            created_at=document["createdAt"],
+            expires_at=document.get("expiresAt"),
+            transactional=document.get("transactional", False),
+            recipient=None if recipient is None else _recipient(recipient),
+            deliveries=tuple(map(Delivery.from_document, document.get("deliveries", ()))),
+            revision=document.get("revision", 0),
+        )
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it passes quiet hours and limits."""
+        return self.priority >= URGENT
+
+    @property
+    def unplanned(self) -> tuple[Channel, ...]:
+        """The channels of which nothing is decided yet; `inApp` is never among them."""
+        planned = {"inApp", *(delivery.channel for delivery in self.deliveries)}
+        return tuple(channel for channel in self.channels if channel not in planned)
+
+    def policy(self, channel: Channel) -> RetryPolicy:
+        """Return how the attempts on a channel follow each other, with as many as this item may have."""
+        if channel == "inApp":
+            raise ValueError("in the application there are no attempts")
+        return replace(POLICIES[channel], max_attempts=self.max_attempts)
+
+    def plan(self, devices: Sequence[Device], now: datetime) -> tuple[Delivery, ...]:
+        """Return a delivery for each channel that is not planned: one e-mail, and one push message for each device.
+
+        Without devices there is one for `push` all the same, so that the queue can say that it found none.
+        """
+        planned: list[Delivery] = []
+        for channel in self.unplanned:
+            names = dict.fromkeys(device_name(device.token) for device in devices) if channel == "push" else {}
+            planned += [plan(channel, now, device=name) for name in names or (None,)]
+        return tuple(planned)
+
+    def hindrance(self, delivery: Delivery, wants: Preferences, now: datetime) -> Reason | datetime | None:
+        """Return why a delivery is not to be tried at all, or until when it waits; `None` where nothing hinders it."""
+        if expired(self.expires_at, now):
+            return "expired"
+        if self.transactional:
+            return None
+        if wants.turns_off(delivery.channel, self.type):
+            return "preferences"
+        if self.is_urgent or wants.quiet_hours is None:
+            return None
+        allowed_at = _allowed_at(wants.quiet_hours, now)
+        return allowed_at if allowed_at > now else None
+
+
+def _recipient(document: Mapping[str, Any]) -> Recipient:
+    devices = [Device(token=device["token"], platform=device["platform"]) for device in document.get("devices", ())]
+    return Recipient(document.get("email"), tuple(devices))
+
+
+def _allowed_at(hours: preferences.QuietHours, now: datetime) -> datetime:
+    try:
+        quiet = QuietHours(time.fromisoformat(hours.start), time.fromisoformat(hours.end), zone_named(hours.time_zone))
+    except (UnknownZoneError, ValueError):
+        return now  # hours that mean nothing: better a message than none
+    return quiet.allowed_at(now)

@@ -1,0 +1,91 @@
+"""Unsubscribing: the link in an e-mail, the page behind it, and the receipt that it comes to.
+
+In comes the key of an e-mail's log; out goes a URL with a signed token, and of a token the key again: nobody can make a
+link for an e-mail that is not theirs. RFC 8058 asks that the URL alone says who unsubscribes, so that one click does:
+https://www.rfc-editor.org/rfc/rfc8058#section-3.1. Nothing is remembered here.
+"""
+
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from itsdangerous import BadSignature, TimestampSigner
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from notifications.receipts import Receipt, Report, receipt
+
+KEPT = timedelta(days=30)
+"""How long a link works: as long as `emailLogs` keeps whose it is, and as laws ask at least."""
+
+PROVIDER = "inkstream"
+"""Who reports that somebody has unsubscribed by our own page."""
+
+State = Literal["ask", "done", "bad", "later"]
+"""What a page says: do you want to? It is done. The link is none. It can't be done now."""
+
+_PURPOSE = "unsubscribe"  # what else the key may sign one day is no link
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class BadLink(ValueError):  # noqa: N818  # what it is, not a fault of ours
+    """A token that we did not make, or too long ago."""
+
+
+class UnsubscribeLinks:
+    """Makes links, and reads them.
+
+    Args:
+        url: Where the page is reached from outside.
+        key: The secret under which tokens are signed.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = url
+        self._signer = TimestampSigner(key, salt=_PURPOSE, digest_method=sha256, key_derivation="hmac")
+
+    def url(self, key: str) -> str:
+        """Return the link of an e-mail, whose log has the key."""
+        return f"{self._url}?token={self._signer.sign(key).decode()}"
+
+    def key(self, token: str) -> str:
+        """Return the key that a link was made for.
+
+        Raises:
+            BadLink: It was not made by us, or too long ago.
+        """
+        try:
+            key: bytes = self._signer.unsign(token, max_age=KEPT // timedelta(seconds=1))
+            return key.decode()
+        except (BadSignature, UnicodeError):
+            raise BadLink("the link is not ours, or too old") from None
+
+
+def unsubscribed(key: str, now: datetime) -> Receipt:
+    """Return the receipt that the person unsubscribed to whom an e-mail went; pressed twice, it is the same."""
+    report = Report(
+        event_id=f"unsubscribed:{key}",
+        kind="unsubscribed",
+        timestamp=now,
+        provider_id=None,
+        given={"key": key},
+        recipient=None,
+    )
+    return receipt(PROVIDER, report)
+
+
+def page(state: State, site_name: str, site_url: str) -> str:
+    """Return a page as HTML.
+
+    Args:
+        state: What it says.
+        site_name: The blog's name.
+        site_url: Its address.
+    """
+    return _PAGES.get_template("unsubscribe.html.j2").render(state=state, site_name=site_name, site_url=site_url)
