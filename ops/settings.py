@@ -4,17 +4,34 @@ In come environment variables; out goes a frozen, validated `Settings`. A value 
 at once, with the variable's name and what it should be.
 """
 
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
+from email_validator import validate_email
 from pydantic import AwareDatetime, Field, SecretStr, model_validator
-from pydantic.functional_validators import BeforeValidator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVELOPMENT_IP_HASH_KEY = "development-only-key"
+DEVELOPMENT_UNSUBSCRIBE_KEY = "development-only-key"
+
+EmailProvider = Literal["smtp", "sendgrid", "aws-ses", "mailgun"]
+_NEEDED: Mapping[EmailProvider, tuple[str, ...]] = {
+    "smtp": ("smtp_url",),
+    "sendgrid": ("sendgrid_api_key",),
+    "aws-ses": ("ses_region",),
+    "mailgun": ("mailgun_api_key", "mailgun_domain"),
+}
+_NEEDED_TOGETHER = (
+    ("apns_key_file", "apns_key_id", "apns_team_id", "apns_topic"),
+    ("web_push_private_key", "web_push_subject"),
+)
+_SMTP = "should be smtp://, smtp+starttls:// or smtps://user:password@host:port, special characters as %40"
 
 
 def _comma_separated(value: object) -> object:
@@ -28,8 +45,59 @@ def _seconds(value: object) -> object:
         return value  # ISO 8601, or wrong: pydantic's to tell
 
 
+def _absent_where_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+def _web_address(value: str) -> str:
+    """Check that it is a URL that a path can be put behind; return it without a slash at the end."""
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username is not None:
+        raise ValueError("should be a URL like https://blog.example")
+    return value.rstrip("/")
+
+
+def _smtp_url(value: SecretStr) -> SecretStr:
+    """Check that it is a mail server's URL; what is raised does not repeat it."""
+    try:
+        url = urlsplit(value.get_secret_value())
+        # Asked for, the port is checked.
+        known = url.scheme in ("smtp", "smtp+starttls", "smtps") and url.port != 0
+    except ValueError:
+        raise ValueError(_SMTP) from None
+    if not known or not url.hostname or url.path not in ("", "/") or url.query or url.fragment:
+        raise ValueError(_SMTP)
+    return value
+
+
+def _mailbox(value: str) -> str:
+    """Check that it is an address, or a name and an address in angle brackets."""
+    address = value.rpartition("<")[2].strip().removesuffix(">")
+    validate_email(address, check_deliverability=False, test_environment=True, globally_deliverable=False)
+    return value
+
+
+def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("should name each once")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+EmailProviders = Annotated[
+    tuple[EmailProvider, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_each_once)
+]
+# What a Compose file passes on where nothing is set is an empty text.
+Optionally = BeforeValidator(_absent_where_empty)
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+OptionalText = Annotated[str | None, Optionally]
+OptionalSecret = Annotated[SecretStr | None, Optionally]
+OptionalPath = Annotated[Path | None, Optionally]
+
+
+def _variable(name: str) -> str:
+    return f"INKSTREAM_{name.upper()}"
 
 
 class Settings(BaseSettings):
@@ -84,7 +152,9 @@ class Settings(BaseSettings):
         None, ge=1, le=15, description="Replicas of each new topic, in place of what `topics.yaml` says."
     )
     agents: Names = Field(
-        (), description="The topics whose agents run in this worker, separated by commas; all where empty."
+        (),
+        description="The agents that run in this worker, separated by commas: `page-views` stores that topic, "
+        "`notify-domain-events` tells people of it. All where empty.",
     )
 
     ip_hash_key: SecretStr = Field(
@@ -154,6 +224,130 @@ class Settings(BaseSettings):
         "viewCount", min_length=1, description="Its column of the number of views, the only one written."
     )
 
+    notifications_file: Path = Field(
+        ROOT / "notifications.yaml", description="The rules: which events become notifications, for whom."
+    )
+    gather_window: Duration | None = Field(
+        None,
+        gt=timedelta(0),
+        le=timedelta(days=7),
+        description="How long repeated small things are gathered, in place of what `notifications.yaml` says.",
+    )
+    site_name: str = Field(
+        "The Blog", min_length=1, description="The blog's name, as e-mails and push messages have it."
+    )
+    site_url: WebAddress = Field(
+        "http://127.0.0.1:3000", description="The blog's address, where the links of notifications begin."
+    )
+    recipients_view: OptionalText = Field(
+        "notification_recipients",
+        description="The platform's view of whom to reach where; `schema.view` where needed. Empty: there is none.",
+    )
+    recipients_kept: Duration = Field(
+        timedelta(seconds=60),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="How long Redis keeps what the view said; a changed preference takes effect after so long at most.",
+    )
+    notify_limit: int = Field(
+        20, ge=1, description="How many e-mails and push messages of one type a user gets in 24 hours, each."
+    )
+    notify_daily_limit: int = Field(
+        100, ge=1, description="How many e-mails and push messages of all types a user gets in 24 hours, each."
+    )
+    deliver_at_once: int = Field(
+        32, ge=1, le=1_000, description="How many notifications one worker delivers at the same time."
+    )
+
+    email_providers: EmailProviders = Field(
+        ("smtp",),
+        description="Who sends e-mail, the preferred one first; the others when it fails. Empty, as by default outside "
+        "of development: nobody.",
+    )
+    email_sender: Annotated[str, AfterValidator(_mailbox)] = Field(
+        "The Blog <notifications@blog.example>",
+        description="From whom e-mails are: `Name <address>`, or an address. The providers must know it as ours.",
+    )
+    email_rate: float | None = Field(
+        None,
+        gt=0,
+        description="How many e-mails a second each provider is given, by all workers together; by default any.",
+    )
+    smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)] = Field(
+        SecretStr("smtp://127.0.0.1:16025"),
+        description="The mail server: `smtps://` for TLS from the start, `smtp+starttls://` for TLS as it is demanded, "
+        "`smtp://` for none.",
+    )
+    sendgrid_api_key: OptionalSecret = Field(None, description="SendGrid: an API key with the right to send mail.")
+    sendgrid_url: WebAddress = Field(
+        "https://api.sendgrid.com",
+        description="SendGrid: where its API is; `https://api.eu.sendgrid.com` for subusers in the European Union.",
+    )
+    sendgrid_verification_key: OptionalText = Field(
+        None, description="SendGrid: the public key by which its webhook is verified, as SendGrid shows it."
+    )
+    ses_region: Annotated[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None, Optionally] = Field(
+        None, description="Amazon SES: the region. Credentials are found as by all of AWS's tools."
+    )
+    ses_url: Annotated[WebAddress | None, Optionally] = Field(
+        None, description="Amazon SES: where its API is; the region's own by default."
+    )
+    ses_configuration_set: OptionalText = Field(
+        None, description="Amazon SES: the configuration set, which says where events go; the identity's by default."
+    )
+    ses_topic: Annotated[
+        Annotated[str, Field(pattern=r"^arn:aws:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?$")] | None, Optionally
+    ] = Field(None, description="Amazon SES: ARN of the one topic of Amazon SNS whose receipts are believed.")
+    mailgun_api_key: OptionalSecret = Field(None, description="Mailgun: an API key of the account or the domain.")
+    mailgun_domain: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None, Optionally] = Field(
+        None, description="Mailgun: which of the account's domains sends."
+    )
+    mailgun_url: WebAddress = Field(
+        "https://api.mailgun.net",
+        description="Mailgun: where its API is; `https://api.eu.mailgun.net` for domains in the European Union.",
+    )
+    mailgun_signing_key: OptionalSecret = Field(
+        None, description="Mailgun: the HTTP webhook signing key, by which its webhook is verified."
+    )
+    unsubscribe_url: Annotated[WebAddress | None, Optionally] = Field(
+        None,
+        description="Where a worker's page `/unsubscribe` is reached from outside; without it no e-mail links there.",
+    )
+    unsubscribe_key: SecretStr = Field(
+        SecretStr(DEVELOPMENT_UNSUBSCRIBE_KEY),
+        min_length=1,
+        description="Secret key of the links that unsubscribe. A new key makes the links in older e-mails void.",
+    )
+
+    push_rate: float | None = Field(
+        None,
+        gt=0,
+        description="How many push messages a second each provider is given, by all workers together; by default any.",
+    )
+    push_file: OptionalPath = Field(
+        None, description="In development, push messages are written there as lines of JSON, in place of being sent."
+    )
+    fcm_service_account_file: OptionalPath = Field(
+        None, description="Android: the service account's key file (JSON) for Firebase Cloud Messaging."
+    )
+    fcm_url: WebAddress = Field("https://fcm.googleapis.com", description="Android: where FCM's API is.")
+    apns_key_file: OptionalPath = Field(
+        None, description="iOS: the signing key (`.p8`) for Apple's push service; the next three belong to it."
+    )
+    apns_key_id: OptionalText = Field(None, description="iOS: the signing key's ten characters.")
+    apns_team_id: OptionalText = Field(None, description="iOS: the developer team's ten characters.")
+    apns_topic: OptionalText = Field(None, description="iOS: the application's bundle id.")
+    apns_url: WebAddress = Field(
+        "https://api.push.apple.com",
+        description="iOS: where Apple's service is; `https://api.sandbox.push.apple.com` for development builds.",
+    )
+    web_push_private_key: OptionalSecret = Field(
+        None, description="Browsers: the VAPID key, PEM or 32 bytes in base64url; a new one voids all subscriptions."
+    )
+    web_push_subject: Annotated[Annotated[str, Field(pattern="^(mailto:.+@|https://).+$")] | None, Optionally] = Field(
+        None, description="Browsers: whom a push service may write to, `mailto:` and an address or an `https://` URL."
+    )
+
     web_host: str = Field("127.0.0.1", description="Address on which `/metrics`, `/healthz` and `/readyz` are served.")
     web_port: int = Field(16_066, ge=1, le=65_535, description="Port on which they are served.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
@@ -162,6 +356,13 @@ class Settings(BaseSettings):
         description="Log lines as JSON or for people; `auto` is for people where a terminal reads them.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _send_no_email_unless_told(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Let the mail server of development be nobody's default elsewhere."""
+        is_elsewhere = given.get("environment", "development") != "development"
+        return {"email_providers": (), **given} if is_elsewhere else given
+
     @model_validator(mode="after")
     def _refuse_development_secrets(self) -> "Settings":
         if self.environment != "development" and self.ip_hash_key.get_secret_value() == DEVELOPMENT_IP_HASH_KEY:
@@ -169,6 +370,15 @@ class Settings(BaseSettings):
                 f"INKSTREAM_IP_HASH_KEY must be set in {self.environment}: the development key is public, "
                 "so hashes made with it can be undone. Make one with `openssl rand -hex 32`."
             )
+        if self.environment != "development" and self.unsubscribe_key.get_secret_value() == DEVELOPMENT_UNSUBSCRIBE_KEY:
+            raise ValueError(
+                f"INKSTREAM_UNSUBSCRIBE_KEY must be set in {self.environment}: the development key is public, "
+                "so anybody could unsubscribe anybody with it. Make one with `openssl rand -hex 32`."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ask_for_what_kafka_needs(self) -> "Settings":
         if self.kafka_security_protocol.startswith("SASL") and (
             self.kafka_sasl_username is None or self.kafka_sasl_password is None
         ):
@@ -177,6 +387,42 @@ class Settings(BaseSettings):
                 "INKSTREAM_KAFKA_SASL_USERNAME and INKSTREAM_KAFKA_SASL_PASSWORD"
             )
         return self
+
+    @model_validator(mode="after")
+    def _ask_for_what_sending_needs(self) -> "Settings":
+        problem = next(self._problems_of_email(), None) or next(self._problems_of_push(), None)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _problems_of_email(self) -> Iterator[str]:
+        for provider in self.email_providers:
+            for name in _NEEDED[provider]:
+                if getattr(self, name) is None or (name == "smtp_url" and self._is_of_development(name)):
+                    yield f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {_variable(name)}, or leave {provider} out"
+        if self.email_providers:
+            for name in ("email_sender", "site_url"):
+                if self._is_of_development(name):
+                    yield f"{_variable(name)} must be set in {self.environment}, as e-mails are sent with it"
+        url = urlsplit(self.smtp_url.get_secret_value())
+        if self.environment != "development" and url.scheme == "smtp" and url.password:
+            yield "INKSTREAM_SMTP_URL would send its password in the clear: make it smtp+starttls:// or smtps://"
+
+    def _problems_of_push(self) -> Iterator[str]:
+        for names in _NEEDED_TOGETHER:
+            missing = [name for name in names if getattr(self, name) is None]
+            if missing and len(missing) < len(names):
+                given = next(name for name in names if name not in missing)
+                yield f"{_variable(given)} is set, so {' and '.join(map(_variable, missing))} must be as well, or none"
+        if self.push_file and self.environment != "development":
+            yield f"INKSTREAM_PUSH_FILE must not be set in {self.environment}: no push message would arrive"
+        sent_by = ("fcm_service_account_file", "apns_key_file", "web_push_private_key")
+        if self._is_of_development("site_url") and any(getattr(self, name) is not None for name in sent_by):
+            yield f"INKSTREAM_SITE_URL must be set in {self.environment}, as push messages lead there"
+
+    def _is_of_development(self, name: str) -> bool:
+        """Whether a setting has the default that is meant for development alone, and this is not that."""
+        return self.environment != "development" and name not in self.model_fields_set
 
     def geo_database_path(self) -> Path | None:
         """Return the geo database to use: the one set, else in development the one that a package ships, else none."""

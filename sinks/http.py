@@ -16,6 +16,7 @@ from notifications.outcome import Failed
 from notifications.retry_policy import LONGEST_WAIT, bounded
 
 TIMEOUT = timedelta(seconds=10)
+_CONNECTIONS_KEPT = 100
 _HEAD_IS_SENT = ".send_request_headers.complete"
 
 # Below this level they log URLs, headers and signed requests, device tokens and keys among them.
@@ -25,7 +26,9 @@ for _name in ("httpx", "httpcore", "hpack", "botocore"):
 
 def client(*, http2: bool = False, timeout: timedelta = TIMEOUT) -> httpx.AsyncClient:
     """Make a client; whoever makes it closes it."""
-    return httpx.AsyncClient(http2=http2, timeout=timeout.total_seconds(), follow_redirects=False)
+    # As many connections as messages are sent at the same time; kept, or most would need a TLS handshake each.
+    limits = httpx.Limits(max_keepalive_connections=_CONNECTIONS_KEPT)
+    return httpx.AsyncClient(http2=http2, timeout=timeout.total_seconds(), limits=limits, follow_redirects=False)
 
 
 async def ask(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response | Failed:

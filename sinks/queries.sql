@@ -297,6 +297,10 @@ RETURNING since;
 -- name: remove_suppression
 DELETE FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = %(digest)s RETURNING since;
 
+-- name: remove_suppressed_device
+-- Of a device, by the beginning of its token's digest.
+DELETE FROM inkstream.suppressions WHERE channel = 'push' AND starts_with(digest, %(name)s) RETURNING since;
+
 -- name: suppressions
 -- The latest, newest first.
 SELECT channel, address, reason, since
@@ -310,5 +314,10 @@ LIMIT %(limit)s;
 SELECT digest, reason FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s);
 
 -- name: find_recipients
--- Where users can be reached, and what they want, from the platform's view.
-SELECT user_id, email, devices, preferences FROM {view} WHERE user_id = ANY(%(user_ids)s);
+-- Where users can be reached, and what they want, from the platform's view. As texts, which nothing in them can break.
+SELECT user_id::text, email::text, devices::text, preferences::text FROM {view}
+WHERE user_id::text = ANY (%(user_ids)s);
+
+-- name: limit_reading
+-- The platform's view may be slow, or its tables locked: whoever asks then does better to ask again.
+SET LOCAL statement_timeout = '5s';

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from dotenv import dotenv_values
 from faust.cli.base import option
@@ -59,6 +59,43 @@ EXAMPLES: Mapping[str, str] = {
     "posts_table": "blog.posts",
     "posts_id_column": "id",
     "view_count_column": "view_count",
+    "notifications_file": "/etc/inkstream/notifications.yaml",
+    "gather_window": "PT15M",
+    "site_name": "Ada's Blog",
+    "site_url": "https://blog.example",
+    "recipients_view": "blog.notification_recipients",
+    "recipients_kept": "PT5M",
+    "notify_limit": "10",
+    "notify_daily_limit": "50",
+    "deliver_at_once": "64",
+    "email_providers": "aws-ses,sendgrid",
+    "email_sender": "Ada's Blog <news@blog.example>",
+    "email_rate": "14",
+    "smtp_url": "smtp+starttls://inkstream:password@mail.blog.example:587",
+    "sendgrid_api_key": "SG.correct-horse-battery-staple",
+    "sendgrid_url": "https://api.eu.sendgrid.com",
+    "sendgrid_verification_key": "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE…",
+    "ses_region": "eu-central-1",
+    "ses_url": "https://email-fips.us-east-1.amazonaws.com",
+    "ses_configuration_set": "notifications",
+    "ses_topic": "arn:aws:sns:eu-central-1:123456789012:ses-receipts",
+    "mailgun_api_key": "correct-horse-battery-staple",
+    "mailgun_domain": "mail.blog.example",
+    "mailgun_url": "https://api.eu.mailgun.net",
+    "mailgun_signing_key": "correct-horse-battery-staple",
+    "unsubscribe_url": "https://mail.blog.example/unsubscribe",
+    "unsubscribe_key": "7d1e0c5b3a294f8e6d7c8b9a0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c",
+    "push_rate": "500",
+    "push_file": "push.jsonl",
+    "fcm_service_account_file": "/etc/inkstream/firebase.json",
+    "fcm_url": "https://fcm.googleapis.com",
+    "apns_key_file": "/etc/inkstream/AuthKey_ABC123DEFG.p8",
+    "apns_key_id": "ABC123DEFG",
+    "apns_team_id": "DEF123GHIJ",
+    "apns_topic": "example.blog.reader",
+    "apns_url": "https://api.sandbox.push.apple.com",
+    "web_push_private_key": "correct-horse-battery-staple",
+    "web_push_subject": "mailto:operations@blog.example",
     "web_host": "0.0.0.0",  # noqa: S104 - what a container needs
     "web_port": "8080",
     "log_level": "debug",
@@ -202,9 +239,11 @@ def _code(text: str) -> str:
 def _expected(field: FieldInfo) -> str:
     """Describe the values that a setting takes."""
     annotation = field.annotation
-    types = [annotation, *get_args(annotation)]
+    types = [annotation, *map(_unannotated, get_args(annotation))]
     if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(f"`{choice}`" for choice in get_args(annotation))
+        return "one of " + _choices(annotation)
+    if get_origin(annotation) is tuple and get_origin(types[1]) is Literal:
+        return f"some of {_choices(types[1])}, separated by commas"
     limits = [
         words.format(shown("", getattr(constraint, limit)))
         for constraint in field.metadata
@@ -224,3 +263,11 @@ def _expected(field: FieldInfo) -> str:
         if kind in types or get_origin(annotation) is kind:
             return ", ".join([words, *limits])
     raise TypeError(f"no words for {annotation}")
+
+
+def _unannotated(kind: Any) -> Any:  # noqa: ANN401 - any type there is
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _choices(literal: object) -> str:
+    return ", ".join(f"`{choice}`" for choice in get_args(literal))

@@ -479,7 +479,11 @@ def test_a_key_may_be_given_in_base64url() -> None:
     WebPush(client(), SecretStr(raw), "https://blog.example")
 
 
-@pytest.mark.parametrize("key", ["", "none", "ü", "-----BEGIN PRIVATE KEY-----", PEM[:100]])
+@pytest.mark.parametrize(
+    "key",
+    ["", "none", "ü", "-----BEGIN PRIVATE KEY-----", PEM[:100]],
+    ids=["empty", "word", "letter", "its first line alone", "half"],
+)
 def test_a_key_that_is_none_is_an_error_at_once(key: str) -> None:
     with pytest.raises(ValueError, match="VAPID key"):
         WebPush(client(), SecretStr(key), SUBJECT)
