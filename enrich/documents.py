@@ -7,6 +7,8 @@ be carried out in either order: so a batch read twice, or two batches in flight,
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from notifications.notice import Notice
+
 
 class Document(NamedTuple):
     """A whole document. The first with its `_id` stays; another is a duplicate and changes nothing.
@@ -49,4 +51,16 @@ class Occurrence(NamedTuple):
     group: dict[str, Any]
 
 
-Write = Document | Part | Occurrence
+class Gathering(NamedTuple):
+    """A notice that joins others like it in one notification, which has one item in the queue.
+
+    Attributes:
+        collection: Where notifications live.
+        notice: What to tell, and what it is gathered with.
+    """
+
+    collection: str
+    notice: Notice
+
+
+Write = Document | Part | Occurrence | Gathering

@@ -1,59 +1,131 @@
 """Notifications: what a user is to be told, and its place in the queue.
 
-In comes a request, out go the notification, unread and unsent, and the queue entry from which it will be delivered.
-Both have the request's id, so that a request read twice notifies once. Neither holds an address or a device: the schema
-excludes them from every document.
+In come notices, which requests are and which rules make of domain events; out go the notification, unread and unsent,
+and the item of the queue from which it is delivered. Both have the notice's id, so an event read twice notifies once.
 """
 
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
 from enrich.context import Context
-from enrich.documents import Document, Write
-from enrich.verbatim import payload
-from notifications.notice import expiry
-from schemas.event import Envelope
-from schemas.notifications import NotificationRequested, Priority
+from enrich.documents import Document, Gathering, Write
+from notifications.notice import Notice, Recipient, Words
+from notifications.rules import Rules, requested
+from notifications.states import store
+from schemas.event import Envelope, Event
+from schemas.notifications import Channel, NotificationRequested, Priority
+
+COLLECTION = "notifications"
+QUEUE = "notificationQueue"
 
 URGENCY: dict[Priority, int] = {"low": 1, "medium": 2, "high": 3, "urgent": 4}
 """The queue's `priority`: higher is more urgent."""
 
 
+class Notifier:
+    """Describes the notifications that rules make of domain events.
+
+    Args:
+        rules: Whom to tell what.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    @property
+    def events(self) -> Collection[str]:
+        """The names of the events that become notifications."""
+        return self._rules.events
+
+    def documents(self, event: Envelope[Event]) -> list[Write]:
+        """Describe the notifications of an event, and their items in the queue; none where nobody is to be told."""
+        return [write for notice in self._rules.notices(event) for write in _writes(notice)]
+
+
 def documents(event: Envelope[NotificationRequested], _: Context) -> list[Write]:
-    """Describe the notification and its entry in the queue."""
-    return [_notification(event), _queue_entry(event)]
+    """Describe the notification that a service asks for, and its item in the queue."""
+    return _writes(requested(event))
 
 
-def _notification(event: Envelope[NotificationRequested]) -> Document:
-    request = event.data
-    return Document(
-        "notifications",
-        payload(request, without=frozenset({"max_attempts", "transactional"}))
-        | {
-            "_id": event.id,
-            "channels": {
-                "inApp": {"enabled": "inApp" in request.channels, "read": False},
-                "email": {"enabled": "email" in request.channels, "sent": False},
-                "push": {"enabled": "push" in request.channels, "sent": False},
-            },
-            "createdAt": event.time,
-            "expiresAt": request.expires_at or expiry(event.time),
+def notification(notice: Notice, words: Words, id: str | None = None) -> dict[str, Any]:  # noqa: A002  # MongoDB's name
+    """Return a notification.
+
+    Args:
+        notice: Whom to tell, and how.
+        words: What it says: the notice's own, or those of all that it is gathered with.
+        id: The document's, where it is not the notice's.
+    """
+    entity = notice.related_entity
+    body = {
+        "_id": id or notice.id,
+        "userId": notice.user_id,
+        "type": notice.type,
+        "title": words.title,
+        "message": words.message,
+        "actionUrl": words.action_url,
+        "actionText": words.action_text,
+        "relatedEntity": {"id": entity.id, "type": entity.type} if entity else None,
+        "actorId": notice.actor_id,
+        "actorName": notice.actor_name,
+        "actorAvatar": notice.actor_avatar,
+        "channels": {
+            "inApp": {"enabled": "inApp" in notice.channels, "read": False},
+            "email": {"enabled": "email" in notice.channels, "sent": False},
+            "push": {"enabled": "push" in notice.channels, "sent": False},
         },
-    )
+        "priority": notice.priority,
+        "createdAt": notice.created_at,
+        "expiresAt": notice.expires_at,
+    }
+    return _known(body)
 
 
-def _queue_entry(event: Envelope[NotificationRequested]) -> Document:
-    request = event.data
-    return Document(
-        "notificationQueue",
-        {
-            "_id": event.id,
-            "status": "pending",
-            "priority": URGENCY[request.priority],
-            "notificationId": event.id,
-            "userId": request.user_id,
-            "type": request.type,
-            "channels": list(dict.fromkeys(request.channels)),
-            "attempts": 0,
-            "maxAttempts": request.max_attempts,
-            "errors": [],
-            "createdAt": event.time,
-        },
-    )
+def queue_item(notice: Notice, id: str | None = None, due: datetime | None = None) -> dict[str, Any]:  # noqa: A002
+    """Return a notification's item in the queue; completed where the application is all there is to it.
+
+    What a person can be reached at stays in it until there is nothing more to send.
+
+    Args:
+        notice: Whom to tell, and how.
+        id: The notification's, where it is not the notice's.
+        due: When to send it; `None` is at once.
+    """
+    outside = [channel for channel in notice.channels if channel != "inApp"]
+    body = {
+        "_id": id or notice.id,
+        "status": "pending" if outside else "completed",
+        "priority": URGENCY[notice.priority],
+        "notificationId": id or notice.id,
+        "userId": notice.user_id,
+        "type": notice.type,
+        "channels": list(notice.channels),
+        "attempts": 0,
+        "maxAttempts": notice.max_attempts,
+        "nextRetryAt": due if outside else None,
+        "errors": [],
+        "createdAt": notice.created_at,
+        "completedAt": None if outside else notice.created_at,
+        "expiresAt": notice.expires_at,
+        "transactional": notice.transactional,
+        "deliveries": [store(notice.created_at).to_document()] if "inApp" in notice.channels else [],
+        "recipient": _reached_at(notice.recipient, outside),
+    }
+    return _known(body)
+
+
+def _writes(notice: Notice) -> list[Write]:
+    if notice.gather is not None:
+        return [Gathering(COLLECTION, notice)]
+    return [Document(COLLECTION, notification(notice, notice.words)), Document(QUEUE, queue_item(notice))]
+
+
+def _reached_at(recipient: Recipient | None, outside: Collection[Channel]) -> dict[str, Any] | None:
+    if recipient is None or not outside:
+        return None
+    devices = [{"token": device.token, "platform": device.platform} for device in recipient.devices]
+    return _known({"email": recipient.email, "devices": devices})
+
+
+def _known(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}

@@ -6,11 +6,13 @@ again, and a message that nobody heard is in the list of notifications.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from pydantic_core import to_json
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from sinks.collections import NOTIFICATIONS
@@ -20,6 +22,7 @@ _KEPT = timedelta(minutes=5)
 """Reading happens in the platform's own services, so a count may be so old."""
 
 _TIMEOUT_SECONDS = 1.0
+_USERS_AT_ONCE = 1_000
 _SHOWN = ("type", "title", "message", "actionUrl", "actionText", "actorName", "actorAvatar", "priority", "createdAt")
 
 
@@ -58,28 +61,31 @@ class InApp:
     async def announce(self, notifications: Iterable[Mapping[str, Any]]) -> None:
         """Tell the users' applications of notifications that are stored, and keep the new counts for them.
 
-        Without Redis nothing happens.
+        Where MongoDB or Redis is not up to it, the rest is left out.
 
-        Raises:
-            PyMongoError: MongoDB is not up to it.
+        Args:
+            notifications: Their documents.
         """
         by_user: dict[str, list[Mapping[str, Any]]] = {}
         for notification in notifications:
             by_user.setdefault(notification["userId"], []).append(notification)
-        if not by_user:
-            return
+        users = list(by_user)
+        with suppress(PyMongoError, RedisError):
+            for start in range(0, len(users), _USERS_AT_ONCE):
+                await self._announce({user: by_user[user] for user in users[start : start + _USERS_AT_ONCE]})
+
+    async def _announce(self, by_user: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         unread = await self.unread(by_user.keys())
-        try:
-            async with self._redis.pipeline(transaction=False) as commands:
-                for user, new in by_user.items():
-                    commands.set(self._unread + user, unread[user], ex=_KEPT)
-                    for notification in new:
-                        shown = {name: notification[name] for name in _SHOWN if name in notification}
-                        message = {"id": notification["_id"], "unreadCount": unread[user], **shown}
-                        commands.publish(self._channel + user, to_json(message))
-                await commands.execute()
-        except RedisError:
-            return
+        async with self._redis.pipeline(transaction=False) as commands:
+            for user, new in by_user.items():
+                commands.set(self._unread + user, unread[user], ex=_KEPT)
+                for notification in new:
+                    if not notification["channels"]["inApp"]["enabled"]:
+                        continue
+                    shown = {name: notification[name] for name in _SHOWN if name in notification}
+                    message = {"id": notification["_id"], "unreadCount": unread[user], **shown}
+                    commands.publish(self._channel + user, to_json(message))
+            await commands.execute()
 
     async def close(self) -> None:
         """Close all connections."""

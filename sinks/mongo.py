@@ -18,9 +18,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from enrich.documents import Document, Occurrence, Part, Write
-from sinks.collections import COLLECTIONS, ERROR_LOGS, SYSTEM_LOGS
+from enrich.documents import Document, Gathering, Occurrence, Part, Write
+from sinks.collections import COLLECTIONS, ERROR_LOGS, NOTIFICATIONS, SYSTEM_LOGS
 from sinks.error_groups import group_updates
+from sinks.gathered_notifications import GatheredNotifications, Joined
 from sinks.mongo_faults import (
     Refusal,
     blames_content,
@@ -51,11 +52,13 @@ class Outcome(NamedTuple):
         written: How many made or changed a document, per collection.
         duplicates: How many changed nothing as they had been carried out before, per collection.
         refused: The writes that can never be carried out: their positions in what was given, and why.
+        gathered: What became of each group of notices.
     """
 
     written: dict[str, int]
     duplicates: dict[str, int]
     refused: list[tuple[int, Refusal]]
+    gathered: Sequence[Joined] = ()
 
 
 _Placed = tuple[int, WriteT]
@@ -69,6 +72,7 @@ class _Tally:
         self.written: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()
         self.refused: list[tuple[int, Refusal]] = []
+        self.gathered: list[Joined] = []
 
     def count(self, collection: str, *, written: int, duplicates: int) -> None:
         self.written[collection] += written
@@ -78,7 +82,7 @@ class _Tally:
         self.refused.append((index, refusal))
 
     def outcome(self) -> Outcome:
-        return Outcome(dict(+self.written), dict(+self.duplicates), sorted(self.refused))
+        return Outcome(dict(+self.written), dict(+self.duplicates), sorted(self.refused), tuple(self.gathered))
 
 
 class Mongo:
@@ -91,6 +95,7 @@ class Mongo:
         self._client = client
         self._timeout = timeout
         self._database = client.get_default_database(DEFAULT_DATABASE)
+        self._gathered = GatheredNotifications(self._database)
 
     @classmethod
     def connect(cls, url: str, *, timeout: timedelta = timedelta(seconds=15)) -> Self:
@@ -142,6 +147,7 @@ class Mongo:
         documents: defaultdict[str, list[_Placed[Document]]] = defaultdict(list)
         parts: defaultdict[str, list[_Placed[Part]]] = defaultdict(list)
         occurrences: list[_Placed[Occurrence]] = []
+        gatherings: list[_Placed[Gathering]] = []
         for index, write in enumerate(writes):
             match write:
                 case Document():
@@ -150,6 +156,8 @@ class Mongo:
                     parts[write.collection].append((index, write))
                 case Occurrence():
                     occurrences.append((index, write))
+                case Gathering():
+                    gatherings.append((index, write))
         tally = _Tally()
         # All of them to their end, even where one fails: nothing may go on writing after this has raised.
         results = await asyncio.gather(
@@ -158,6 +166,7 @@ class Mongo:
                 for name in documents.keys() | parts.keys()
             ),
             self._write_occurrences(occurrences, tally),
+            self._sift(gatherings, lambda some: self._gather(some, tally), tally),
             return_exceptions=True,
         )
         errors = [result for result in results if isinstance(result, BaseException)]
@@ -289,6 +298,13 @@ class Mongo:
                 new = await session.with_transaction(count_new, read_concern=ReadConcern("snapshot"))
         for name in (SYSTEM_LOGS.name, ERROR_LOGS.name):
             tally.count(name, written=new, duplicates=len(occurrences) - new)
+
+    async def _gather(self, gatherings: Sequence[_Placed[Gathering]], tally: _Tally) -> None:
+        """Bring notices into the notifications of their groups."""
+        results = await self._gathered.join([write.notice for _, write in gatherings])
+        joined = sum(result.joined for result in results)
+        tally.count(NOTIFICATIONS.name, written=joined, duplicates=len(gatherings) - joined)
+        tally.gathered += results
 
     async def _end_abandoned_transactions(self) -> None:
         """Abort transactions that a worker began and, as it was killed, will never end.

@@ -1,8 +1,9 @@
 """The queue of notifications in MongoDB: who works on what, and until when.
 
-In come items, once each by their id; out go claims, each to one worker for a bounded time. A claim carries a token that
-no other claim of its item has, and every write names it: what a worker writes after it has lost its claim is refused.
-An item that its worker never finished is there for others once the claim has run out.
+In come items that others have put there; out go claims, each to one worker for a bounded time. A claim carries a token
+that no other claim of its item has, and every write names it: what a worker writes after it has lost its claim is
+refused. Whoever changes deliveries names the revision that they read, so workers, receipts and commands never undo each
+other. An item that its worker never finished is there for others once the claim has run out.
 
 An item that is `pending` with a `nextRetryAt` waits; without one it is ready. `wake` turns the first into the second,
 so that looking for what is ready never reads what is not.
@@ -11,14 +12,15 @@ so that looking for what is ready never reads what is not.
 import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError
 
+from notifications.item import Item
+from notifications.states import Delivery, Receipt, confirm, next_due, status_of
 from sinks.collections import NOTIFICATION_QUEUE
-from sinks.mongo_faults import is_same_id
 
 LEASE = timedelta(seconds=60)
 """How long a worker may hold an item: more than an attempt on every channel takes, time-outs and all."""
@@ -27,6 +29,10 @@ PRIORITIES = (4, 3, 2, 1)
 OLDEST_IN = 8
 """One in so many of what is claimed is the oldest there is, whatever its priority: so nothing waits for ever."""
 
+MOST_COUNTED = 10_000
+"""Beyond this the backlog is not counted, only that it is long."""
+
+_ERRORS_KEPT = 50
 _READY: Mapping[str, Any] = {"status": "pending", "nextRetryAt": None}
 
 
@@ -44,6 +50,18 @@ class Claim(NamedTuple):
     item: dict[str, Any]
 
 
+class Backlog(NamedTuple):
+    """What is ready and nobody has taken.
+
+    Attributes:
+        items: How many, up to `MOST_COUNTED`.
+        oldest: When the oldest was asked for; `None` where there are none.
+    """
+
+    items: int
+    oldest: datetime | None
+
+
 class NotificationQueue:
     """The queue, as one worker sees it.
 
@@ -59,16 +77,6 @@ class NotificationQueue:
         self._items = database[NOTIFICATION_QUEUE.name]
         self._worker = worker
         self._chance = chance
-
-    async def add(self, items: Sequence[dict[str, Any]]) -> None:
-        """Put items into the queue; those whose `_id` is there already stay as they are."""
-        if not items:
-            return
-        try:
-            await self._items.insert_many(items, ordered=False)
-        except BulkWriteError as error:
-            if not all(map(is_same_id, error.details["writeErrors"])):
-                raise
 
     async def wake(self, now: datetime) -> int:
         """Make ready what is due, and what was claimed by workers that never came back; return how many are."""
@@ -104,36 +112,102 @@ class NotificationQueue:
         ours = self._items.find({"_id": {"$in": chosen}, "lease.token": token})
         return sorted([Claim(item["_id"], token, item) async for item in ours], key=_urgency)
 
-    async def write(self, claim: Claim, changes: Mapping[str, Any]) -> bool:
-        """Set fields of an item that is still ours; return whether it is."""
-        result = await self._items.update_one({"_id": claim.id, "lease.token": claim.token}, {"$set": dict(changes)})
-        return result.matched_count == 1
-
-    async def release(self, claim: Claim, changes: Mapping[str, Any], errors: Iterable[Mapping[str, Any]]) -> bool:
-        """Set fields of an item that is still ours, and give it back; return whether it was.
+    async def change(
+        self, claim: Claim, item: Item, deliveries: Sequence[Delivery], errors: Iterable[str] = (), *, now: datetime
+    ) -> Item | None:
+        """Write the deliveries of an item that is still ours, upon what was read; durable when it returns.
 
         Args:
             claim: The claim.
-            changes: Among them `status`; a `nextRetryAt` of `None` means that it is ready at once, or never again.
-            errors: What went wrong this time. Of all errors the last 50 are kept.
+            item: The item as it was read.
+            deliveries: All of its deliveries, as they are from now on.
+            errors: What went wrong. Of all errors the last 50 are kept.
+            now: When that was.
+
+        Returns:
+            The item as it is now; `None` where it is no longer ours, or has changed since it was read.
         """
-        set_fields = {name: value for name, value in changes.items() if value is not None}
-        unset_fields = {"lease": "", **{name: "" for name, value in changes.items() if value is None}}
+        changes: dict[str, Any] = {
+            "deliveries": [delivery.to_document() for delivery in deliveries],
+            "attempts": max((delivery.attempts for delivery in deliveries), default=0),
+        }
+        if begun := [delivery.since for delivery in deliveries if delivery.state == "sending"]:
+            changes["lastAttemptAt"] = max(begun)
         result = await self._items.update_one(
-            {"_id": claim.id, "lease.token": claim.token},
-            {
-                "$set": set_fields,
-                "$unset": unset_fields,
-                "$push": {"errors": {"$each": [dict(error) for error in errors], "$slice": -50}},
-            },
+            _as_read(claim, item), {"$set": changes, "$inc": {"revision": 1}, **_noted(errors, now)}
         )
+        return replace(item, deliveries=tuple(deliveries), revision=item.revision + 1) if result.matched_count else None
+
+    async def held(self, claim: Claim) -> Item | None:
+        """Read an item again; `None` where it is no longer ours."""
+        found = await self._items.find_one({"_id": claim.id, "lease.token": claim.token})
+        return None if found is None else Item.from_document(found)
+
+    async def release(self, claim: Claim, item: Item, now: datetime) -> bool:
+        """Give an item back: its status follows from its deliveries.
+
+        Returns:
+            Whether it is given back; not so where it is no longer ours, or has changed since it was read.
+        """
+        result = await self._items.update_one(_as_read(claim, item), status_update(item, now))
         return result.matched_count == 1
 
-    async def next_due(self) -> datetime | None:
-        """Return when the next item is due that waits."""
-        waiting = self._items.find({"status": "pending", "nextRetryAt": {"$ne": None}}, {"nextRetryAt": 1})
-        first = await waiting.sort("nextRetryAt", 1).limit(1).to_list()
-        return first[0]["nextRetryAt"] if first else None
+    async def put_back(self, claim: Claim, until: datetime) -> None:
+        """Give an item back as it is, to be claimed later."""
+        await self._items.update_one(
+            {"_id": claim.id, "lease.token": claim.token},
+            {"$set": {"status": "pending", "nextRetryAt": until}, "$unset": {"lease": ""}},
+        )
+
+    async def give_up(self, claim: Claim, error: str, now: datetime) -> None:
+        """Let an item fail that can't be read; nothing of it is touched."""
+        await self._items.update_one(
+            {"_id": claim.id, "lease.token": claim.token},
+            {"$set": {"status": "failed"}, "$unset": {"lease": "", "nextRetryAt": ""}, **_noted([error], now)},
+        )
+
+    async def confirm(self, item_id: str, key: str, receipt: Receipt, now: datetime) -> bool:
+        """Take in what a provider reports of a message, whoever may hold its item; return whether that changed it.
+
+        Args:
+            item_id: The item's id.
+            key: Names the message, as `Delivery.key` does.
+            receipt: What is reported.
+            now: When that was.
+        """
+        while True:
+            found = await self._items.find_one({"_id": item_id})
+            item = None if found is None else _read(found)
+            if found is None or item is None:
+                return False
+            deliveries = tuple(
+                confirm(delivery, receipt, now) if delivery.key(item.notification_id) == key else delivery
+                for delivery in item.deliveries
+            )
+            if deliveries == item.deliveries:
+                return False
+            after = replace(item, deliveries=deliveries)
+            token = found.get("lease", {}).get("token")
+            # Whoever holds it, or takes up what a dead worker left, says what its status is.
+            is_ours = token is None and not any(delivery.state == "sending" for delivery in deliveries)
+            changes = status_update(after, now) if is_ours else {}
+            changes.setdefault("$set", {})["deliveries"] = [delivery.to_document() for delivery in deliveries]
+            result = await self._items.update_one(
+                {"_id": item_id, "lease.token": token, "revision": item.revision or None},
+                {**changes, "$inc": {"revision": 1}},
+            )
+            if result.matched_count:
+                return True
+
+    async def measure(self) -> Backlog:
+        """Return how much could be claimed now."""
+        ready = await self._items.count_documents(_READY, limit=MOST_COUNTED)
+        oldest = await self._oldest_ready(1)
+        return Backlog(ready, oldest[0]["createdAt"] if oldest else None)
+
+    async def is_any_ready(self) -> bool:
+        """Return whether there is something to claim."""
+        return await self._items.find_one(_READY, {"_id": 1}) is not None
 
     async def _most_urgent(self, limit: int) -> list[str]:
         """Return what is most urgent; of many that are equally so another part each time, as others choose too."""
@@ -150,12 +224,53 @@ class NotificationQueue:
         count += self._chance.randrange(OLDEST_IN) < rest
         if not count:
             return []
+        return [item["_id"] for item in await self._oldest_ready(count)]
+
+    async def _oldest_ready(self, count: int) -> list[dict[str, Any]]:
+        """Return ids and moments of the oldest that are ready, by one short walk of the index for each priority."""
         found: list[dict[str, Any]] = []
         for priority in PRIORITIES:
             ready = self._items.find({**_READY, "priority": priority}, {"createdAt": 1}).sort("createdAt", 1)
             found += await ready.limit(count).to_list()
-        found.sort(key=lambda item: item["createdAt"])
-        return [item["_id"] for item in found[:count]]
+        return sorted(found, key=lambda item: item["createdAt"])[:count]
+
+
+def _read(document: Mapping[str, Any]) -> Item | None:
+    """Read an item; `None` where somebody has made it unreadable."""
+    try:
+        return Item.from_document(document)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _as_read(claim: Claim, item: Item) -> dict[str, Any]:
+    """Return the filter that finds an item only while it is ours, and as it was read."""
+    return {"_id": claim.id, "lease.token": claim.token, "revision": item.revision or None}
+
+
+def status_update(item: Item, now: datetime) -> dict[str, Any]:
+    """Return the update that gives an item the status of its deliveries, and nobody's lease."""
+    status = status_of(item.deliveries)
+    due = next_due(item.deliveries) if status == "pending" else None
+    if due is not None and item.expires_at is not None:
+        due = min(due, item.expires_at)  # then what waits is skipped
+    unset = {"lease": ""}
+    changes: dict[str, Any] = {"status": status}
+    if due is not None and due > now:
+        changes["nextRetryAt"] = due
+    else:
+        unset["nextRetryAt"] = ""
+    if status == "completed":
+        changes["completedAt"] = now
+        unset["recipient"] = ""  # where to reach somebody is kept for no longer than it is needed
+    else:
+        unset["completedAt"] = ""
+    return {"$set": changes, "$unset": unset}
+
+
+def _noted(errors: Iterable[str], now: datetime) -> dict[str, Any]:
+    noted = [{"message": error, "timestamp": now} for error in errors]
+    return {"$push": {"errors": {"$each": noted, "$slice": -_ERRORS_KEPT}}} if noted else {}
 
 
 def _urgency(claim: Claim) -> tuple[int, datetime]:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from sinks.postgres import Pool, fetch
+from sinks.postgres import Pool, fetch, is_transient
 
 Channel = Literal["email", "push"]
 
@@ -33,12 +33,14 @@ class Suppression(NamedTuple):
 class Suppressions:
     """The addresses that are suppressed.
 
-    Every method raises `psycopg.Error` where PostgreSQL is not up to it; `sinks.postgres.is_transient` tells whether it
-    may be later.
+    Every method raises `psycopg.Error` where PostgreSQL is not up to it; `is_transient` tells whether it may be later.
 
     Args:
         pool: Connections to the database with our schema.
     """
+
+    name = "postgresql"
+    is_transient = staticmethod(is_transient)
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -56,6 +58,12 @@ class Suppressions:
         """Let an address be used again; return whether it was suppressed."""
         async with self._pool.transaction() as using:
             rows = await fetch(using, "remove_suppression", channel=channel, digest=_digest(_written(channel, address)))
+        return bool(rows)
+
+    async def remove_device(self, name: str) -> bool:
+        """Let a device be used again, by its name as `device_name` makes it; return whether it was suppressed."""
+        async with self._pool.transaction() as using:
+            rows = await fetch(using, "remove_suppressed_device", name=name)
         return bool(rows)
 
     async def reasons(self, channel: Channel, addresses: Collection[str]) -> dict[str, str]:

@@ -44,14 +44,15 @@ class WakeUps:
 
     async def announce(self, due: Iterable[datetime], now: datetime) -> None:
         """Say when something is due; who waits for it wakes up then. Without Redis nothing happens."""
-        later = {_grain(moment) for moment in due}
-        wakes = any(moment <= now.timestamp() * 1000 for moment in later)
+        moments = set(due)
+        later = {_grain(moment) for moment in moments if moment > now}
         try:
             async with self._redis.pipeline(transaction=False) as commands:
-                if coming := {str(moment): moment for moment in later if moment > now.timestamp() * 1000}:
-                    commands.zadd(self._due, coming)
+                if later:
+                    commands.zadd(self._due, {str(moment): moment for moment in later})
                     commands.expire(self._due, _KEPT)
-                if wakes:
+                # Who waits has looked for the next due time as the wait began, and would sleep past an earlier one.
+                if any(moment < now + LOOK_EVERY for moment in moments):
                     commands.publish(self._channel, "")
                 await commands.execute()
         except RedisError:

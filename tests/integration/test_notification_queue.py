@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from notifications.item import Item
+from notifications.states import Delivery, begin, plan, postpone, skip
 from sinks.mongo import Mongo
-from sinks.notification_queue import LEASE, Claim, NotificationQueue
+from sinks.notification_queue import LEASE, Backlog, Claim, NotificationQueue
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+DELIVERY = plan("email", NOON)
 
 
 @pytest.fixture
@@ -40,6 +43,14 @@ def item(name: str, priority: int = 2, created: datetime = NOON, due: datetime |
     }
 
 
+async def add(mongo: Mongo, items: list[dict[str, Any]]) -> None:
+    await mongo.database["notificationQueue"].insert_many(items)
+
+
+def read(claim: Claim) -> Item:
+    return Item.from_document(claim.item)
+
+
 def names(claims: list[Claim]) -> list[str]:
     return [claim.id for claim in claims]
 
@@ -50,53 +61,43 @@ async def stored(mongo: Mongo, name: str) -> dict[str, Any]:
     return found
 
 
-async def test_an_item_that_is_added_twice_is_there_once_and_stays_as_it_was(
-    mongo: Mongo, queue: NotificationQueue
-) -> None:
-    await queue.add([item("a"), item("b")])
-    [claim, _] = await queue.claim(2, NOON)
-    await queue.release(claim, {"status": "completed", "completedAt": NOON}, [])
-    await queue.add([item("a"), item("b"), item("c")])
-    assert (await stored(mongo, claim.id))["status"] == "completed"
-    assert await mongo.database["notificationQueue"].count_documents({}) == 3
-
-
-async def test_the_most_urgent_goes_first_and_of_these_the_oldest(queue: NotificationQueue) -> None:
-    await queue.add(
+async def test_the_most_urgent_goes_first_and_of_these_the_oldest(mongo: Mongo, queue: NotificationQueue) -> None:
+    await add(
+        mongo,
         [
             item("low", priority=1),
             item("late", priority=3, created=NOON + 2 * SECOND),
             item("early", priority=3, created=NOON + SECOND),
             item("urgent", priority=4, created=NOON + 3 * SECOND),
-        ]
+        ],
     )
     assert names(await queue.claim(7, NOON))[:3] == ["urgent", "early", "late"]
 
 
-async def test_the_oldest_gets_its_turn_though_what_is_urgent_never_ends(queue: NotificationQueue) -> None:
-    await queue.add([item("low", priority=1)])
+async def test_the_oldest_gets_its_turn_though_what_is_urgent_never_ends(
+    mongo: Mongo, queue: NotificationQueue
+) -> None:
+    await add(mongo, [item("low", priority=1)])
     for turn in range(20):
         created = NOON + (turn + 1) * SECOND
-        await queue.add([item(f"urgent-{turn}-{number}", priority=4, created=created) for number in range(8)])
+        await add(mongo, [item(f"urgent-{turn}-{number}", priority=4, created=created) for number in range(8)])
         if "low" in names(await queue.claim(8, NOON)):
             return
     raise AssertionError("the oldest item was never claimed")
 
 
 async def test_what_waits_is_not_claimed_until_it_is_due(mongo: Mongo, queue: NotificationQueue) -> None:
-    await queue.add([item("a", due=NOON + 5 * SECOND)])
-    assert await queue.next_due() == NOON + 5 * SECOND
+    await add(mongo, [item("a", due=NOON + 5 * SECOND)])
     assert await queue.wake(NOON + 4 * SECOND) == 0
     assert await queue.claim(1, NOON + 4 * SECOND) == []
     assert await queue.wake(NOON + 5 * SECOND) == 1
     assert names(await queue.claim(1, NOON + 5 * SECOND)) == ["a"]
-    assert await queue.next_due() is None
 
 
 async def test_many_workers_never_claim_the_same(mongo: Mongo) -> None:
     items = [item(f"item-{number}", created=NOON + number * SECOND) for number in range(400)]
     workers = [queue_of(mongo, seed) for seed in range(8)]
-    await workers[0].add(items)
+    await add(mongo, items)
 
     async def claim_all(worker: NotificationQueue) -> list[str]:
         claimed: list[str] = []
@@ -114,48 +115,138 @@ async def test_many_workers_never_claim_the_same(mongo: Mongo) -> None:
 async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_word_is_refused(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
-    await queue.add([item("a")])
+    await add(mongo, [item("a")])
     [late] = await queue.claim(1, NOON)
     assert await queue.wake(NOON + LEASE - SECOND) == 0
     assert await queue.wake(NOON + LEASE) == 1
     [ours] = await queue_of(mongo, 2).claim(1, NOON + LEASE)
-    assert not await queue.write(late, {"attempts": 9})
-    assert not await queue.release(late, {"status": "failed"}, [])
-    assert await queue.write(ours, {"attempts": 1})
-    assert await queue.release(ours, {"status": "completed", "completedAt": NOON + LEASE}, [])
-    assert not await queue.release(ours, {"status": "failed"}, [])
+    assert await queue.change(late, read(late), [DELIVERY], now=NOON) is None
+    assert await queue.held(late) is None
+    planned = await queue.change(ours, read(ours), [skip(DELIVERY, "no-address", NOON)], now=NOON)
+    assert planned is not None
+    assert not await queue.release(late, planned, NOON)
+    assert await queue.release(ours, planned, NOON)
+    assert not await queue.release(ours, planned, NOON)
     found = await stored(mongo, "a")
-    assert (found["status"], found["attempts"]) == ("completed", 1)
+    assert (found["status"], found["completedAt"]) == ("completed", NOON)
     assert "lease" not in found
 
 
 async def test_a_word_after_the_lease_is_refused_though_nobody_has_taken_the_item_yet(
-    queue: NotificationQueue,
-) -> None:
-    await queue.add([item("a")])
-    [late] = await queue.claim(1, NOON)
-    await queue.wake(NOON + LEASE)
-    assert not await queue.release(late, {"status": "completed"}, [])
-
-
-async def test_what_is_given_back_waits_or_is_ready_and_the_last_errors_are_kept(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
-    await queue.add([item("a")])
+    await add(mongo, [item("a")])
+    [late] = await queue.claim(1, NOON)
+    await queue.wake(NOON + LEASE)
+    assert await queue.change(late, read(late), [DELIVERY], now=NOON) is None
+
+
+async def test_a_change_upon_what_is_no_longer_so_is_refused(mongo: Mongo, queue: NotificationQueue) -> None:
+    await add(mongo, [item("a")])
+    [claim] = await queue.claim(1, NOON)
+    before = read(claim)
+    sending = begin(DELIVERY, "smtp", NOON)
+    assert await queue.change(claim, before, [sending], now=NOON) is not None
+    assert await queue.change(claim, before, [DELIVERY], now=NOON) is None
+    held = await queue.held(claim)
+    assert held is not None
+    assert held.deliveries == (sending,)
+
+
+async def test_an_item_is_given_back_with_the_status_of_its_deliveries(mongo: Mongo, queue: NotificationQueue) -> None:
+    ways = {
+        "waits": postpone(DELIVERY, NOON + SECOND),
+        "is-due": DELIVERY,
+        "arrived": Delivery(channel="email", state="sent", since=NOON, provider="smtp", attempts=1),
+        "failed": Delivery(channel="email", state="failed", since=NOON, code="550", message="no such user"),
+    }
+    await add(mongo, [{**item(name), "recipient": {"email": "ada@example.org"}} for name in ways])
+    for claim in await queue.claim(4, NOON):
+        planned = await queue.change(claim, read(claim), [ways[claim.id]], ["it went so"], now=NOON)
+        assert planned is not None
+        assert await queue.release(claim, planned, NOON)
+    found = {name: await stored(mongo, name) for name in ways}
+    assert {name: (one["status"], one.get("nextRetryAt")) for name, one in found.items()} == {
+        "waits": ("pending", NOON + SECOND),
+        "is-due": ("pending", None),
+        "arrived": ("completed", None),
+        "failed": ("failed", None),
+    }
+    assert {name for name, one in found.items() if "recipient" in one} == {"waits", "is-due", "failed"}
+    assert {name for name, one in found.items() if "completedAt" in one} == {"arrived"}
+    assert found["failed"]["errors"] == [{"message": "it went so", "timestamp": NOON}]
+
+
+async def test_what_waits_is_looked_at_again_when_it_expires(mongo: Mongo, queue: NotificationQueue) -> None:
+    await add(mongo, [{**item("a"), "expiresAt": NOON + SECOND}])
+    [claim] = await queue.claim(1, NOON)
+    planned = await queue.change(claim, read(claim), [postpone(DELIVERY, NOON + 60 * SECOND)], now=NOON)
+    assert planned is not None
+    await queue.release(claim, planned, NOON)
+    assert (await stored(mongo, "a"))["nextRetryAt"] == NOON + SECOND
+
+
+async def test_the_last_errors_are_kept(mongo: Mongo, queue: NotificationQueue) -> None:
+    await add(mongo, [item("a")])
+    [claim] = await queue.claim(1, NOON)
+    changed: Item | None = read(claim)
     for number in range(60):
-        [claim] = await queue.claim(1, NOON)
-        error = {"message": f"failure {number}", "timestamp": NOON}
-        assert await queue.release(claim, {"status": "pending", "nextRetryAt": None}, [error])
+        assert changed is not None
+        changed = await queue.change(claim, changed, [DELIVERY], [f"failure {number}"], now=NOON)
     errors = (await stored(mongo, "a"))["errors"]
     assert [error["message"] for error in errors] == [f"failure {number}" for number in range(10, 60)]
+
+
+async def test_a_receipt_moves_a_delivery_and_the_status_of_its_item(mongo: Mongo, queue: NotificationQueue) -> None:
+    sent = Delivery(channel="email", state="sent", since=NOON, provider="smtp", attempts=1)
+    await add(mongo, [{**item("a"), "status": "completed", "completedAt": NOON, "deliveries": [sent.to_document()]}])
+    assert not await queue.confirm("a", "another-key", "bounced", NOON)
+    assert not await queue.confirm("b", sent.key("a"), "bounced", NOON)
+    assert await queue.confirm("a", sent.key("a"), "bounced", NOON + SECOND)
+    assert not await queue.confirm("a", sent.key("a"), "bounced", NOON + SECOND)
+    found = await stored(mongo, "a")
+    assert (found["status"], found["deliveries"][0]["state"], found["revision"]) == ("failed", "failed", 1)
+    assert "completedAt" not in found
+
+
+async def test_a_receipt_for_an_item_in_hand_leaves_its_status_to_its_worker(
+    mongo: Mongo, queue: NotificationQueue
+) -> None:
+    await add(mongo, [item("a")])
     [claim] = await queue.claim(1, NOON)
-    await queue.release(claim, {"status": "pending", "nextRetryAt": NOON + SECOND}, [])
-    assert await queue.claim(1, NOON) == []
+    sending = await queue.change(claim, read(claim), [begin(DELIVERY, "smtp", NOON)], now=NOON)
+    assert sending is not None
+    assert await queue.confirm("a", DELIVERY.key("a"), "delivered", NOON + SECOND)
+    assert (await stored(mongo, "a"))["status"] == "processing"
+    assert not await queue.release(claim, sending, NOON + SECOND)
+    held = await queue.held(claim)
+    assert held is not None
+    assert held.deliveries[0].state == "delivered"
+    assert await queue.release(claim, held, NOON + SECOND)
+    assert (await stored(mongo, "a"))["status"] == "completed"
+
+
+async def test_an_item_that_cannot_be_read_fails_alone(mongo: Mongo, queue: NotificationQueue) -> None:
+    await add(mongo, [item("a")])
+    [claim] = await queue.claim(1, NOON)
+    await queue.give_up(claim, "the item can't be read", NOON)
+    found = await stored(mongo, "a")
+    assert (found["status"], found["errors"][0]["message"]) == ("failed", "the item can't be read")
+    assert "lease" not in found
+
+
+async def test_the_backlog_is_what_could_be_claimed(mongo: Mongo, queue: NotificationQueue) -> None:
+    assert await queue.measure() == Backlog(0, None)
+    await add(mongo, [item("a", created=NOON + SECOND), item("b", priority=1), item("c", due=NOON + SECOND)])
+    assert await queue.measure() == Backlog(2, NOON)
+    assert await queue.is_any_ready()
+    await queue.claim(2, NOON)
+    assert not await queue.is_any_ready()
 
 
 async def test_claiming_reads_no_more_than_what_is_ready(mongo: Mongo, queue: NotificationQueue) -> None:
     waiting = [item(f"waiting-{number}", priority=4, due=NOON + SECOND) for number in range(500)]
-    await queue.add([*waiting, item("ready", priority=1)])
+    await add(mongo, [*waiting, item("ready", priority=1)])
     plan = await mongo.database.command(
         "explain",
         {

@@ -352,6 +352,9 @@ def test_a_request_becomes_a_notification_that_nobody_has_seen_yet() -> None:
             "maxAttempts": 3,
             "errors": [],
             "createdAt": TIME,
+            "expiresAt": TIME + timedelta(days=90),
+            "transactional": False,
+            "deliveries": [{"channel": "inApp", "state": "delivered", "since": TIME, "attempts": 0}],
         },
     )
 
@@ -360,6 +363,7 @@ def test_a_notification_stays_in_the_application_unless_the_request_says_where()
     _, entry = documents("notifications.NotificationRequested", REQUEST, "notifications")
     assert isinstance(entry, Document)
     assert (entry.body["channels"], entry.body["maxAttempts"], entry.body["priority"]) == (["inApp"], 5, 2)
+    assert (entry.body["status"], entry.body["completedAt"]) == ("completed", TIME)
 
 
 def test_a_notification_expires_when_its_request_says() -> None:

@@ -1,0 +1,71 @@
+"""All stores that the agents read and write, as the settings name them.
+
+In come settings; out go stores. Nothing connects before it is used, and `close` closes what was.
+"""
+
+import random
+from os import getpid
+from socket import gethostname
+
+from ops.settings import Settings
+from sinks.delivery_logs import DeliveryLogs
+from sinks.in_app import InApp
+from sinks.mongo import Mongo
+from sinks.notification_queue import NotificationQueue
+from sinks.notifications import Notifications
+from sinks.postgres import Pool
+from sinks.rate_limits import RateLimits
+from sinks.recipients import Recipients
+from sinks.redis import RecentViews
+from sinks.stored_views import StoredViews
+from sinks.suppressions import Suppressions
+from sinks.view_counts import PlatformTable, ViewCounts
+from sinks.wake_ups import WakeUps
+
+
+class Stores:
+    """The stores of one worker.
+
+    Args:
+        settings: Where the servers are.
+
+    Attributes:
+        mongo: Takes what events became.
+        stored_views: The page views in MongoDB, to count.
+        view_counts: The counts of views in PostgreSQL.
+        recent_views: The views of the last hour in Redis.
+        queue: The queue of notifications in MongoDB.
+        notifications: The notifications themselves.
+        delivery_logs: The logs of e-mails and push messages.
+        suppressions: In PostgreSQL, what nothing may be sent to any more.
+        recipients: In PostgreSQL and Redis, where people can be reached.
+        rate_limits: In Redis, how much may go at once.
+        wake_ups: In Redis, what wakes those who deliver.
+        in_app: In Redis, what tells people's applications.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        redis_url, prefix = settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:"
+        self.mongo = Mongo.connect(settings.mongo_url.get_secret_value())
+        self.stored_views = StoredViews(self.mongo.database, settings.count_since)
+        self.queue = NotificationQueue(self.mongo.database, f"{gethostname()}-{getpid()}", random.SystemRandom())
+        self.notifications = Notifications(self.mongo.database)
+        self.delivery_logs = DeliveryLogs(self.mongo.database)
+
+        pool = Pool(settings.postgres_url.get_secret_value())
+        self.view_counts = ViewCounts(pool, PlatformTable.of(settings))
+        self.suppressions = Suppressions(pool)
+
+        self.recent_views = RecentViews(redis_url, prefix)
+        self.recipients = Recipients(pool, settings.recipients_view, redis_url, prefix, settings.recipients_kept)
+        self.rate_limits = RateLimits(redis_url, prefix)
+        self.wake_ups = WakeUps(redis_url, prefix)
+        self.in_app = InApp(self.mongo.database, redis_url, prefix)
+
+        in_redis = (self.recent_views, self.recipients, self.rate_limits, self.wake_ups, self.in_app)
+        self._connected = (*in_redis, pool, self.mongo)
+
+    async def close(self) -> None:
+        """Close all connections; nobody may use them any more."""
+        for store in self._connected:
+            await store.close()
