@@ -109,7 +109,3 @@ class RankPosts(Service):
         with suppress(TimeoutError):
             async with asyncio.timeout(self.LAST_TURN_TIMEOUT.total_seconds()):
                 await self.turn()
-
-    async def on_shutdown(self) -> None:
-        """Close the connections to Redis: the last turn has ended by now."""
-        await self._recent.close()

@@ -44,7 +44,3 @@ class SettleCounts(Service):
             if not self._counts.is_transient(error):
                 raise
             log.warning("view counts not settled, trying again", problem=type(error).__name__)
-
-    async def on_stop(self) -> None:
-        """Close the connections to PostgreSQL: whatever used them has stopped by now."""
-        await self._counts.close()

@@ -1,7 +1,9 @@
-"""Store: what every topic's agent does with its records.
+"""Store: what the agents do with their topic's records.
 
 In come record batches; out go documents in MongoDB, and dead letters for the records that can't become any. After a
 crash the batch is read again, and writing it again leaves no trace.
+
+Where two agents read the same topic, one of them judges which records are valid events.
 """
 
 import time
@@ -12,59 +14,67 @@ from delivery.batch import Record, RecordBatch
 from delivery.dead_letters import DeadLetter, DeadLetters
 from delivery.retry import until_done
 from enrich.documents import Write
-from enrich.enricher import Enricher
 from ops.health import Health
 from ops.metrics import DOCUMENTS_DUPLICATE, DOCUMENTS_WRITTEN, STORED_AFTER_SECONDS, WRITE_SECONDS
 from schemas.cloudevents import Decoder
-from schemas.event import InvalidEvent
+from schemas.event import Envelope, Event, InvalidEvent
 from sinks.mongo import Mongo, Outcome
 
-Announce = Callable[[Sequence[Write], Sequence[Record]], Awaitable[None]]
-"""Takes the writes of a batch once they are durable, and the records that they come from."""
+Describe = Callable[[Envelope[Event]], list[Write]]
+"""Makes the writes of an event; raises `InvalidEvent` for one that can't be described."""
+
+Announce = Callable[[Sequence[Write], Outcome, Sequence[Record]], Awaitable[None]]
+"""Takes the writes of a batch once they are durable, what became of them, and the records that they come from."""
 
 
 class Store:
     """The agent of one topic: decode, enrich, write, commit.
 
     Args:
-        topic: The topic's name in Kafka, for metrics.
+        name: The agent's name, for metrics.
         decoder: Reads the topic's records.
-        enricher: Makes documents of events.
+        describe: Makes writes of an event.
         mongo: Takes the documents.
         dead_letters: Takes what can't be stored.
         health: Where to report that MongoDB is down.
         announce: Makes known what was written, durably, before the batch is committed; `None` where nobody waits for
             it.
+        judges: Whether records that are no valid events are dead letters of this agent; else they are another's, and
+            those alone are this one's that MongoDB refuses.
     """
 
     def __init__(
         self,
-        topic: str,
+        name: str,
         decoder: Decoder,
-        enricher: Enricher,
+        describe: Describe,
         mongo: Mongo,
         dead_letters: DeadLetters,
         health: Health,
         announce: Announce | None = None,
+        *,
+        judges: bool = True,
     ) -> None:
-        self._topic = topic
+        self._name = name
         self._decoder = decoder
-        self._enricher = enricher
+        self._describe = describe
         self._mongo = mongo
         self._dead_letters = dead_letters
         self._health = health
         self._announce = announce
+        self._judges = judges
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
         """Handle batches for as long as they come; the commit is the last thing done with each."""
         async for batch in batches:
             writes, origins, invalid = self._documents(batch.records)
-            with WRITE_SECONDS.labels(self._topic).time():
+            with WRITE_SECONDS.labels(self._name).time():
                 outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
             refused = _one_a_record(DeadLetter(origins[at], *refusal) for at, refusal in outcome.refused)
-            await self._dead_letters.send(batch.topic, len(batch.records), [*invalid, *refused])
+            letters = [*invalid, *refused] if self._judges else [*refused]
+            await self._dead_letters.send(batch.topic, len(batch.records), letters)
             if self._announce:
-                await self._announce(writes, batch.records)
+                await self._announce(writes, outcome, batch.records)
             await batch.commit()
             self._measure(origins, outcome)
 
@@ -73,7 +83,7 @@ class Store:
         writes: list[Write] = []
         origins: list[Record] = []
         invalid: list[DeadLetter] = []
-        decode, describe = self._decoder.decode, self._enricher.documents
+        decode, describe = self._decoder.decode, self._describe
         for record in records:
             try:
                 made = describe(decode(record))
@@ -86,7 +96,7 @@ class Store:
 
     def _measure(self, origins: Iterable[Record], outcome: Outcome) -> None:
         now = time.time_ns() // 1_000_000
-        STORED_AFTER_SECONDS.observe(self._topic, [now - record.timestamp for record in origins])
+        STORED_AFTER_SECONDS.observe(self._name, [now - record.timestamp for record in origins])
         for collection, count in outcome.written.items():
             DOCUMENTS_WRITTEN.labels(collection).inc(count)
         for collection, count in outcome.duplicates.items():

@@ -15,6 +15,7 @@ from delivery.batch import Record
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
 from enrich.documents import Write
 from enrich.view_windows import Window, touched
+from sinks.mongo import Outcome
 
 
 class Touch(NamedTuple):
@@ -43,7 +44,7 @@ class TouchWindows:
         self._topic = topic
         self._producer = producer
 
-    async def __call__(self, writes: Iterable[Write], records: Sequence[Record]) -> None:
+    async def __call__(self, writes: Iterable[Write], _: Outcome, records: Sequence[Record]) -> None:
         """Make known which windows the writes touch; `records` are those that the writes come from."""
         if windows := touched(writes):
             # A producer may have put any number there: it is kept within the times that there are.

@@ -51,6 +51,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     Args:
         topic: The topic's name in Kafka.
+        agent: Names the topic's agent in metrics, logs and on the health page.
         group: The consumer group, which belongs to this topic's agent alone: so a slow sink holds up nobody else.
         channel: Where the agent takes its batches from.
         client_options: How to reach Kafka.
@@ -65,6 +66,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(
         self,
         topic: str,
+        agent: str,
         group: str,
         channel: BatchChannel,
         *,
@@ -77,6 +79,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         super().__init__(**kwargs)
         self._topic = topic
+        self._agent = agent
         self._group = group
         self._channel = channel
         self._client_options = client_options
@@ -93,14 +96,14 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     @property
     def label(self) -> str:
         """Return the service's name in Faust's logs."""
-        return f"RecordConsumer: {self._topic}"
+        return f"RecordConsumer: {self._agent}"
 
     @Service.task
     async def _read(self) -> None:
         """Fetch batches and hand them over, until the service stops."""
-        self._health.agent(self._topic, "joining the consumer group")
+        self._health.agent(self._agent, "joining the consumer group")
         self._consumer = consumer = await self._connect()
-        self._health.agent(self._topic, None)
+        self._health.agent(self._agent, None)
         try:
             while not self.should_stop:
                 await self._wait_for_room(consumer)
@@ -153,12 +156,12 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             except TimeoutError:
                 paused = set(consumer.assignment())
                 consumer.pause(*paused)
-                PAUSED_PARTITIONS.labels(self._topic).set(len(paused))
+                PAUSED_PARTITIONS.labels(self._agent).set(len(paused))
                 # A partition assigned a moment ago is not paused: what comes from it is never dropped.
                 await self._hand_over(await consumer.getmany(timeout_ms=0, max_records=self._batch_records))
         if paused:
             consumer.resume(*(paused & consumer.assignment()))
-            PAUSED_PARTITIONS.labels(self._topic).set(0)
+            PAUSED_PARTITIONS.labels(self._agent).set(0)
 
     def _has_room(self) -> bool:
         return len(self._numbers) < self._batches_in_flight and not self._rebalancing
@@ -169,8 +172,8 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             return
         batch = RecordBatch(self._topic, fetched, self._finish)
         self._numbers[batch] = self._tracker.begin(batch.spans)
-        RECORDS_READ.labels(self._topic).inc(len(batch.records))
-        BATCH_RECORDS.labels(self._topic).observe(len(batch.records))
+        RECORDS_READ.labels(self._agent).inc(len(batch.records))
+        BATCH_RECORDS.labels(self._agent).observe(len(batch.records))
         await self._channel.put(batch)  # type: ignore[arg-type]  # a channel may carry any value
 
     async def _finish(self, batch: RecordBatch) -> None:
@@ -192,7 +195,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             await self._consumer.commit(ours)
         except (CommitFailedError, ConsumerStoppedError, IllegalStateError) as error:
             # The group has moved on without us. Whoever owns the partitions now does the work again, without a trace.
-            log.info("offsets not committed, partitions have moved", topic=self._topic, problem=type(error).__name__)
+            log.info("offsets not committed, partitions have moved", agent=self._agent, problem=type(error).__name__)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let go of partitions: finish what is in flight, for a bounded time, then forget the rest."""
@@ -200,12 +203,12 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         await self._drain()
         self._tracker.revoke(revoked)
         for partition in revoked:
-            LAG_RECORDS.remove(self._topic, partition.partition)
+            LAG_RECORDS.remove(self._agent, partition.partition)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Begin with partitions, each from its committed offset."""
         partitions = sorted(partition.partition for partition in assigned)
-        log.info("partitions assigned", topic=self._topic, partitions=partitions)
+        log.info("partitions assigned", agent=self._agent, partitions=partitions)
         self._rebalancing = False
         async with self._changed:
             self._changed.notify_all()
@@ -216,7 +219,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             async with asyncio.timeout(self._stop_timeout.total_seconds()), self._changed:
                 await self._changed.wait_for(lambda: not self._numbers)
         except TimeoutError:
-            log.warning("batches abandoned, to be read again", topic=self._topic, batches=len(self._numbers))
+            log.warning("batches abandoned, to be read again", agent=self._agent, batches=len(self._numbers))
 
     @Service.timer(1.0)
     async def _measure_lag(self) -> None:
@@ -230,14 +233,14 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 if end is not None:
                     first = self._tracker.first_unfinished(partition)
                     position = first if first is not None else await consumer.position(partition)
-                    LAG_RECORDS.labels(self._topic, partition.partition).set(end - position)
+                    LAG_RECORDS.labels(self._agent, partition.partition).set(end - position)
 
     async def on_stop(self) -> None:
         """Stop reading, let batches in flight finish for a bounded time, leave the group."""
-        self._health.agent(self._topic, "stopped")
+        self._health.agent(self._agent, "stopped")
         await self._drain()
         if self._consumer is not None:
             try:
                 await self._consumer.stop()
             except KafkaError as error:
-                log.warning("consumer not stopped cleanly", topic=self._topic, problem=type(error).__name__)
+                log.warning("consumer not stopped cleanly", agent=self._agent, problem=type(error).__name__)

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import faust
 from faust.app.base import BootStrategy
@@ -29,6 +29,13 @@ class QuietWorker(faust.Worker):
 
 
 Agent = Callable[[AsyncIterable[RecordBatch]], Awaitable[None]]
+
+
+class Closable(Protocol):
+    """Connections, or other things that want to be closed."""
+
+    async def close(self) -> None:
+        """Close it."""
 
 
 class WithoutKafka(BootStrategy):
@@ -56,6 +63,7 @@ class Pipeline(faust.App):
         self._health = health
         self._consumers: list[RecordConsumer] = []
         self._services: list[ServiceT] = []
+        self._resources: list[Closable] = []
         super().__init__(
             settings.namespace + name,
             # With autodiscovery a broken import leaves an empty agent table and exit code 0.
@@ -67,23 +75,26 @@ class Pipeline(faust.App):
             Worker=QuietWorker,
         )
 
-    def consume(self, topic: str, agent: Agent, *, gathers: int | None = None) -> None:
+    def consume(self, topic: str, agent: Agent, *, name: str | None = None, gathers: int | None = None) -> None:
         """Run the agent over the topic's record batches, in a consumer group of its own.
 
         Args:
             topic: The topic's name in Kafka.
             agent: Commits each batch, before it takes the next one unless it `gathers`.
+            name: Names the agent, where its topic has another one that goes by the topic's name.
             gathers: How many batches the agent may hold at once, where it takes more while others are unfinished.
         """
-        name = topic.removeprefix(self._settings.namespace)
+        label = topic if name is None else self._settings.namespace + name
+        name = label.removeprefix(self._settings.namespace)
         channel = BatchChannel(self)
         # Two actors take batches from one channel: while one waits for a store, the other decodes.
         actors = 1 if gathers else self._settings.batches_in_flight
         self.agent(channel, name=name, concurrency=actors)(_stream_function(agent, name))
-        self._health.agent(topic, "not started")
+        self._health.agent(label, "not started")
         self._consumers.append(
             RecordConsumer(
                 topic,
+                label,
                 group=f"{self.conf.id}.{name}",
                 channel=channel,
                 client_options=client_options(self._settings),
@@ -97,6 +108,10 @@ class Pipeline(faust.App):
     def run(self, service: ServiceT) -> None:
         """Start the service with the worker, and stop it after the consumers."""
         self._services.append(service)
+
+    def close_last(self, resource: Closable) -> None:
+        """Close the resource when all that may use it has stopped."""
+        self._resources.append(resource)
 
     async def on_start(self) -> None:
         """Start, with the garbage collector set for batches of short-lived objects.
@@ -120,6 +135,12 @@ class Pipeline(faust.App):
         """Let all consumers finish what is in flight, at the same time; what they need is stopped after that."""
         await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
         await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        """Close what the services and consumers used, the last one first."""
+        await super().on_shutdown()
+        for resource in reversed(self._resources):
+            await resource.close()
 
 
 def _stream_function(agent: Agent, name: str) -> Callable[[Any], Awaitable[None]]:

@@ -117,6 +117,62 @@ RECENT_VIEWS_UP = Gauge(
     "inkstream_recent_views_up",
     "1 while this worker brings the views of the last hour to Redis, else 0. At 0 nothing else suffers.",
 )
+CLAIMED = Counter("inkstream_notifications_claimed", "Items that this worker took from the queue of notifications.")
+DELIVERING = Gauge("inkstream_notifications_delivering", "Items of the queue that this worker has in hand.")
+DELIVERY_ATTEMPTS = Counter(
+    "inkstream_delivery_attempts",
+    "Messages given to a provider, by what came of it: sent, refused, throttled, failed or misconfigured.",
+    ["provider", "outcome"],
+)
+DELIVERIES = Counter(
+    "inkstream_deliveries",
+    "Deliveries that came to an end, by channel and state: sent, failed or skipped, the last with its reason.",
+    ["channel", "state", "reason"],
+)
+SEND_SECONDS = Histogram(
+    "inkstream_send_seconds",
+    "How long a provider took to answer.",
+    ["provider"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20),
+)
+SENT_AFTER_SECONDS = Histogram(
+    "inkstream_sent_after_seconds",
+    "From the event to its message at a provider, by channel and priority (4 is urgent). Quiet hours count as well.",
+    ["channel", "priority"],
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200),
+)
+LEASES_LOST = Counter(
+    "inkstream_leases_lost",
+    "Items that went to another worker while this one had them. Rising: a store or a provider is very slow.",
+)
+QUEUE_READY = Gauge(
+    "inkstream_queue_ready",
+    "Items of the queue of notifications that could be taken now, up to 10,000. Growing: too few workers, or none.",
+)
+QUEUE_OLDEST_SECONDS = Gauge(
+    "inkstream_queue_oldest_seconds",
+    "How long ago the oldest item was asked for that could be taken now, or 0. Above 300 for minutes: nobody delivers.",
+)
+CIRCUIT_OPEN = Gauge(
+    "inkstream_circuit_open",
+    "1 while a provider gets nothing as it failed or refused us; for `web-push`, how many push services get nothing.",
+    ["provider"],
+)
+RECEIPTS = Counter(
+    "inkstream_receipts",
+    "Receipts taken in, by provider and kind. `bounced` or `complained` rising: providers soon refuse what we send.",
+    ["provider", "kind"],
+)
+RECEIPTS_NOT_OURS = Counter(
+    "inkstream_receipts_not_ours",
+    "Receipts of messages that have no log: others send by the same account, or the log is deleted after 30 days.",
+    ["provider"],
+)
+WEBHOOKS = Counter(
+    "inkstream_webhooks",
+    "Requests to the pages for providers, by HTTP status. 403 or 406: wrong key, or not the provider; 503: no Kafka.",
+    ["provider", "status"],
+)
 LAG_RECORDS = Gauge(
     "inkstream_lag_records",
     "Records in the partition that are not committed yet, for partitions that this worker owns.",

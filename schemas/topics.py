@@ -36,7 +36,7 @@ _MOST_REPLICAS = 16
 _FILE_KEYS = ("defaults", "topics", "derived")
 _DEFAULTS_KEYS = ("partitions", "replication", "retention", "deadLetterRetention")
 _TOPIC_KEYS = ("description", "key", "partitions", "replication", "retention", "deadLetterRetention", "events")
-_EVENT_KEYS = ("class", "key", "collections", "category", "public", "activity")
+_EVENT_KEYS = ("class", "key", "collections", "updates", "category", "public", "activity")
 _DERIVED_TOPIC_KEYS = (*_TOPIC_KEYS, "compacted")
 _DERIVED_EVENT_KEYS = ("class", "key")
 
@@ -55,7 +55,8 @@ class EventType:
         name: What producers send as CloudEvents `type`: `post.published`.
         schema: The class of the payload.
         key: The payload's field whose value is the record's key in Kafka.
-        collections: Where its documents go; empty for an event that Inkstream itself makes.
+        collections: Where its documents go; empty for an event that Inkstream itself makes, or that updates documents.
+        updates: The collections of documents that it changes, where it makes none: an agent of its topic's own does so.
         category: `analyticsEvents.category`; `None` where the event brings its own, or never goes there.
         public: `userActivity.isPublic`: whether the public feed may show it.
         activity: `userActivity.activityType`; `None` where it is the name with `_` for `.`.
@@ -68,6 +69,7 @@ class EventType:
     category: str | None
     public: bool
     activity: str | None = None
+    updates: tuple[str, ...] = ()
 
     @property
     def underscored(self) -> str:
@@ -113,7 +115,7 @@ class Topic:
 
     @property
     def collections(self) -> frozenset[str]:
-        """The collections that its events go to."""
+        """The collections that its events go to; none where they update documents."""
         return frozenset(name for event in self.events.values() for name in event.collections)
 
 
@@ -210,6 +212,12 @@ class _File:
         events = self._mapping(fields["events"])
         if not events:
             self._wrong(fields["events"], f"topic {name} has no events")
+        event_types = {
+            event: self._event_type(name, event, declaration, fields.get("key"), is_derived=is_derived)
+            for event, declaration in events.items()
+        }
+        if len({bool(event_type.updates) for event_type in event_types.values()}) > 1:
+            self._wrong(fields["events"], f"topic {name} has one agent, so either all of its events update or none")
         return Topic(
             name=name,
             description=self._text(fields["description"]),
@@ -218,12 +226,7 @@ class _File:
             retention=setting("retention", self._retention),
             dead_letter_retention=setting("deadLetterRetention", self._retention),
             compacted=self._flag(fields["compacted"]) if "compacted" in fields else False,
-            events=MappingProxyType(
-                {
-                    event: self._event_type(name, event, declaration, fields.get("key"), is_derived=is_derived)
-                    for event, declaration in events.items()
-                }
-            ),
+            events=MappingProxyType(event_types),
         )
 
     def _event_type(
@@ -234,13 +237,14 @@ class _File:
         if name in self._topic_of:
             self._wrong(node, f"event type {name} is already declared in topic {self._topic_of[name]}")
         self._topic_of[name] = topic
-        keys, required = (_DERIVED_EVENT_KEYS, ["class"]) if is_derived else (_EVENT_KEYS, ["class", "collections"])
-        fields = self._mapping(node, keys, required)
+        fields = self._mapping(node, _DERIVED_EVENT_KEYS if is_derived else _EVENT_KEYS, ["class"])
+        if not is_derived and ("collections" in fields) == ("updates" in fields):
+            self._wrong(node, f"event type {name} needs collections to go to, or else what it updates")
         schema = self._schema(fields["class"])
         key = fields.get("key", topic_key)
         if key is None:
             self._wrong(node, f"event type {name} has no key, and neither has its topic")
-        destinations = () if is_derived else self._destinations(fields["collections"])
+        destinations = self._destinations(fields, "collections")
         self._check_relevance(node, name, schema, fields, destinations)
         return EventType(
             name=name,
@@ -250,6 +254,7 @@ class _File:
             category=self._text(fields["category"]) if "category" in fields else None,
             public=self._flag(fields["public"]) if "public" in fields else False,
             activity=self._text(fields["activity"]) if "activity" in fields else None,
+            updates=self._destinations(fields, "updates"),
         )
 
     def _check_relevance(
@@ -298,9 +303,12 @@ class _File:
             self._wrong(node, f"key field {key} is optional in class {schema.__name__}; every record needs its key")
         return key
 
-    def _destinations(self, node: yaml.Node) -> tuple[str, ...]:
+    def _destinations(self, fields: Mapping[str, yaml.Node], key: str) -> tuple[str, ...]:
+        if key not in fields:
+            return ()
+        node = fields[key]
         if not isinstance(node, yaml.SequenceNode) or not node.value:
-            self._wrong(node, "collections should be a list of at least one collection")
+            self._wrong(node, f"{key} should be a list of at least one collection")
         names = []
         for item in node.value:
             name = self._text(item)

@@ -6,12 +6,13 @@ usage or settings, 1 for a problem that was found.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn
 
 import click
-from faust.cli.base import Command
+from faust.cli.base import Command, cli
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
@@ -29,14 +30,31 @@ class InkstreamCommand(Command):
     """A command that runs in an event loop of its own, without a worker: no agents, no consumers, no web server.
 
     A subclass has `options`, and `run`, which takes their values by name and returns the exit code. Its docstring is
-    its help.
+    its help. What is said as `inkstream notifications show` has `notifications` as its `group`.
     """
 
     abstract: ClassVar[bool] = True
+    group: ClassVar[click.Group] = cli
+
+    @classmethod
+    def as_click_command(cls) -> Callable[..., Any]:
+        """Make it a command of its group; Faust knows but one."""
+
+        @click.pass_context
+        def command(context: click.Context, /, **values: Any) -> NoReturn:
+            cls(context, **values)()
+
+        for add in reversed(cls.options or ()):
+            command = add(command)
+        return cls.group.command(cls.__name__.lower(), help=cls.__doc__)(command)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run the command, and exit."""
+        import structlog
+
         quieten_clients()
+        # What a command prints may be read by machines.
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         with reported_errors():
             raise SystemExit(asyncio.run(self.run(**self.kwargs)))
 
@@ -56,7 +74,7 @@ def declared_topics(settings: Settings) -> Topics:
 
 def quieten_clients() -> None:
     """Keep the clients of the servers from telling at length what a command says in one line."""
-    for chatty in ("aiokafka", "pymongo", "redis"):
+    for chatty in ("aiokafka", "psycopg.pool", "pymongo", "redis"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
 
 
@@ -78,8 +96,10 @@ def _report(error: Exception) -> None:
     """Exit with a message, where the error is one that a user can do something about."""
     # Imported only now, so that `--help` comes at once.
     from enrich.geo import GeoDatabaseError
+    from notifications.rules import RulesError
     from ops.bootstrap import SERVER_ERRORS, ServerError, first_line
     from sinks.postgres import PostgresUrlError
+    from sinks.providers import ProviderSettingsError
     from sinks.servers import MongoUrlError, RedisUrlError
 
     match error:
@@ -88,7 +108,7 @@ def _report(error: Exception) -> None:
             raise SystemExit(error.exit_code)
         case ValidationError() if error.title == Settings.__name__:
             fail(_settings_problems(error), WRONG_USAGE)
-        case SettingsError() | TopicsError():
+        case SettingsError() | TopicsError() | RulesError():
             fail([str(error)], WRONG_USAGE)
         case GeoDatabaseError():
             fail([f"INKSTREAM_GEO_DATABASE: {error}"], WRONG_USAGE)
@@ -96,6 +116,8 @@ def _report(error: Exception) -> None:
             fail([f"INKSTREAM_MONGO_URL: {first_line(error)}"], WRONG_USAGE)
         case PostgresUrlError():
             fail([f"INKSTREAM_POSTGRES_URL: {error}"], WRONG_USAGE)
+        case ProviderSettingsError():
+            fail([str(error)], WRONG_USAGE)
         case RedisUrlError():
             fail([f"INKSTREAM_REDIS_URL: {error}"], WRONG_USAGE)
         case ServerError():

@@ -82,7 +82,8 @@ class Topics(InkstreamCommand):
         for topic in topics.inbound.values():
             for number, event in enumerate(topic.events.values()):
                 name = "" if number else settings.namespace + topic.name
-                table.add_row(name, event.name, event.key, ", ".join(event.collections))
+                updates = [f"{collection} (updates)" for collection in event.updates]
+                table.add_row(name, event.name, event.key, ", ".join([*event.collections, *updates]))
         console.print(table)
         return 0
 
@@ -126,7 +127,8 @@ def _event_lines(event: EventType) -> Iterator[str]:
     yield from (event.schema.__doc__ or "").strip().replace("\n    ", "\n").splitlines()
     yield ""
     goes_to = f" Goes to {', '.join(f'`{name}`' for name in event.collections)}." if event.collections else ""
-    yield f"Key: `{event.key}`.{goes_to}"
+    updates = f" Updates {', '.join(f'`{name}`' for name in event.updates)}." if event.updates else ""
+    yield f"Key: `{event.key}`.{goes_to}{updates}"
     yield ""
     yield "| field | type | | |"
     yield "|---|---|---|---|"

@@ -19,10 +19,10 @@ WAIT_FOR_KAFKA_SECONDS = 30.0
 
 
 class Worker(faust_worker):
-    """Read the topics and store their events, until stopped.
+    """Read the topics, store their events and tell people of them, until stopped.
 
     Start as many as there are partitions to share; each takes its part. SIGTERM or Ctrl-C stops it cleanly, and after a
-    crash the next one continues where it was. `INKSTREAM_AGENTS` picks the topics that it reads.
+    crash the next one continues where it was. `INKSTREAM_AGENTS` picks the agents that it runs.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -1,6 +1,8 @@
+import ast
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from dev.compose import SERVERS
+from dev.inbox import push_messages
 from dev.ports import Ports
 from dev.servers import jars
 from dev.servers.postgres import Postgres
@@ -18,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).with_name("compose-specification") / "compose-spec.json"
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+INBOX_DOCKERFILE = (ROOT / "dev" / "inbox.Dockerfile").read_text()
+INBOX_DIRECTORY = "/var/lib/inbox"
 PLATFORM: dict[str, Any] = yaml.safe_load(COMPOSE)
 SERVICES: dict[str, dict[str, Any]] = PLATFORM["services"]
 ONE_SHOT = {"mongo-initiate", "bootstrap"}
@@ -36,9 +41,9 @@ def test_the_schema_refuses_what_is_not_of_the_specification() -> None:
 
 
 def test_host_ports_are_those_of_the_native_servers_and_bound_to_this_machine() -> None:
-    published = {name: PORT.fullmatch(port) for name, service in SERVICES.items() for port in service.get("ports", ())}
-    assert all(published.values()), published
-    found = {match["setting"]: int(match["port"]) for match in published.values() if match}
+    published = [(port, PORT.fullmatch(port)) for service in SERVICES.values() for port in service.get("ports", ())]
+    assert all(match for _, match in published), published
+    found = {match["setting"]: int(match["port"]) for _, match in published if match}
     # The controller's port is of use inside the container alone.
     expected = {
         Ports.setting(name): port for name, port in dataclasses.asdict(Ports()).items() if name != "kafka_controller"
@@ -84,7 +89,7 @@ def test_what_ends_by_itself_is_waited_for_until_it_has_done_its_work() -> None:
         for needed, how in service.get("depends_on", {}).items():
             expected = "service_completed_successfully" if needed in ONE_SHOT else "service_healthy"
             assert how == {"condition": expected}, f"{name} on {needed}"
-    assert SERVICES["worker"]["depends_on"].keys() == {"bootstrap"}
+    assert SERVICES["worker"]["depends_on"].keys() == {"bootstrap", "inbox"}
     assert SERVICES["bootstrap"]["depends_on"].keys() == {"kafka", "mongo-initiate", "postgres", "redis"}
 
 
@@ -116,7 +121,38 @@ def test_the_worker_is_scraped_and_checked_where_it_listens() -> None:
 
 
 def test_the_servers_that_are_started_without_the_worker_exist() -> None:
-    assert set(SERVERS) == SERVICES.keys() - ONE_SHOT - {"worker", "prometheus"}
+    # The inbox is a process of this machine then, as the worker is (dev/compose.py).
+    assert set(SERVERS) == SERVICES.keys() - ONE_SHOT - {"worker", "prometheus", "inbox"}
+
+
+def test_the_worker_sends_to_the_inbox() -> None:
+    settings, inbox = SERVICES["worker"]["environment"], SERVICES["inbox"]
+    smtp, page = [PORT.fullmatch(port) for port in inbox["ports"]]
+    assert smtp is not None
+    assert page is not None
+    assert settings["INKSTREAM_SMTP_URL"] == f"smtp://inbox:{smtp['inside']}"
+    shared = f"inbox-data:{INBOX_DIRECTORY}"
+    assert shared in SERVICES["worker"]["volumes"]
+    assert shared in inbox["volumes"]
+    assert settings["INKSTREAM_PUSH_FILE"].endswith(f"{INBOX_DIRECTORY}/{push_messages.FILE}}}")
+    assert (smtp["inside"], page["inside"]) == (str(Ports().smtp), str(Ports().inbox))
+    assert f'"--smtp-port", "{smtp["inside"]}", "--port", "{page["inside"]}"' in INBOX_DOCKERFILE
+    assert f'"{INBOX_DIRECTORY}"' in INBOX_DOCKERFILE
+
+
+def test_the_image_of_the_inbox_has_what_the_inbox_imports() -> None:
+    imported = {
+        node.module.partition(".")[0]
+        for path in (ROOT / "dev" / "inbox").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+    libraries = imported - sys.stdlib_module_names - {"dev"}
+    installed = re.search(r"--constraint \S+ (.*)$", INBOX_DOCKERFILE, re.MULTILINE)
+    assert installed is not None
+    assert set(installed[1].split()) == libraries
+    ignore = (ROOT / "dev" / "inbox.Dockerfile.dockerignore").read_text().splitlines()
+    assert all((ROOT / line.removeprefix("!")).exists() for line in ignore if line.startswith("!"))
 
 
 def test_the_image_runs_without_rights_and_holds_what_the_program_needs() -> None:

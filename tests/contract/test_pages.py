@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
 COLLECTIONS_PAGE = (ROOT / "docs/collections.md").read_text()
 OPERATIONS_PAGE = (ROOT / "docs/operations.md").read_text()
-_LOG_CALL = re.compile(r'\blog\.(?:info|warning|error)\(\s*"([^"]+)"')
+_LOG_CALL = re.compile(r'\blog\.(?:info|warning|error|exception)\(\s*"([^"]+)"')
 
 
 def block(collection: Collection) -> str:
@@ -41,13 +41,16 @@ def index_text(index: Index) -> str:
 
 
 def sources(collection: Collection) -> str:
-    found = []
+    found, updated = [], []
     for topic in TOPICS.values():
         here = sum(collection.name in event.collections for event in topic.events.values())
         if here:
             all_of_it = here == len(topic.events)
             found.append(f"`{topic.name}`" if all_of_it else f"`{topic.name}` ({here} of {len(topic.events)} events)")
-    return f"From {', '.join(found)}." if found else "From no topic."
+        if any(collection.name in event.updates for event in topic.events.values()):
+            updated.append(f"`{topic.name}`")
+    updates = f" Updated from {', '.join(updated)}." if updated else ""
+    return (f"From {', '.join(found)}." if found else "From no topic.") + updates
 
 
 def retention(collection: Collection) -> str:

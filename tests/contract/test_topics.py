@@ -122,6 +122,7 @@ def test_the_topics_are_those_that_the_platform_writes_to() -> None:
         "audit-entries",
         "performance-samples",
         "notifications",
+        "delivery-receipts",
     ]
 
 

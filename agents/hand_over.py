@@ -1,0 +1,42 @@
+"""Hand over: gives one message to a provider, and takes whatever comes of it for an outcome.
+
+In come a route and a message; out goes an outcome, counted, and known to the provider's circuit breaker. It never
+raises: a fault of ours in one message counts as its failed attempt, so it neither stops others nor is tried for ever.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from notifications.messages import Email, Push
+from notifications.outcome import Failed, Misconfigured, Outcome
+from ops.metrics import DELIVERY_ATTEMPTS, SEND_SECONDS
+from sinks.providers import Route
+
+log = structlog.get_logger(__name__)
+
+TIMEOUT = timedelta(seconds=20)
+"""How long a provider may take, whatever its client's own time-outs are."""
+
+
+async def hand_over(route: Route[Email] | Route[Push], message: Email | Push) -> Outcome:
+    """Give a message to a provider; return what came of it, within `TIMEOUT`."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
+            outcome = await route.provider.send(message)  # type: ignore[arg-type]  # a route gets what it is for
+    except TimeoutError:
+        outcome = Failed("timeout", "the provider did not answer in time", may_have_arrived=True)
+    except Exception as error:
+        log.exception("a message was not sent", provider=route.name, key=message.key)
+        outcome = Failed(type(error).__name__, "a fault of our own", may_have_arrived=True)
+    if route.refusals is not None:
+        outcome = route.refusals.judge(outcome)
+    route.breaker.record(outcome, datetime.now(UTC))
+    SEND_SECONDS.labels(route.name).observe(time.monotonic() - began)
+    DELIVERY_ATTEMPTS.labels(route.name, type(outcome).__name__.lower()).inc()
+    if isinstance(outcome, Misconfigured):
+        log.error("a provider refuses us", provider=route.name, code=outcome.code, problem=outcome.message)
+    return outcome
