@@ -32,6 +32,7 @@ from sinks import convergence, migrations, postgres
 from sinks.convergence import Change
 from sinks.mongo import Mongo
 from sinks.postgres import PostgresUrlError, PostsTable
+from sinks.recipients import problem_of_view
 from sinks.servers import MongoUrlError, RedisUrlError, describe_mongo, describe_redis
 from sinks.view_counts import PlatformTable
 
@@ -43,6 +44,7 @@ MUCH_LAG = 10_000
 """Records that a topic's agent may be behind: some seconds of work."""
 
 _VIEW_COUNTS = "view counts"
+_RECIPIENTS = "recipients"
 _LINES_OF_DRIFT = 3
 _COLUMNS_SHOWN = 3
 _GROUP_ANSWERS_WITHIN_SECONDS = 10
@@ -74,12 +76,15 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-async def examine(settings: Settings, topics: Mapping[str, Topic], application: str) -> list[Finding]:
+async def examine(
+    settings: Settings, topics: Mapping[str, Topic], agents: Mapping[str, Topic], application: str
+) -> list[Finding]:
     """Look at everything, and return what was found.
 
     Args:
         settings: The settings in force.
         topics: The declared topics.
+        agents: Which topic each agent reads.
         application: Faust's name for the application, which begins the name of each consumer group.
     """
     mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=ANSWER_TIMEOUT)
@@ -95,7 +100,7 @@ async def examine(settings: Settings, topics: Mapping[str, Topic], application: 
         kafka.ask(
             partial(_kafka, settings),
             partial(_drift, "topics", partial(kafka_topics.converge, settings, wanted, check=True)),
-            partial(_traffic, settings, topics, application),
+            partial(_traffic, settings, topics, agents, application),
         ),
         mongodb.ask(
             partial(_mongodb, mongo),
@@ -105,6 +110,7 @@ async def examine(settings: Settings, topics: Mapping[str, Topic], application: 
             partial(_postgresql, postgres_url),
             partial(_drift, "tables", partial(migrations.migrate, postgres_url, tables, check=True)),
             partial(_posts, postgres_url, posts),
+            partial(_recipients, postgres_url, settings.recipients_view),
         ),
         redis.ask(partial(_redis, settings.redis_url.get_secret_value())),
     )
@@ -247,6 +253,18 @@ def _excess_rights(table: PostsTable) -> Iterator[Finding]:
     yield Finding(_VIEW_COUNTS, State.NOTE, what, advice)
 
 
+async def _recipients(url: str, view: str | None) -> list[Finding]:
+    """Return whether addresses of users can be read from the platform's view."""
+    if view is None:
+        what = "INKSTREAM_RECIPIENTS_VIEW is empty: only requests that name an address or a device are sent there"
+        return [Finding(_RECIPIENTS, State.NOTE, what)]
+    problem = await problem_of_view(url, view)
+    if problem is None:
+        return [Finding(_RECIPIENTS, State.WELL, f"in {view}")]
+    advice = "docs/recipients.md says what it is; without one, only requests that name an address are sent there"
+    return [Finding(_RECIPIENTS, State.NOTE if problem.startswith("there is no") else State.PROBLEM, problem, advice)]
+
+
 def _missing_posts(table: PostsTable, missing: int) -> Iterator[Finding]:
     if missing:
         what = f"{_count(missing, 'post')} with views not in {table.table}; the views wait"
@@ -273,8 +291,10 @@ async def _drift(subject: str, look: Callable[[], Awaitable[list[Change]]]) -> l
     return findings or [Finding(subject, State.WELL, "as declared")]
 
 
-async def _traffic(settings: Settings, topics: Mapping[str, Topic], application: str) -> list[Finding]:
-    """Return, for each topic, how far its agent is, and the dead letters that wait."""
+async def _traffic(
+    settings: Settings, topics: Mapping[str, Topic], agents: Mapping[str, Topic], application: str
+) -> list[Finding]:
+    """Return, for each topic, how far its agents are, and the dead letters that wait."""
     findings = []
     deadline = asyncio.get_running_loop().time() + DEAD_LETTERS_READ_WITHIN_SECONDS
     async with _clients(settings) as (admin, consumer):
@@ -283,7 +303,11 @@ async def _traffic(settings: Settings, topics: Mapping[str, Topic], application:
         for topic in topics.values():
             name = settings.namespace + topic.name
             if name in partitions:
-                findings.append(await _progress(admin, consumer, name, partitions[name], f"{application}.{topic.name}"))
+                findings += [
+                    await _progress(admin, consumer, name, partitions[name], f"{application}.{agent}")
+                    for agent, read in agents.items()
+                    if read is topic
+                ]
             if settings.namespace + topic.dead_letter in partitions:
                 seconds = max(0.0, deadline - asyncio.get_running_loop().time())
                 contents = await reading.contents(settings.namespace + topic.dead_letter, seconds=seconds)

@@ -13,10 +13,21 @@ import click
 import mode.loop
 from faust.cli.faust import cli
 
-from ops.commands import bootstrap, doctor, replay, settings, topics, verify, worker
+from ops.commands import bootstrap, doctor, notifications, replay, settings, suppressions, topics, verify, worker
 from ops.commands.command import reported_errors
 
-__all__ = ["bootstrap", "doctor", "main", "replay", "settings", "topics", "verify", "worker"]
+__all__ = [
+    "bootstrap",
+    "doctor",
+    "main",
+    "notifications",
+    "replay",
+    "settings",
+    "suppressions",
+    "topics",
+    "verify",
+    "worker",
+]
 
 _APPLICATION = "agents.app:app"
 _HELP = """Carry the events of a blog platform from Kafka into the stores where each is of use.

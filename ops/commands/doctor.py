@@ -33,10 +33,10 @@ class Doctor(InkstreamCommand):
 
     async def run(self, *args: Any, as_json: bool) -> int:
         """Examine everything; return the exit code."""
-        from agents.app import app, settings, topics
+        from agents.app import app, notified, settings, topics
         from ops.doctor import State, examine
 
-        findings = await examine(settings, topics.all, app.conf.id)
+        findings = await examine(settings, topics.all, {**topics.all, **notified}, app.conf.id)
         problems = sum(finding.state is State.PROBLEM for finding in findings)
         if as_json:
             report = {"well": not problems, "findings": [finding._asdict() for finding in findings]}

@@ -36,6 +36,8 @@ async def test_all_is_well_while_a_worker_runs(pipeline: Pipeline) -> None:
     assert "role inkstream" in by_subject["PostgreSQL"]
     assert by_subject["topics"] == by_subject["collections"] == by_subject["tables"] == "as declared"
     assert f"1 reader in group {pipeline.namespace}inkstream.searches" in by_subject[f"{pipeline.namespace}searches"]
+    read = [finding["what"] for finding in found if finding["subject"] == f"{pipeline.namespace}domain-events"]
+    assert [what.rpartition(".")[2] for what in read] == ["domain-events", "notify-domain-events"]
 
 
 async def test_a_topic_that_no_worker_reads_is_a_problem(pipeline: Pipeline) -> None:

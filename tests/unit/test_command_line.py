@@ -9,7 +9,17 @@ import pytest
 
 from ops.settings import ROOT
 
-COMMANDS = ("bootstrap", "doctor", "replay", "settings", "topics", "verify", "worker")
+COMMANDS = (
+    "bootstrap",
+    "doctor",
+    "notifications",
+    "replay",
+    "settings",
+    "suppressions",
+    "topics",
+    "verify",
+    "worker",
+)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,26 @@
+"""Masks for what is personal: addresses and tokens, as a terminal may show them to whoever looks over a shoulder.
+
+In come texts, out go texts from which nobody can be written to.
+"""
+
+import re
+
+from notifications.states import device_name
+
+_ADDRESS = re.compile(r"[^\s<>()\[\]\"',;:=@]+@[^\s<>()\[\]\"',;:=@]+")
+
+
+def masked_address(address: str) -> str:
+    """Return an e-mail address as `a…@example.org`."""
+    mailbox, at, domain = address.rpartition("@")
+    return f"{mailbox[:1]}…{at}{domain}" if at else f"{address[:1]}…"
+
+
+def masked_token(token: str) -> str:
+    """Return what a device is called wherever its token is nobody's business: `device:3fa94c1d0b2e5f68`."""
+    return f"device:{device_name(token)}"
+
+
+def without_addresses(text: str) -> str:
+    """Return a text with every e-mail address in it masked."""
+    return _ADDRESS.sub(lambda found: masked_address(found[0]), text)
