@@ -18,6 +18,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from delivery.kafka import client_options
+from dev.notifications import NotificationAccount
 from dev.stories import Trace
 from dev.traffic import Sample
 from ops.dead_letters import Letter, letter_of
@@ -85,8 +86,10 @@ class Account:
     def __init__(self, settings: Settings, topics: Iterable[Topic], began: datetime) -> None:
         self._settings = settings
         self._began = began
-        self.topics = {topic.name: TopicAccount() for topic in topics}
-        self._dead_letter_topics = [settings.namespace + topic.dead_letter for topic in topics]
+        listed = list(topics)
+        self.topics = {topic.name: TopicAccount() for topic in listed}
+        self.notifications = NotificationAccount(settings, listed, began)
+        self._dead_letter_topics = [settings.namespace + topic.dead_letter for topic in listed]
         self._open: dict[TopicPartition, dict[int, Sample]] = defaultdict(dict)
         self._letters: dict[str, Letter] = {}  # by where the record was
         self._prefixes: list[str] = []
@@ -136,14 +139,27 @@ class Account:
         """Whether each record became what it should."""
         return all(topic.balanced for topic in self.topics.values())
 
+    @property
+    def documents(self) -> Mapping[str, int]:
+        """How many documents the run has brought, by collection, as far as they are accounted for."""
+        return self.new_documents + self.notifications.documents
+
     def expect(self, prefix: str) -> None:
         """Take note of what the ids of the samples to come begin with."""
         self._prefixes.append(prefix)
 
-    def confirm(self, sample: Sample, partition: int, offset: int) -> None:
-        """Take note of a record that Kafka has."""
+    def confirm(self, sample: Sample, partition: int, offset: int, timestamp: int) -> None:
+        """Take note of a record that Kafka has.
+
+        Args:
+            sample: The record.
+            partition: Where it is.
+            offset: Likewise.
+            timestamp: Its own, in milliseconds since 1970.
+        """
         self.topics[sample.topic].sent += 1
         self._open[TopicPartition(self._settings.namespace + sample.topic, partition)][offset] = sample
+        self.notifications.expect(sample, partition, offset, timestamp)
 
     def unknown(self, topic: str) -> list[str]:
         """Return the places of the first records of a topic that nothing is known of yet."""

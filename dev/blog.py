@@ -1,10 +1,11 @@
-"""A blog that does not exist: its posts, its people, where they come from and what breaks there.
+"""A blog that does not exist: its posts, its people and their devices, where they come from and what breaks there.
 
 In comes a random generator, out go choices as likely as on a real blog: few posts are read by many, most people come
 from a search engine, and the same errors return with other ids and line numbers. The blog is the same in every run.
 """
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import yaml
+
+from notifications.preferences import DEFAULTS, Preferences, QuietHours
+from schemas.notifications import Channel, Device, Platform
 
 SITE = "https://blog.example"
 _DATA = Path(__file__).parent / "data"
@@ -36,11 +40,21 @@ class Weighted(Generic[T]):
 
 
 class Person(NamedTuple):
-    """Somebody with an account."""
+    """Somebody with an account.
+
+    Attributes:
+        id: The account.
+        name: As others see it.
+        email: The address.
+        devices: Where push messages reach them; many have none.
+        preferences: What they want to be told, and when; most have never looked at that.
+    """
 
     id: str
     name: str
     email: str
+    devices: tuple[Device, ...] = ()
+    preferences: Preferences = DEFAULTS
 
 
 class Post(NamedTuple):
@@ -134,6 +148,21 @@ _NETWORKS: tuple[tuple[float, str, str], ...] = (
     (0.5, "MA", "41.140"),
 )
 
+_DEVICES = Weighted[tuple[Platform, ...]](
+    [(40, ()), (22, ("android",)), (18, ("ios",)), (10, ("web",)), (6, ("ios", "web")), (4, ("android", "web"))]
+)
+_MAIL, _PUSH = frozenset[Channel](("email",)), frozenset[Channel](("push",))
+_PREFERENCES = Weighted[Preferences](
+    [
+        (80, DEFAULTS),
+        (5, Preferences(channels_off=_PUSH)),
+        (4, Preferences(channels_off=_MAIL)),
+        (4, Preferences(types_off={"post_liked": _PUSH, "comment_liked": _PUSH})),
+        (3, Preferences(types_off={"new_follower": _MAIL | _PUSH})),
+        (2, Preferences(quiet_hours=QuietHours(start="22:00", end="07:00", time_zone="Europe/Berlin"))),
+        (2, Preferences(quiet_hours=QuietHours(start="21:30", end="08:00", time_zone="America/New_York"))),
+    ]
+)
 _REFERRERS = Weighted(
     [
         (30, "https://www.google.com/"),
@@ -164,6 +193,16 @@ _CAMPAIGNS = Weighted(
         (1, "utm_source=partner-blog&utm_medium=referral&utm_campaign=autumn"),
         (1, "fbclid=IwAR0sample"),
     ]
+)
+_REMARKS = (
+    "Thank you, that was the missing piece.",
+    "We tried the same last year, and ran into exactly this.",
+    "Does it still hold with the new release?",
+    "The second example does not compile for me.",
+    "Best explanation that I have read so far!",
+    "I doubt that this scales beyond one region.",
+    "There is a typo in the third code block.",
+    "Could you say more about how you measured it?",
 )
 _QUERIES = Weighted(
     [
@@ -281,6 +320,11 @@ class Blog:
         return f"{random.choice(_HEADLINES).format(random.choice(_SUBJECTS))}, Revisited"
 
 
+def remark(random: Random) -> str:
+    """Choose what somebody says below a post."""
+    return random.choice(_REMARKS)
+
+
 def arrival(random: Random) -> Arrival:
     """Choose how somebody finds a post: a third come directly, the others from elsewhere."""
     chance = random.random()
@@ -307,7 +351,29 @@ def slug_of(title: str) -> str:
 
 
 def _person(name: str, random: Random) -> Person:
-    return Person(_uuid(random), name, f"{slug_of(name).replace('-', '.')}@mail.example")
+    # A generator of their own: with other devices, all else about the blog stays what it is.
+    their_own = Random(name)  # noqa: S311 - nothing secret is made of it
+    return Person(
+        id=_uuid(random),
+        name=name,
+        email=f"{slug_of(name).replace('-', '.')}@mail.example",
+        devices=tuple(_device(platform, their_own) for platform in _DEVICES.choose(their_own)),
+        preferences=_PREFERENCES.choose(their_own),
+    )
+
+
+def _device(platform: Platform, random: Random) -> Device:
+    """Invent a device, with a token as the platform's have it."""
+    if platform != "web":
+        return Device(token=random.randbytes(32).hex(), platform=platform)
+    endpoint = f"https://push.example/{_base64(random.randbytes(24))}"
+    # An uncompressed point of the curve P-256 begins with 4; nothing is ever encrypted with this one.
+    keys = {"p256dh": _base64(b"\x04" + random.randbytes(64)), "auth": _base64(random.randbytes(16))}
+    return Device(token=json.dumps({"endpoint": endpoint, "keys": keys}), platform=platform)
+
+
+def _base64(content: bytes) -> str:
+    return urlsafe_b64encode(content).decode().rstrip("=")
 
 
 def _uuid(random: Random) -> str:

@@ -1,4 +1,7 @@
-"""The platform's servers through Docker: the Compose file and ports in, the native servers' addresses out."""
+"""The platform's servers through Docker: the Compose file and ports in, the native servers' addresses out.
+
+The inbox is a process of this machine all the same: a worker that runs here hands it push messages in a file.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dev.ports import Ports
+from dev.servers.inbox import Inbox
 from dev.servers.server import ServerError
 
 # The worker and its bootstrap are left to whoever starts the stack; ``docker compose up`` by itself runs them too.
@@ -20,28 +24,37 @@ _UP_SECONDS = 300
 class Compose:
     """The servers of the Compose file. Every method raises `ServerError` with what Docker said when it fails."""
 
-    def __init__(self, file: Path, ports: Ports) -> None:
+    def __init__(self, file: Path, ports: Ports, inbox: Inbox) -> None:
         self._file = file
         self._ports = ports
+        self._inbox = inbox
 
     def up(self, report: Callable[[str], None]) -> None:
         """Start the servers and return when their health checks pass."""
         report("docker: starting the servers; images are pulled the first time")
         self._docker("up", "--detach", "--wait", "--wait-timeout", str(_UP_SECONDS), *SERVERS)
         self._docker("run", "--rm", "--no-deps", _INITIATE)
+        self._inbox.start()
 
     def down(self) -> None:
         """Stop and remove the containers; the volumes stay."""
+        self._inbox.stop()
         self._docker("down")
 
     def forget(self) -> None:
         """Stop and remove the containers and the volumes."""
+        self._inbox.forget()
         self._docker("down", "--volumes")
 
     @property
     def owner_url(self) -> str:
         """PostgreSQL as seen from this machine, as the owner of the platform's tables."""
         return f"postgresql://platform:platform@127.0.0.1:{self._ports.postgres}/blog_platform"
+
+    @property
+    def inbox_url(self) -> str:
+        """The page of what was sent."""
+        return self._inbox.url
 
     def environment(self) -> dict[str, str]:
         """The addresses as seen from this machine.
@@ -58,11 +71,12 @@ class Compose:
                 f"postgresql://inkstream:inkstream@127.0.0.1:{self._ports.postgres}/blog_platform"
             ),
             "INKSTREAM_REDIS_URL": f"redis://127.0.0.1:{self._ports.redis}/0",
+            **self._inbox.environment,
         }
 
     def states(self) -> dict[str, str]:
         """Each container's name and state; ``ready`` is a healthy one."""
-        found: dict[str, str] = {}
+        found = {self._inbox.name: "ready" if self._inbox.ready() else "not running"}
         for line in self._docker("ps", "--format", "json", *SERVERS).splitlines():
             container = json.loads(line)
             ready = container["State"] == "running" and container.get("Health", "") in ("", "healthy")

@@ -145,6 +145,42 @@ CREATE TABLE IF NOT EXISTS media_variants (
     UNIQUE ("mediaId", name)
 );
 
+-- Notifications domain
+
+CREATE TABLE IF NOT EXISTS devices (
+    token           text PRIMARY KEY,
+    "userId"        text NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    platform        text NOT NULL,
+    "createdAt"     timestamptz(3) NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS "devices_userId_idx" ON devices ("userId");
+
+CREATE TABLE IF NOT EXISTS notification_preferences (
+    "userId"        text PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+    preferences     jsonb NOT NULL,
+    "updatedAt"     timestamptz(3) NOT NULL DEFAULT now()
+);
+
+-- Whom Inkstream can reach where, and what they want; docs/recipients.md says what the view is to be.
+
+CREATE OR REPLACE VIEW notification_recipients AS
+SELECT
+    users.id AS user_id,
+    users.email,
+    (
+        SELECT
+            jsonb_agg(
+                jsonb_build_object('platform', lower(device.platform), 'token', device.token)
+                ORDER BY device."createdAt" DESC, device.token
+            )
+        FROM devices AS device
+        WHERE device."userId" = users.id
+    ) AS devices,
+    wanted.preferences
+FROM users
+LEFT JOIN notification_preferences AS wanted ON wanted."userId" = users.id
+WHERE users.status = 'ACTIVE';
+
 -- The worker's role. It reads what it needs to count and to notify, writes the one denormalised count, and makes a
 -- schema of its own. The password is for development, where the server listens on loopback.
 
@@ -158,5 +194,5 @@ $$;
 
 GRANT CONNECT, CREATE ON DATABASE blog_platform TO inkstream;
 GRANT USAGE ON SCHEMA public TO inkstream;
-GRANT SELECT ON users, profiles, posts TO inkstream;
+GRANT SELECT ON users, profiles, posts, notification_recipients TO inkstream;
 GRANT UPDATE ("viewCount") ON posts TO inkstream;

@@ -20,6 +20,8 @@ class Ports:
     mongo: int = 27117
     postgres: int = 15432
     redis: int = 16379
+    smtp: int = 16025
+    inbox: int = 16026
     prometheus: int = 19090
     worker: int = 16066
 

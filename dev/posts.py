@@ -1,7 +1,8 @@
 """The sample blog in the platform's own PostgreSQL tables, as the platform's services would write it.
 
-In come the blog's people and posts, and posts as they are written during the traffic; out go rows of `users` and
-`posts`, each once however often it comes. What PostgreSQL does not take now is written with what comes next.
+In come the blog's people and posts, and posts as they are written during the traffic; out go rows of `users`, `posts`,
+`devices` and `notification_preferences`, each once however often it comes. What PostgreSQL does not take now is written
+with what comes next.
 """
 
 import contextlib
@@ -10,9 +11,11 @@ from typing import NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 
 from dev.blog import Blog
 from dev.stories import Fact
+from notifications.preferences import DEFAULTS
 
 _CONNECT_TIMEOUT_SECONDS = 2
 
@@ -20,6 +23,14 @@ _ADD_USER = """
 INSERT INTO users (id, email, "passwordHash", role) VALUES (%s, %s, '', %s)
 ON CONFLICT DO NOTHING
 """  # nobody signs in with an empty hash
+_ADD_DEVICE = """
+INSERT INTO devices (token, "userId", platform) VALUES (%s, %s, upper(%s))
+ON CONFLICT DO NOTHING
+"""
+_ADD_PREFERENCES = """
+INSERT INTO notification_preferences ("userId", preferences) VALUES (%s, %s)
+ON CONFLICT DO NOTHING
+"""
 _ADD_POST = """
 INSERT INTO posts (id, slug, title, "authorId", status, "publishedAt") VALUES (%s, %s, %s, %s, 'PUBLISHED', now())
 ON CONFLICT DO NOTHING
@@ -73,6 +84,18 @@ def add_blog(owner_url: str, blog: Blog) -> None:
         cursor.executemany(
             _ADD_USER,
             [(person.id, person.email, "AUTHOR" if person.id in authors else "READER") for person in blog.people],
+        )
+        cursor.executemany(
+            _ADD_DEVICE,
+            [(device.token, person.id, device.platform) for person in blog.people for device in person.devices],
+        )
+        cursor.executemany(
+            _ADD_PREFERENCES,
+            [
+                (person.id, Jsonb(person.preferences.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+                for person in blog.people
+                if person.preferences != DEFAULTS
+            ],
         )
         cursor.executemany(_ADD_POST, [(post.id, post.slug, post.title, post.author.id) for post in blog.posts])
 

@@ -25,11 +25,11 @@ class Producer:
     Args:
         client_options: How to reach Kafka.
         namespace: What stands before the name of every topic.
-        confirmed: Is told of each record that Kafka has, with its partition and offset.
+        confirmed: Is told of each record that Kafka has, with its partition, offset and timestamp.
     """
 
     def __init__(
-        self, client_options: Mapping[str, Any], namespace: str, confirmed: Callable[[Sample, int, int], None]
+        self, client_options: Mapping[str, Any], namespace: str, confirmed: Callable[[Sample, int, int, int], None]
     ) -> None:
         self._client_options = client_options
         self._namespace = namespace
@@ -79,14 +79,20 @@ class Producer:
         await asyncio.gather(*(producer.flush() for producer in self._producers.values()))
 
     async def _send_one(self, sample: Sample) -> None:
+        # Said by us: of a batch, aiokafka would give the timestamp of the first record for all.
+        timestamp = time.time_ns() // 1_000_000
         sending = await self._producers[sample.compression].send(
-            self._namespace + sample.topic, value=sample.value, key=sample.key, headers=list(sample.headers)
+            self._namespace + sample.topic,
+            value=sample.value,
+            key=sample.key,
+            headers=list(sample.headers),
+            timestamp_ms=timestamp,
         )
-        sending.add_done_callback(partial(self._done, sample))
+        sending.add_done_callback(partial(self._done, sample, timestamp))
 
-    def _done(self, sample: Sample, sending: "asyncio.Future[Any]") -> None:
+    def _done(self, sample: Sample, timestamp: int, sending: "asyncio.Future[Any]") -> None:
         if sending.cancelled() or isinstance(sending.exception(), KafkaError):
             self.failed += 1
             return
         place = sending.result()
-        self._confirmed(sample, place.partition, place.offset)
+        self._confirmed(sample, place.partition, place.offset, timestamp)

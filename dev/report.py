@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dev.account import Account, TopicAccount
 from dev.counts import PostCount
+from dev.notifications import Reached
 
 Database = AsyncDatabase[dict[str, Any]]
 Stages = list[dict[str, Any]]
@@ -120,6 +121,33 @@ def view_counts_lines(
     slugs = {count.id: count.slug for count in counts}
     if known := [slugs[post_id] for post_id in trending if post_id in slugs]:
         lines.append(f"Trending now, from Redis: {', '.join(known)}.")
+    return lines
+
+
+_REASONS = {
+    "preferences": "turned off by the person",
+    "no-address": "without an address or a device",
+    "no-provider": "on channels without a provider",
+    "suppressed": "to addresses that are not written to any more",
+    "throttled": "too many for one person in a day",
+    "expired": "past their time",
+    "cancelled": "cancelled",
+}
+
+
+def notifications_lines(reached: Reached, inbox_url: str) -> list[str]:
+    """Return what the run's notifications come to, and where to read them."""
+    lines = [
+        f"{reached.in_app:,} in the application, {reached.emails:,} mails (read them at {inbox_url}), "
+        f"{reached.pushes:,} push messages ({inbox_url}/push-messages), {reached.waiting:,} waiting."
+    ]
+    unsent = [f"{count:,} {_REASONS.get(reason, reason)}" for reason, count in sorted(reached.skipped.items())]
+    if reached.failed:
+        unsent.append(f"{reached.failed:,} that nobody took")
+    if unsent:
+        lines.append(f"Messages that were not sent: {', '.join(unsent)}.")
+    if reached.quiet:
+        lines.append(f"{reached.quiet:,} notifications wait for the end of somebody's quiet hours.")
     return lines
 
 

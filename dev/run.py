@@ -33,6 +33,7 @@ from delivery.kafka import client_options
 from dev.account import Account
 from dev.blog import Blog
 from dev.counts import PostCount, counted_within, trending, view_counts
+from dev.notifications import arrived
 from dev.posts import WrittenPosts, add_blog
 from dev.producer import Producer
 from dev.report import (
@@ -41,6 +42,7 @@ from dev.report import (
     error_groups,
     insights,
     insights_table,
+    notifications_lines,
     view_counts_lines,
     view_counts_problems,
     view_counts_table,
@@ -57,6 +59,9 @@ WORKER_LOG = LOCAL / "development" / "worker.log"
 FIRST_REPORT_AFTER_SECONDS = 20.0
 ACCOUNTED_WITHIN_SECONDS = 30.0
 COUNTED_WITHIN_SECONDS = 20.0
+DELIVERED_WITHIN_SECONDS = 90.0
+"""More than a lease: what a killed worker had in hand is taken up once that is over."""
+
 CAUGHT_UP_WITHIN_SECONDS = 120.0
 _REFRESH_SECONDS = 0.5
 _LINE_EVERY_SECONDS = 5.0
@@ -65,6 +70,14 @@ _TRENDING_SHOWN = 3
 _BOOTSTRAP_LINES_SHOWN = 5
 _INTERRUPTED = 130
 _WIDTH_WITHOUT_TERMINAL = 120
+
+
+# A day on the blog takes a minute here: likes of a moment make one notification, and one author hears of a lot.
+_PACE = {
+    "INKSTREAM_GATHER_WINDOW": "10",
+    "INKSTREAM_NOTIFY_LIMIT": "1000",
+    "INKSTREAM_NOTIFY_DAILY_LIMIT": "5000",
+}
 
 
 class RunError(Exception):
@@ -126,11 +139,13 @@ def run(stack: Stack, options: Options, console: Console, log: Path = WORKER_LOG
         _start_servers(stack, console, were_running=were_running)
         _bootstrap(stack.environment(), console)
         _add_blog(stack, console)
-        addresses: dict[str, Any] = {
-            name.removeprefix("INKSTREAM_").lower(): address for name, address in stack.environment().items()
-        }
-        settings = Settings(**addresses)
-        code = asyncio.run(_Run(settings, stack, options, console, log)())
+        environment = {**_PACE, **stack.environment()}
+        given: dict[str, Any] = {name.removeprefix("INKSTREAM_").lower(): value for name, value in environment.items()}
+        settings = Settings(**given)
+        # Only now it is known where the worker's pages are.
+        page = f"http://{settings.web_host}:{settings.web_port}/unsubscribe"
+        environment["INKSTREAM_UNSUBSCRIBE_URL"] = page
+        code = asyncio.run(_Run(settings, environment, stack, options, console, log)())
     finally:
         if not were_running:
             _stop_servers(stack, console)
@@ -142,9 +157,18 @@ def run(stack: Stack, options: Options, console: Console, log: Path = WORKER_LOG
 class _Run:
     """One run, from a worker that starts to one that has stopped."""
 
-    def __init__(self, settings: Settings, stack: Stack, options: Options, console: Console, log: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        stack: Stack,
+        options: Options,
+        console: Console,
+        log: Path,
+    ) -> None:
         self._settings = settings
-        self._environment = stack.environment()
+        self._environment = environment
+        self._inbox_url = stack.inbox_url
         self._written_posts = WrittenPosts(stack.owner_url)
         self._options = options
         self._console = console
@@ -238,6 +262,11 @@ class _Run:
                 while not await self._are_counted() and time.monotonic() < deadline:
                     show("waiting until all views are counted")
                     await asyncio.sleep(_REFRESH_SECONDS)
+                deadline = time.monotonic() + DELIVERED_WITHIN_SECONDS
+                while (waiting := self._account.notifications.reached.waiting) and time.monotonic() < deadline:
+                    await self._settle()
+                    show(f"waiting until all notifications are delivered, {waiting:,} to go")
+                    await asyncio.sleep(_REFRESH_SECONDS)
             self._failed_sends += producer.failed
 
     async def _feed(self, producer: Producer, traffic: Traffic, seconds: float | None) -> None:
@@ -270,6 +299,7 @@ class _Run:
         # A server may be stopped on purpose, to see what happens; the account goes on when it is back.
         with contextlib.suppress(PyMongoError, KafkaError):
             await self._account.settle()
+            await self._account.notifications.settle(self._account.database)
         await self._written_posts.write()
 
     async def _are_counted(self) -> bool:
@@ -294,10 +324,14 @@ class _Run:
         account, console = self._account, self._console
         console.print(Rule("What became of every event", style="cyan", align="left"))
         console.print(account_table(account))
-        problems = [*await self._problems(), *await self._report_view_counts()]
+        problems = [
+            *await self._problems(),
+            *await self._report_view_counts(),
+            *await self._report_notifications(),
+        ]
         console.print(Rule("Documents", style="cyan", align="left"))
         groups = await error_groups(account.database, self._began)
-        console.print(documents_table(account.new_documents, await account.totals(), groups))
+        console.print(documents_table(account.documents, await account.totals(), groups))
         console.print(Rule("What they tell, since the run began", style="cyan", align="left"))
         console.print(Padding(insights_table(await insights(account.database, self._began)), (1, 1)))
         if problems:
@@ -328,6 +362,17 @@ class _Run:
         self._console.print()
         return view_counts_problems(counts)
 
+    async def _report_notifications(self) -> list[str]:
+        """Print what the notifications come to; return what is wrong with them."""
+        self._console.print(Rule("Notifications", style="cyan", align="left"))
+        self._console.print()
+        reached = self._account.notifications.reached
+        for line in notifications_lines(reached, self._inbox_url):
+            self._console.print(Padding(Text(line), (0, 1)))
+        self._console.print()
+        received = await asyncio.to_thread(arrived, reached, self._inbox_url, self._settings.push_file)
+        return await self._account.notifications.differences(self._account.database, received)
+
     async def _problems(self) -> list[str]:
         problems = []
         for name, topic in self._account.topics.items():
@@ -347,6 +392,7 @@ class _Run:
         table.add_column(style="cyan")
         table.add_column(overflow="fold")
         for name, address in {
+            "Inbox": self._inbox_url,
             "Metrics": f"{self._worker.url}/metrics",
             "Health": f"{self._worker.url}/readyz",
             "Worker's log": os.path.relpath(self._worker.log),
@@ -421,7 +467,7 @@ class _Run:
 
 def _start_servers(stack: Stack, console: Console, *, were_running: bool) -> None:
     began = time.monotonic()
-    with console.status("starting Kafka, MongoDB, PostgreSQL and Redis"):
+    with console.status("starting Kafka, MongoDB, PostgreSQL, Redis and the inbox"):
         # The lines of each server are news only when something has to be fetched.
         stack.up(lambda line: None if "ready after" in line else console.print(f"  {line}", style="dim", markup=False))
     passed = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The platform's servers in one command: settings in, four servers that answer at known addresses out.
+"""The platform's servers in one command: settings in, five servers that answer at known addresses out.
 
 `Platform` is a set of native servers in one directory; ``python -m dev.stack`` runs the development platform, through
 Docker where an engine answers and natively elsewhere. A failed ``up`` stops what it started and leaves the data.
@@ -26,6 +26,7 @@ from rich.table import Table
 
 from dev.compose import Compose
 from dev.ports import Ports
+from dev.servers.inbox import Inbox
 from dev.servers.kafka import Kafka
 from dev.servers.mongo import Mongo
 from dev.servers.postgres import Postgres
@@ -56,6 +57,10 @@ class Stack(Protocol):
     def owner_url(self) -> str:
         """PostgreSQL, as the owner of the platform's tables."""
 
+    @property
+    def inbox_url(self) -> str:
+        """The page of what was sent."""
+
     def environment(self) -> dict[str, str]:
         """The settings that lead a worker to these servers."""
 
@@ -64,7 +69,7 @@ class Stack(Protocol):
 
 
 class Platform:
-    """One set of native servers in one directory, on loopback: the four addresses that a worker needs.
+    """One set of native servers in one directory, on loopback: all addresses that a worker needs.
 
     Servers outlive the program that started them, and a second `Platform` on the same directory finds them running.
     """
@@ -76,11 +81,12 @@ class Platform:
         self.mongo = Mongo(self.directory, ports.mongo)
         self.postgres = Postgres(self.directory, ports.postgres)
         self.redis = Redis(self.directory, ports.redis)
+        self.inbox = Inbox(self.directory, ports.inbox, ports.smtp)
 
     @property
     def servers(self) -> tuple[Server, ...]:
-        """The four servers."""
-        return (self.kafka, self.mongo, self.postgres, self.redis)
+        """The four that the platform has as well, and the inbox."""
+        return (self.kafka, self.mongo, self.postgres, self.redis, self.inbox)
 
     def up(self, report: Callable[[str], None]) -> None:
         """Start what is not running, all at once, and return when every server is ready.
@@ -117,13 +123,19 @@ class Platform:
         """PostgreSQL, as the owner of the platform's tables."""
         return self.postgres.owner_url
 
+    @property
+    def inbox_url(self) -> str:
+        """The page of what was sent."""
+        return self.inbox.url
+
     def environment(self) -> dict[str, str]:
-        """The four addresses, as the worker's settings."""
+        """The addresses, as the worker's settings."""
         return {
             "INKSTREAM_KAFKA_BROKERS": self.kafka.brokers,
             "INKSTREAM_MONGO_URL": self.mongo.url,
             "INKSTREAM_POSTGRES_URL": self.postgres.url,
             "INKSTREAM_REDIS_URL": self.redis.url,
+            **self.inbox.environment,
         }
 
     def states(self) -> dict[str, str]:
@@ -178,7 +190,7 @@ def development_stack(environment: Mapping[str, str | None] | None = None) -> St
     if way not in ("auto", "docker", "native"):
         raise ServerError(f"INKSTREAM_STACK is {way!r}; it must be auto, docker or native")
     if way == "docker" or (way == "auto" and _docker_answers()):
-        return Compose(ROOT / "docker-compose.yml", ports)
+        return Compose(ROOT / "docker-compose.yml", ports, Inbox(LOCAL / "development", ports.inbox, ports.smtp))
     return Platform(LOCAL / "development", ports)
 
 
@@ -222,10 +234,10 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dev.stack",
-        description="Run the platform's servers: Kafka, MongoDB, PostgreSQL and Redis.",
+        description="Run the platform's servers, Kafka, MongoDB, PostgreSQL and Redis, and an inbox for what is sent.",
         epilog="INKSTREAM_STACK=auto|docker|native picks the way (auto: Docker where an engine answers). "
         "INKSTREAM_STACK_<SERVER>_PORT moves a port: "
-        f"{', '.join(Ports.setting(name) for name in ('kafka', 'mongo', 'postgres', 'redis'))}. "
+        f"{', '.join(Ports.setting(name) for name in ('kafka', 'mongo', 'postgres', 'redis', 'smtp', 'inbox'))}. "
         "Data and logs are in .stack/.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -10,7 +10,23 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
-from dev.blog import ENDPOINTS, FAILURES, SITE, Blog, Failure, Person, Post, Visitor, Weighted, arrival, query, slug_of
+from dev.blog import (
+    ENDPOINTS,
+    FAILURES,
+    SITE,
+    Blog,
+    Failure,
+    Person,
+    Post,
+    Visitor,
+    Weighted,
+    arrival,
+    query,
+    remark,
+    slug_of,
+)
+from notifications.preferences import DEFAULTS
+from notifications.states import plan
 
 
 class Trace(NamedTuple):
@@ -91,6 +107,7 @@ class Stories:
             (5, self._fail),
             (6, self._track),
             (4, self._administer),
+            (1.5, self._summarise),
         ]
         self._tellers = Weighted(tellers)
 
@@ -166,10 +183,8 @@ class Stories:
             return
         reader = visitor.person
         if chance < 0.25:
-            yield self._fact("post.liked", soon, {**about, "userId": reader.id})
-            yield self._notification(
-                soon, post.author, reader, "post_liked", f"{reader.name} likes “{post.title}”", "low"
-            )
+            like = {**about, "slug": post.slug, "userId": reader.id, "userName": reader.name}
+            yield self._fact("post.liked", soon, like)
         elif chance < 0.33:
             yield self._fact("post.bookmarked", soon, {**about, "userId": reader.id})
         elif chance < 0.36:
@@ -181,25 +196,30 @@ class Stories:
 
     def _comment(self, moment: datetime, visitor: Visitor, reader: Person, session: str, post: Post) -> Iterator[Fact]:
         comment = self._ids.new()
+        about = {"commentId": comment, "postId": post.id, "postTitle": post.title, "authorId": reader.id}
+        answered = self._random.random() < 0.4
         yield self._fact(
             "comment.created",
             moment,
             {
-                "commentId": comment,
-                "postId": post.id,
-                "postTitle": post.title,
-                "authorId": reader.id,
+                **about,
+                "postSlug": post.slug,
+                "postAuthorId": post.author.id,
+                "authorName": reader.name,
+                "excerpt": remark(self._random),
                 "sessionId": session,
                 "page": f"/posts/{post.slug}",
                 "userAgent": visitor.user_agent,
+                **_known(
+                    parentId=self._ids.new() if answered else None,
+                    parentAuthorId=self._blog.person(self._random).id if answered else None,
+                ),
             },
         )
-        words = f"{reader.name} commented on “{post.title}”"
-        yield self._notification(moment, post.author, reader, "comment_created", words, "medium")
-        about = {"commentId": comment, "postId": post.id, "postTitle": post.title, "authorId": reader.id}
         if self._random.random() < 0.4:
             other = self._blog.person(self._random)
-            yield self._fact("comment.liked", _after(moment, self._stay()), {**about, "userId": other.id})
+            like = {**about, "postSlug": post.slug, "userId": other.id, "userName": other.name}
+            yield self._fact("comment.liked", _after(moment, self._stay()), like)
         if self._random.random() < 0.1:
             yield self._fact("comment.updated", _after(moment, self._stay()), about)
 
@@ -263,11 +283,9 @@ class Stories:
         changes = {"before": {"status": "draft"}, "after": {"status": "ready"}}
         yield self._fact("post.updated", _after(moment, 1), {**post, "changes": changes})
         if self._random.random() < 0.8:
-            yield self._fact("post.published", _after(moment, 2), post)
-            for _ in range(3):
-                follower = self._blog.person(self._random)
-                words = f"{author.name} published “{title}”"
-                yield self._notification(_after(moment, 2.5), follower, author, "post_published", words, "medium")
+            followers = [self._blog.person(self._random).id for _ in range(3)]
+            told = {"authorName": author.name, "excerpt": f"{title}, in ten minutes.", "followerIds": followers}
+            yield self._fact("post.published", _after(moment, 2), {**post, **told})
 
     def _join(self, moment: datetime) -> Iterator[Fact]:
         """Someone opens an account or comes back to it, and follows an author."""
@@ -275,10 +293,21 @@ class Stories:
         came_by = {"ipAddress": visitor.ip_address, "userAgent": visitor.user_agent}
         provider = self._random.choice(("password", "password", "google", "github"))
         if self._random.random() < 0.4:
-            person = person._replace(id=self._ids.new())
+            # A stranger to the platform's tables: whoever asks that they be told something says where.
+            person = person._replace(id=self._ids.new(), devices=(), preferences=DEFAULTS)
             registered = {"userId": person.id, "name": person.name, "provider": provider, "userEmail": person.email}
             yield self._fact("user.registered", moment, {**registered, **came_by})
-            yield self._notification(moment, person, None, "welcome", "Welcome to the blog", "medium")
+            yield self._request(
+                moment,
+                person,
+                type="welcome",
+                title="Welcome to the blog",
+                message=f"Good to have you here, {person.name}.\nSay who you are, and follow whom you like to read.",
+                actionUrl="/settings/profile",
+                actionText="Write my profile",
+                channels=["inApp", "email"],
+                email=person.email,
+            )
         else:
             account = {"userId": person.id, "name": person.name}
             came = {**account, "provider": provider, "sessionId": session, **came_by}
@@ -286,13 +315,78 @@ class Stories:
             if self._random.random() < 0.3:
                 bio = {"before": {"bio": ""}, "after": {"bio": "Writes about types."}}
                 yield self._fact("user.updated", _after(moment, 1), {**account, "changes": bio})
+            yield from self._secure(_after(moment, 1), person, account, came_by)
             if self._random.random() < 0.5:
                 yield self._fact("user.logged_out", _after(moment, self._stay()), {**account, "sessionId": session})
         author = self._blog.author(self._random)
-        followed = {"userId": author.id, "name": author.name, "followerId": person.id}
+        followed = {"userId": author.id, "name": author.name, "followerId": person.id, "followerName": person.name}
         yield self._fact("user.followed", _after(moment, 2), followed)
-        words = f"{person.name} follows you"
-        yield self._notification(_after(moment, 2), author, person, "new_follower", words, "low")
+
+    def _secure(
+        self, moment: datetime, person: Person, account: Mapping[str, Any], came_by: Mapping[str, Any]
+    ) -> Iterator[Fact]:
+        """Someone who came back changes the password, or came from a place that nobody knows."""
+        chance = self._random.random()
+        if chance < 0.15:
+            yield self._fact("user.password_changed", moment, {**account, **came_by})
+            yield self._request(
+                moment,
+                person,
+                type="password_changed",
+                title="Your password was changed",
+                message="If it was you, there is nothing to do.\nIf it was not, set a new one now.",
+                actionUrl="/settings/security",
+                actionText="Look at my account",
+                channels=["inApp", "email"],
+                priority="high",
+                transactional=True,
+            )
+        elif chance < 0.25:
+            yield self._request(
+                moment,
+                person,
+                type="unknown_sign_in",
+                title="Somebody signed in to your account",
+                message=f"It was from {came_by['ipAddress']}, where you have not signed in before. Was it you?",
+                actionUrl="/settings/security",
+                actionText="It was not me",
+                channels=["inApp", "email", "push"],
+                priority="urgent",
+                transactional=True,
+            )
+
+    def _summarise(self, moment: datetime) -> Iterator[Fact]:
+        """A job sends somebody the posts of the week, and the mail provider tells how that went."""
+        posts = dict.fromkeys(self._blog.post(self._random).title for _ in range(3))
+        digest = self._request(
+            moment,
+            self._blog.person(self._random),
+            type="weekly_digest",
+            title="Your week on the blog",
+            message="\n".join(["What others read this week:", *(f"“{title}”" for title in posts)]),
+            actionUrl="/posts",
+            actionText="Read on",
+            channels=["email"],
+            priority="low",
+        )
+        yield digest
+        arrived = _after(moment, 2 + self._random.random())
+        yield self._receipt(arrived, digest, "delivered")
+        if self._random.random() < 0.5:
+            yield self._receipt(_after(arrived, self._stay()), digest, "opened")
+
+    def _receipt(self, moment: datetime, request: Fact, kind: str) -> Fact:
+        """Report of the mail that a request led to; of one that was not sent, nobody knows anything."""
+        key = plan("email", moment).key(request.id)
+        data = {
+            "channel": "email",
+            "provider": "smtp",
+            "providerId": f"{key}@blog.example",
+            "key": key,
+            "kind": kind,
+            "timestamp": moment.isoformat(timespec="milliseconds"),
+        }
+        return self._fact("delivery.reported", moment, data, traces=())
 
     def _serve(self, moment: datetime) -> Iterator[Fact]:
         """A service answers a request, samples how long it took, and perhaps logs it."""
@@ -409,20 +503,9 @@ class Stories:
         # An error's group has an id of its own; its count is held to account as a whole.
         return self._fact("log.written", moment, data, traces=(Trace("systemLogs"),))
 
-    def _notification(
-        self, moment: datetime, to: Person, actor: Person | None, kind: str, words: str, priority: str
-    ) -> Fact:
-        data = _known(
-            userId=to.id,
-            type=kind,
-            title=words,
-            message=words + ".",
-            actorId=actor and actor.id,
-            actorName=actor and actor.name,
-            channels=self._random.choice((["inApp"], ["inApp", "email"], ["inApp", "push"])),
-            priority=priority,
-        )
-        return self._fact("notification.requested", moment, data)
+    def _request(self, moment: datetime, to: Person, **request: object) -> Fact:
+        """Ask that somebody be told what no event says by itself."""
+        return self._fact("notification.requested", moment, {"userId": to.id, **request})
 
     def _fact(
         self, name: str, moment: datetime, data: Mapping[str, Any], traces: tuple[Trace, ...] | None = None

@@ -31,6 +31,7 @@ from hypercorn.utils import wrap_app
 
 _HOST = "127.0.0.1"
 _IDLE_SECONDS = 60
+_END_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,12 @@ class LoopbackServer(ABC):
         await self._context.terminated.set()  # ends the wait of idle connections
         for writer in self._open.values():
             writer.transport.abort()
-        await asyncio.gather(*self._open)
+        if self._open:
+            # Of a connection that was closed amid a request, Hypercorn's tasks may wait for ever.
+            _, waiting = await asyncio.wait([*self._open], timeout=_END_SECONDS)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -178,6 +184,8 @@ class LoopbackServer(ABC):
 
         async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
             request = await _read(scope, receive)
+            if request is None:
+                return
             self.requests.append(request)
             match self._act(request):
                 case Mishap.HANG:
@@ -207,13 +215,14 @@ class LoopbackServer(ABC):
         return script.pop(0) if script else self.answer(request)
 
 
-async def _read(scope: Scope, receive: ASGIReceiveCallable) -> Request:
+async def _read(scope: Scope, receive: ASGIReceiveCallable) -> Request | None:
+    """Return a request; `None` where its sender went away before it was whole."""
     assert scope["type"] == "http"
     body = b""
     while True:
         event = await receive()
         if event["type"] != "http.request":
-            break
+            return None
         body += event.get("body", b"")
         if not event.get("more_body"):
             break

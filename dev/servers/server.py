@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,6 +92,11 @@ class Server(ABC):
         return self.answers()
 
     @property
+    def ports(self) -> Mapping[str, int]:
+        """Every port that it must have, by the name that its setting has."""
+        return {self.name: self.port}
+
+    @property
     def pid(self) -> int | None:
         """The process id of the running server, or ``None``."""
         process = self._process()
@@ -109,7 +114,7 @@ class Server(ABC):
         """
         self._abandoned.clear()
         if not self.is_running:
-            self._require_free_port()
+            self._require_free_ports()
             self.directory.mkdir(parents=True, exist_ok=True)
             self.prepare()
             self._launch()
@@ -162,16 +167,17 @@ class Server(ABC):
             return None
         return process if ours else None
 
-    def _require_free_port(self) -> None:
+    def _require_free_ports(self) -> None:
         # The kernel takes a moment to close what a killed server had open.
         deadline = time.monotonic() + _PORT_RELEASE_SECONDS
-        while not is_free(self.port):
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"{self.name} can't have port {self.port}: another program uses it. "
-                    f"End that program, or set {Ports.setting(self.name)} to a free port."
-                )
-            time.sleep(0.05)
+        for name, port in self.ports.items():
+            while not is_free(port):
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"{self.name} can't have port {port}: another program uses it. "
+                        f"End that program, or set {Ports.setting(name)} to a free port."
+                    )
+                time.sleep(0.05)
 
     def _launch(self) -> None:
         if self.log.exists():

@@ -287,22 +287,23 @@ class Pipeline:
                     records += fetched
             return records
 
-    async def lag(self, topic: str) -> int:
-        """Return how many records of the topic its agent has not committed."""
-        partitions = [TopicPartition(self.namespace + topic, number) for number in range(PARTITIONS)]
+    async def lag(self, agent: str) -> int:
+        """Return how many records of its topic the agent has not committed."""
+        topic = self.namespace + agent.removeprefix("notify-")
+        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
         # What is committed comes first: an agent that puts a record off sends it again before it commits it.
-        committed = await self.committed(topic)
+        committed = await self.committed(agent)
         async with self._consumer() as consumer:
             ends = await consumer.end_offsets(partitions)
         lag: int = sum(ends.values()) - committed
         return lag
 
-    async def committed(self, topic: str) -> int:
-        """Return how many records of the topic its agent has committed."""
+    async def committed(self, agent: str) -> int:
+        """Return how many records the agent has committed."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.platform.kafka.brokers)
         await admin.start()
         try:
-            offsets = await admin.list_consumer_group_offsets(f"{self.namespace}inkstream.{topic}")
+            offsets = await admin.list_consumer_group_offsets(f"{self.namespace}inkstream.{agent}")
         except GroupCoordinatorNotAvailableError:  # Kafka makes its own topic of offsets when the first group comes
             return 0
         finally:
@@ -310,14 +311,14 @@ class Pipeline:
         committed: int = sum(position.offset for position in offsets.values())
         return committed
 
-    async def settled(self, *topics: str, seconds: float = DEADLINE_SECONDS) -> None:
-        """Return when everything sent to the topics is committed."""
-        for topic in topics:
+    async def settled(self, *agents: str, seconds: float = DEADLINE_SECONDS) -> None:
+        """Return when everything sent to the agents' topics is committed; the one that stores has its topic's name."""
+        for agent in agents:
 
-            async def done(topic: str = topic) -> bool:
-                return await self.lag(topic) == 0
+            async def done(agent: str = agent) -> bool:
+                return await self.lag(agent) == 0
 
-            await until(done, f"all of {topic} is committed", seconds)
+            await until(done, f"all is committed by {agent}", seconds)
 
     @asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:

@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import StringIO
@@ -64,6 +65,14 @@ def test_a_run_accounts_for_every_event_and_leaves_no_worker(stack: Platform, tm
     assert slug in text
     assert drafts is not None
     assert drafts[0] > 0, "posts that are written during the traffic are in the platform's table"
+    notified = re.search(r"(\d+) in the application, (\d+) mails \(read them at (\S+)\), (\d+) push messages", text)
+    assert notified is not None, text
+    in_app, mails, inbox_url, pushes = int(notified[1]), int(notified[2]), notified[3], int(notified[4])
+    assert ", 0 waiting." in " ".join(text.split())
+    assert min(in_app, mails, pushes) > 5
+    with urllib.request.urlopen(inbox_url, timeout=5) as answer:
+        page = answer.read().decode()
+    assert "@mail.example" in page, "a newcomer sees a mail arrive"
     worker = told.worker()
     assert worker is not None
     assert not psutil.pid_exists(worker)

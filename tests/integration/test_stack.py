@@ -13,8 +13,11 @@ import pymongo
 import pytest
 import redis
 
+from dev.blog import Blog
 from dev.compose import Compose
+from dev.posts import add_blog
 from dev.stack import Platform, Ports, ServerError, development_stack
+from notifications.preferences import Preferences
 
 TABLES = {
     *("users", "profiles", "sessions"),
@@ -76,7 +79,7 @@ def test_down_leaves_no_process_and_the_next_up_finds_the_data(platform: Platfor
         connection.execute("DROP TABLE kept")
 
 
-@pytest.mark.parametrize("name", ["kafka", "mongo", "postgres", "redis"])
+@pytest.mark.parametrize("name", ["kafka", "mongo", "postgres", "redis", "inbox"])
 def test_a_killed_server_starts_again(platform: Platform, name: str) -> None:
     server = {server.name: server for server in platform.servers}[name]
     pid = server.pid
@@ -88,7 +91,7 @@ def test_a_killed_server_starts_again(platform: Platform, name: str) -> None:
     assert server.pid != pid
 
 
-@pytest.mark.parametrize("name", ["kafka", "mongo", "postgres", "redis"])
+@pytest.mark.parametrize("name", ["kafka", "mongo", "postgres", "redis", "inbox"])
 def test_a_paused_server_does_not_answer_until_it_is_resumed(platform: Platform, name: str) -> None:
     server = {server.name: server for server in platform.servers}[name]
     server.pause()
@@ -124,6 +127,24 @@ def test_the_workers_role_reads_posts_and_writes_nothing_but_their_view_count(pl
         for refused in ("UPDATE posts SET title = ''", "DELETE FROM posts", "SELECT * FROM sessions"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(refused)
+
+
+def test_the_workers_role_reads_whom_it_can_reach_and_no_table_behind_that(platform: Platform) -> None:
+    blog = Blog()
+    add_blog(platform.owner_url, blog)
+    with psycopg.connect(platform.postgres.url, autocommit=True) as connection:
+        rows = connection.execute("SELECT user_id, email, devices, preferences FROM notification_recipients").fetchall()
+        for refused in ("SELECT * FROM devices", "SELECT * FROM notification_preferences"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(refused)
+    found = {user_id: (email, devices, preferences) for user_id, email, devices, preferences in rows}
+    for person in blog.people:
+        email, devices, preferences = found[person.id]
+        assert email == person.email
+        assert {(device["token"], device["platform"]) for device in devices or ()} == {
+            (device.token, device.platform) for device in person.devices
+        }
+        assert Preferences.model_validate(preferences or {}) == person.preferences
 
 
 def test_a_taken_port_is_named_with_the_setting_that_moves_it(tmp_path: Path) -> None:

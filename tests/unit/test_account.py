@@ -16,6 +16,7 @@ from sinks import collections
 BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 TOPICS = load(ROOT / "topics.yaml", collections.NAMES).inbound
 AT = TopicPartition("page-views", 0)
+NOON = int(BEGAN.timestamp() * 1000)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def sample(outcome: str) -> Sample:
 
 
 def judged(account: Account, sent: Sample, found: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
-    account.confirm(sent, AT.partition, 7)
+    account.confirm(sent, AT.partition, 7, NOON)
     account._judge(AT, 7, sent, found)
     return [loss.problem for loss in account.topics["page-views"].lost]
 

@@ -8,7 +8,7 @@ from ops.settings import ROOT
 from schemas.topics import load
 from sinks.collections import NAMES
 
-INBOUND = load(ROOT / "topics.yaml", NAMES).inbound
+INBOUND = {name: topic for name, topic in load(ROOT / "topics.yaml", NAMES).inbound.items() if topic.collections}
 STORIES = traffic.Stories(INBOUND.values(), told=3_000)
 
 

@@ -10,7 +10,7 @@ import pytest
 from dev.blog import Blog
 from dev.mishaps import MISHAPS
 from dev.traffic import COMPRESSIONS, Sample, Traffic
-from enrich.documents import Document, Occurrence, Write
+from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from ops.settings import ROOT, Settings
@@ -58,6 +58,7 @@ def written(write: Write) -> tuple[str, str]:
         return write.collection, write.body["_id"]
     if isinstance(write, Occurrence):
         return "systemLogs", write.line["_id"]
+    assert isinstance(write, Part)
     return write.collection, write.id
 
 
