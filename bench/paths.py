@@ -16,14 +16,18 @@ from bench import bare_writes, report, traffic
 from bench.arena import Arena, Figures, arena
 from bench.entrant import Command
 from bench.worker import WORKER
-from enrich.documents import Occurrence, Part
+from enrich.documents import Document, Occurrence, Part
 from ops.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import ERROR_LOGS, NAMES, SYSTEM_LOGS
 
 PARTITIONS = 4
 NAMESPACE = "paths."
-TOPICS = tuple(name for name in load(ROOT / "topics.yaml", NAMES).inbound if name != traffic.PAGE_VIEWS)
+TOPICS = tuple(
+    name
+    for name, topic in load(ROOT / "topics.yaml", NAMES).inbound.items()
+    if topic.collections and name != traffic.PAGE_VIEWS
+)
 console = report.console()
 
 
@@ -104,8 +108,10 @@ async def documents(brokers: str, topic: str) -> dict[str, int]:
                 if isinstance(write, Occurrence):
                     ids[SYSTEM_LOGS.name].add(write.line["_id"])
                     ids[ERROR_LOGS.name].add(write.group["_id"])
-                else:
-                    ids[write.collection].add(write.id if isinstance(write, Part) else write.body["_id"])
+                elif isinstance(write, Document):
+                    ids[write.collection].add(write.body["_id"])
+                elif isinstance(write, Part):
+                    ids[write.collection].add(write.id)
     return {name: len(distinct) for name, distinct in ids.items()}
 
 

@@ -1,0 +1,160 @@
+"""The workers of a run: started, killed, and each started again at once.
+
+In come the settings of each post that is to be manned; out go processes, and how each of them ended. A worker that ends
+by itself is a failure of the run. Where this program ends, so do all workers.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ops.settings import ROOT
+
+_READY_WITHIN_SECONDS = 60.0
+_STOP_WITHIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker was killed.
+
+    Attributes:
+        at: When, in seconds since 1970.
+        how: In a few words.
+    """
+
+    at: float
+    how: str
+
+
+@dataclass(slots=True)
+class Post:
+    """A place that always has a worker.
+
+    Attributes:
+        name: Of the place, and of its log.
+        environment: The worker's settings.
+        log: The output of all workers that were here.
+        pid: The worker that is here now; `None` while there is none.
+        began: When it was started, by the monotonic clock.
+    """
+
+    name: str
+    environment: Mapping[str, str]
+    log: Path
+    pid: int | None = None
+    began: float = 0.0
+
+
+class Crew:
+    """All workers.
+
+    Args:
+        posts: Where workers are wanted.
+
+    Attributes:
+        deaths: Who was killed.
+        ended: Who ended by itself, and with which exit code: by post.
+        started: How many workers there have been.
+    """
+
+    def __init__(self, posts: Sequence[Post]) -> None:
+        self.posts = posts
+        self.deaths: dict[int, Death] = {}
+        self.ended: list[tuple[str, int]] = []
+        self.started = 0
+        self._nursery: asyncio.subprocess.Process | None = None
+        self._unborn: list[Post] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._is_wanted = True
+        self._all_ended = asyncio.Event()
+
+    async def start(self) -> None:
+        """Start a worker at each post; return once they are born, not yet at work."""
+        self._nursery = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.chaos.nursery",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        async with asyncio.timeout(_READY_WITHIN_SECONDS):
+            assert self._nursery.stdout is not None
+            if not await self._nursery.stdout.readline():
+                raise RuntimeError("no worker can be raised: its modules can't be imported")
+        self._reading = asyncio.create_task(self._read())
+        for post in self.posts:
+            self._man(post)
+
+    async def stop(self) -> None:
+        """End all workers in their orderly way, those that take too long by force."""
+        self._is_wanted = False
+        for post in self.posts:
+            if post.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(post.pid, signal.SIGTERM)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_WITHIN_SECONDS):
+                while any(post.pid is not None for post in self.posts):
+                    self._all_ended.clear()
+                    await self._all_ended.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """End the nursery, which kills all workers that are left."""
+        self._is_wanted = False
+        if self._nursery is not None and self._nursery.stdin is not None:
+            self._nursery.stdin.close()
+            await self._nursery.wait()
+        if self._reading is not None:
+            await self._reading
+
+    def kill(self, pid: int, how: str) -> bool:
+        """SIGKILL; return whether there was such a worker."""
+        if not self.has(pid):
+            return False
+        self.deaths[pid] = Death(time.time(), how)
+        os.kill(pid, signal.SIGKILL)
+        return True
+
+    def has(self, pid: int) -> bool:
+        """Return whether a worker is alive."""
+        return pid not in self.deaths and any(post.pid == pid for post in self.posts)
+
+    def _man(self, post: Post) -> None:
+        assert self._nursery is not None
+        assert self._nursery.stdin is not None
+        self._unborn.append(post)
+        order = {"environment": {**os.environ, **post.environment}, "log": str(post.log)}
+        self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
+
+    async def _read(self) -> None:
+        assert self._nursery is not None
+        assert self._nursery.stdout is not None
+        async for line in self._nursery.stdout:
+            self._take_note(json.loads(line))
+
+    def _take_note(self, news: Mapping[str, Any]) -> None:
+        if "born" in news:
+            post = self._unborn.pop(0)
+            post.pid, post.began = news["born"], time.monotonic()
+            self.started += 1
+            return
+        post = next(post for post in self.posts if post.pid == news["ended"])
+        post.pid = None
+        self._all_ended.set()
+        was_killed = news["ended"] in self.deaths and news["code"] == -signal.SIGKILL
+        if not was_killed and (self._is_wanted or news["code"] != 0):
+            self.ended.append((post.name, news["code"]))
+        if self._is_wanted:
+            self._man(post)

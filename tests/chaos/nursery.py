@@ -1,0 +1,102 @@
+"""Raises workers: a process that has imported everything, and forks a worker whenever it is told to.
+
+A worker takes seconds to import what it needs, and here one is killed every second; forked, it is at work at once. In
+come lines of JSON, each the environment of a worker and the file for its output; out go lines as well: `born` with the
+id of a process, `ended` with its id and exit code. Where the input ends, all workers are killed.
+"""
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import random
+import select
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from tests.chaos.hurry import hurry, introduce
+
+_PACKAGES = ("delivery", "schemas", "notifications", "enrich", "sinks", "ops", "agents")
+_APPLICATION = "agents.app"
+"""Not imported here: it reads the settings, which each worker has of its own."""
+
+_LOOK_SECONDS = 0.02
+
+
+def main() -> None:
+    """Raise workers until the input ends."""
+    introduce()
+    hurry()
+    for package in _PACKAGES:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if module.name != _APPLICATION:
+                importlib.import_module(module.name)
+    importlib.import_module("uvloop")
+    assert threading.active_count() == 1, "a fork would leave the other threads behind"
+    gc.freeze()
+    _tell(ready=True)
+    _raise_workers()
+
+
+def _raise_workers() -> None:
+    workers: set[int] = set()
+    unread = b""
+    try:
+        while True:
+            readable, _, _ = select.select([0], [], [], _LOOK_SECONDS)
+            for pid, status in _ended(workers):
+                workers.discard(pid)
+                _tell(ended=pid, code=os.waitstatus_to_exitcode(status))
+            if not readable:
+                continue
+            read = os.read(0, 2**20)
+            if not read:
+                return
+            *orders, unread = (unread + read).split(b"\n")
+            for order in orders:
+                pid = os.fork()
+                if pid == 0:
+                    _become_worker(**json.loads(order))
+                workers.add(pid)
+                _tell(born=pid)
+    finally:
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _ended(workers: set[int]) -> list[tuple[int, int]]:
+    found = [os.waitpid(pid, os.WNOHANG) for pid in workers]
+    return [(pid, status) for pid, status in found if pid]
+
+
+def _become_worker(environment: dict[str, str], log: str) -> NoReturn:
+    """Be what `inkstream worker` is in this environment, to the end."""
+    code: Any = 1
+    try:
+        random.seed()
+        os.environ.clear()
+        os.environ.update(environment)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for number, stream in ((0, nothing), (1, output), (2, output)):
+            os.dup2(stream, number)
+        sys.argv = ["inkstream", "worker"]
+        importlib.import_module("ops.commands").main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _tell(**news: Any) -> None:
+    os.write(1, json.dumps(news).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()
