@@ -11,10 +11,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down clean test check bench bench-counts bench-paths bench-scale lock
+.PHONY: help setup run up down clean test check bench bench-counts bench-notifications bench-paths bench-scale chaos-notifications lock
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv from the lock, where it is not up to date
 	@sh dev/setup.sh
@@ -31,8 +31,8 @@ down: setup ## Stop the servers; the data stays
 clean: setup ## Stop the servers and delete their data
 	@$(PYTHON) -m dev.stack clean
 
-test: setup ## Run all tests, on real servers (ARGS="-k searches" for some)
-	@$(PYTHON) -m pytest $(ARGS)
+test: setup ## Run all tests, on real servers, two at a time (ARGS="-k searches" for some)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## Lint, format and types
 	@$(PYTHON) -m ruff check .
@@ -50,6 +50,12 @@ bench-scale: setup ## Measure one and two workers, more partitions, and growing 
 
 bench-counts: setup ## Measure how fresh view counts are (ARGS="--hot 1000000" with a popular post)
 	@$(PYTHON) -m bench.view_counts $(ARGS)
+
+bench-notifications: setup ## Measure how fast notifications leave, and an urgent one behind many
+	@$(PYTHON) -m bench.notifications $(ARGS)
+
+chaos-notifications: setup ## Send notifications while everything fails; none may be lost (ARGS="--quick")
+	@$(PYTHON) -m tests.chaos.notifications $(ARGS)
 
 lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(COMPILE) --output-file requirements/runtime.txt pyproject.toml

@@ -37,8 +37,8 @@ def leaving(number: int, seconds: int) -> Message:
     )
 
 
-async def run_with_kills(pipeline: Pipeline, topic: str, collection: str, kills: int, seed: int) -> None:
-    """Run workers over the topic, each killed once it has stored a few more documents; let the last one finish."""
+async def run_with_kills(pipeline: Pipeline, agent: str, collection: str, kills: int, seed: int) -> None:
+    """Run workers of an agent, each killed once it has stored a few more documents; let the last one finish."""
     chance = random.Random(seed)
     for _ in range(kills):
         before = await pipeline.collection(collection).estimated_document_count()
@@ -46,13 +46,13 @@ async def run_with_kills(pipeline: Pipeline, topic: str, collection: str, kills:
 
         async def progressed(wanted: int = wanted) -> bool:
             stored = await pipeline.collection(collection).estimated_document_count()
-            return stored >= wanted or await pipeline.lag(topic) == 0
+            return stored >= wanted or await pipeline.lag(agent) == 0
 
-        with pipeline.worker(agents=topic, batch_records=100) as worker:
+        with pipeline.worker(agents=agent, batch_records=100) as worker:
             await until(progressed, f"{wanted} documents in {collection}")
             worker.kill()
-    with pipeline.worker(agents=topic):
-        await pipeline.settled(topic)
+    with pipeline.worker(agents=agent):
+        await pipeline.settled(agent)
 
 
 async def test_views_and_exits_survive_kills_each_once_and_complete(pipeline: Pipeline) -> None:

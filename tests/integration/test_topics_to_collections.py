@@ -31,7 +31,8 @@ async def test_every_event_in_every_form_reaches_its_collections(pipeline: Pipel
     geo_path = settings.geo_database_path()
     assert geo_path is not None
     enricher = Enricher(ip_hash_key=settings.ip_hash_key.get_secret_value().encode(), geo=GeoDatabase.open(geo_path))
-    with pipeline.worker() as worker:
+    # What people are told of it is another matter.
+    with pipeline.worker(agents=",".join(pipeline.topics.all)) as worker:
         await worker.until_ready()
         for topic in pipeline.topics.inbound.values():
             await pipeline.send(

@@ -57,6 +57,13 @@ def test_an_event_is_read_with_all_that_its_line_says(file: Path) -> None:
     assert (published.underscored, published.action) == ("post_published", "published")
 
 
+def test_an_event_may_update_documents_instead_of_making_any(file: Path) -> None:
+    audited = "audit.recorded: {class: audit.AuditRecorded, collections: [auditLogs]}"
+    topic = read(file, GOOD.replace(audited, audited.replace("collections", "updates")))["audit-entries"]
+    assert topic.events["audit.recorded"].updates == ("auditLogs",)
+    assert topic.collections == frozenset()
+
+
 def test_an_event_is_private_unless_it_says_otherwise(file: Path) -> None:
     assert not read(file)["domain-events"].events["comment.created"].public
 
@@ -91,6 +98,11 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
         ("posts.PostPublished", "posts.PostEvent", "11: class posts.PostEvent has no example in its model_config"),
         ("analyticsEvents,", "analyticEvents,", "11: unknown collection analyticEvents; did you mean analyticsEvents?"),
         ("analyticsEvents, userActivity", "auditLogs, auditLogs", "11: collection auditLogs is listed twice"),
+        ("[auditLogs]", "[auditLogs], updates: [pageViews]", "12: event type comment.created needs collections to go"),
+        (", collections: [auditLogs]", "", "12: event type comment.created needs collections to go to, or else what"),
+        ("collections: [auditLogs]", "updates: [auditLog]", "12: unknown collection auditLog; did you mean auditLogs?"),
+        ("collections: [auditLogs]", "updates: []", "12: updates should be a list of at least one collection"),
+        ("collections: [auditLogs]", "updates: [auditLogs]", "11: topic domain-events has one agent, so either all"),
         ("[analyticsEvents, userActivity]", "[]", "11: collections should be a list of at least one collection"),
         ("key: postId", "key: postID", "9: unknown key field postID of class PostPublished; did you mean postId?"),
         ("key: postId", "key: sessionId", "9: key field sessionId is optional in class PostPublished"),

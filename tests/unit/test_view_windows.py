@@ -24,6 +24,7 @@ from schemas.event import Envelope, Event, InvalidEvent
 from schemas.topics import load
 from schemas.view_counts import ViewsCounted, WindowTouched
 from sinks.collections import NAMES
+from sinks.mongo import Outcome
 from sinks.stored_views import StoredViews
 
 DERIVED = load(ROOT / "topics.yaml", NAMES).derived
@@ -141,7 +142,9 @@ def record(timestamp: int) -> KafkaRecord:
 
 async def touch(writes: Sequence[Write], *timestamps: int) -> Sent:
     sent = Sent()
-    await TouchWindows("view-windows", cast(RecordProducer, sent))(writes, [record(each) for each in timestamps])
+    await TouchWindows("view-windows", cast(RecordProducer, sent))(
+        writes, Outcome({}, {}, []), [record(each) for each in timestamps]
+    )
     return sent
 
 
