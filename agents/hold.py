@@ -6,6 +6,7 @@ faster, the step is made again upon what is there by then, or refused; so nobody
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -88,13 +89,11 @@ class Hold:
                     return after  # it had been written, and only the answer was lost
 
     async def give_back(self) -> None:
-        """Give the item back with the status of its deliveries.
-
-        Raises:
-            LeaseLost: The item is no longer ours.
-        """
-        while not await self._done(partial(self._queue.release, self.claim, self.item, datetime.now(UTC))):
-            await self._read()
+        """Give the item back with the status of its deliveries, if it is still ours."""
+        # Where it is not, it may be given back already, and only the answer was lost.
+        with suppress(LeaseLost):
+            while not await self._done(partial(self._queue.release, self.claim, self.item, datetime.now(UTC))):
+                await self._read()
 
     async def _write(self, deliveries: Sequence[Delivery], errors: Sequence[str] = ()) -> bool:
         """Write all deliveries upon what was read; where that has changed, read again and return `False`."""

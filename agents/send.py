@@ -8,6 +8,7 @@ answered, so after a crash anywhere the queue knows all but that one answer. doc
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
@@ -52,6 +53,7 @@ LONGEST_PAUSE = timedelta(seconds=2)
 """So long a message waits in the worker for its provider's rate; for longer it goes back to the queue."""
 
 _DAY = timedelta(days=1)
+_SOON = timedelta(seconds=1)
 _LAST_BEGIN = LEASE - TIMEOUT - timedelta(seconds=5)
 """So long after its claim a message may be begun: later, somebody else could have the item before the answer comes."""
 
@@ -123,6 +125,7 @@ class Send:
             if again is not None:
                 await self._in_mongo(partial(self._stores.queue.put_back, hold.claim, again))
                 return again
+        if notification is None or expired(item.expires_at, _now()):
             await self._skip_all(hold)
         else:
             person = await self._in_postgres(partial(self._stores.recipients.find, item.user_id))
@@ -131,7 +134,7 @@ class Send:
             errand = _Errand(hold, notification, person, began)
             due = [delivery for delivery in hold.item.deliveries if is_due(delivery, _now())]
             await _all(self._deliver(errand, delivery) for delivery in due)
-            await self._in_mongo(partial(self._stores.notifications.mark_sent, hold.item))
+        await self._in_mongo(partial(self._stores.notifications.mark_sent, hold.item))
         await hold.give_back()
         return next_due(hold.item.deliveries)
 
@@ -140,20 +143,24 @@ class Send:
         for delivery in hold.item.deliveries:
             known = delivery
             if delivery.state == "sending":
-                known = await hold.move(
-                    delivery, lambda it: recover(it, hold.item.policy(it.channel), _now()), error=INTERRUPTED_MESSAGE
-                )
+                with suppress(IllegalTransition):  # a receipt was faster, and knows better
+                    known = await hold.move(
+                        delivery,
+                        lambda it: recover(it, hold.item.policy(it.channel), _now()),
+                        error=INTERRUPTED_MESSAGE,
+                    )
             if outcome := _outcome(known):
                 await self._note(hold.item, known, outcome)
 
     async def _skip_all(self, hold: Hold) -> None:
-        """Give up on a notification that is not there any more: its time is over, or somebody has deleted it."""
+        """Give up whatever waits of a notification whose time is over, or that somebody has deleted."""
         now = _now()
         reason: Reason = "expired" if expired(hold.item.expires_at, now) else "cancelled"
         hold.plan(lambda it: it.plan((), now))
         for delivery in hold.item.deliveries:
             if delivery.state == "waiting":
-                await self._skip(hold, delivery, reason)
+                with suppress(IllegalTransition):  # a receipt or a command was faster
+                    await self._skip(hold, delivery, reason)
 
     async def _deliver(self, errand: "_Errand", delivery: Delivery) -> None:
         """Bring one delivery as far as it gets now: one attempt, or one with each provider that refuses us."""
@@ -168,7 +175,7 @@ class Send:
         address = errand.address(delivery)
         hindrance = await self._hindrance(errand, delivery, address)
         if hindrance is None and address is not None:
-            route = await self._route(address)
+            route = await self._route(address, waiting_since=delivery.since)
             if isinstance(route, Route):
                 return await self._attempt(errand, delivery, address, route)
             hindrance = route
@@ -193,8 +200,7 @@ class Send:
         hindrance = item.hindrance(delivery, wants, _now())
         if hindrance is not None or address is None:
             return hindrance
-        found = await self._in_postgres(partial(self._stores.suppressions.reasons, _kind(address), [address.text]))
-        reason = found.get(address.text)
+        reason = await self._in_postgres(partial(self._stores.suppressions.reason, _kind(address), address.text))
         # Who unsubscribed still gets what they must know, as a new password.
         if reason is not None and not (reason == "unsubscribed" and item.transactional):
             return "suppressed"
@@ -210,7 +216,7 @@ class Send:
             name, self._limits.of_all, _DAY, item.id
         )
 
-    async def _route(self, address: Address) -> Route[Any] | datetime | Reason:
+    async def _route(self, address: Address, waiting_since: datetime) -> Route[Any] | datetime | Reason:
         """Return who is to be given the message, when somebody can be, or that nobody ever takes it."""
         routes: Sequence[Route[Any]] = self._providers.email
         if address.device is not None:
@@ -226,8 +232,9 @@ class Send:
                 return route
         if not routes:
             return "no-provider"
-        # A second at least: where another message is the probe, its result is not known at once.
-        return max(min(route.breaker.admits_at(_now()) for route in routes), _now() + timedelta(seconds=1))
+        # The longer it has waited the longer it may, and never all at once: a long outage must not keep the queue busy.
+        more = max(_SOON, (_now() - waiting_since) / 10) * self._chance.random()
+        return max(min(route.breaker.admits_at(_now()) for route in routes), _now() + _SOON) + more
 
     async def _rate(self, route: Route[Any]) -> datetime | None:
         """Wait until the provider's rate allows another message; return when to come again where that takes long."""
@@ -243,9 +250,9 @@ class Send:
     async def _attempt(self, errand: "_Errand", delivery: Delivery, address: Address, route: Route[Any]) -> Delivery:
         """Give the message to a provider once, and write down what came of it."""
         hold, item = errand.hold, errand.hold.item
+        errand.require_time()
         begun = await hold.move(delivery, lambda it: begin(it, route.name, _now()))
-        if time.monotonic() - errand.began > _LAST_BEGIN.total_seconds():
-            raise LeaseLost
+        errand.require_time()
         outcome = await self._hand_over(errand, begun, address, route)
         if isinstance(outcome, Refused) and outcome.recipient_is_gone:
             await self._in_postgres(partial(self._stores.suppressions.add, _kind(address), address.text, "gone"))
@@ -297,6 +304,15 @@ class _Errand(NamedTuple):
     person: Person | None
     began: float
 
+    def require_time(self) -> None:
+        """See that there is time enough to send before the lease runs out.
+
+        Raises:
+            LeaseLost: There is not.
+        """
+        if time.monotonic() - self.began > _LAST_BEGIN.total_seconds():
+            raise LeaseLost
+
     def address(self, delivery: Delivery) -> Address | None:
         """Return where a delivery goes; `None` where there is no such address any more."""
         if delivery.channel == "email":
@@ -328,7 +344,7 @@ def _again_without_notification(item: Item) -> datetime | None:
     age = now - item.created_at
     if expired(item.expires_at, now) or age > _DAY:
         return None
-    return now + max(timedelta(seconds=1), age / 8)
+    return now + max(_SOON, age / 8)
 
 
 def _outcome(delivery: Delivery) -> Outcome | None:

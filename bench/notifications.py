@@ -45,7 +45,7 @@ from sinks.mongo import Mongo
 from sinks.wake_ups import WakeUps
 
 WORKERS = 4
-AT_ONCE = 32
+AT_ONCE = 16
 PEOPLE = 5_000
 MOST_SECONDS = 2.0
 """Within which 99 of 100 urgent messages are to be with the provider."""
@@ -141,7 +141,8 @@ class Provider:
 
     async def taken(self) -> Sequence[tuple[float, str]]:
         """Return all that was taken so far: when, and of which notification."""
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        # Reading all authorities that one may trust would cost more than the question.
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=30) as http:
             response = await http.get(f"{self.url}/taken/{len(self._taken)}")
         self._taken += map(tuple, orjson.loads(response.content))
         return self._taken

@@ -51,14 +51,24 @@ async def until_done(operation: Callable[[], Awaitable[T]], dependency: Dependen
             seconds=round(state.upcoming_sleep, 2),
         )
 
+    try:
+        return await operation()
+    except Exception as error:  # apart, as nearly every operation succeeds at once, and an unused retry costs a lot
+        if not dependency.is_transient(error):
+            raise
+        first: Exception | None = error
+
     async def attempt() -> T:
+        nonlocal first
+        if first is not None:
+            failed, first = first, None
+            raise failed
         return await operation()
 
     retrying = AsyncRetrying(
         retry=retry_if_exception(dependency.is_transient), wait=BACKOFF, before_sleep=report, reraise=True
     )
     result: T = await retrying(attempt)
-    if retrying.statistics["attempt_number"] > 1:
-        health.dependency(dependency.name, None)
-        log.info("dependency is back", dependency=dependency.name, attempts=retrying.statistics["attempt_number"])
+    health.dependency(dependency.name, None)
+    log.info("dependency is back", dependency=dependency.name, attempts=retrying.statistics["attempt_number"])
     return result

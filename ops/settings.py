@@ -256,7 +256,7 @@ class Settings(BaseSettings):
         100, ge=1, description="How many e-mails and push messages of all types a user gets in 24 hours, each."
     )
     deliver_at_once: int = Field(
-        32, ge=1, le=1_000, description="How many notifications one worker delivers at the same time."
+        16, ge=1, le=1_000, description="How many notifications one worker delivers at the same time."
     )
 
     email_providers: EmailProviders = Field(

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pymongo import UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
 from notifications.item import Item
@@ -36,7 +35,6 @@ class Notifications:
 
     async def mark_sent(self, item: Item) -> None:
         """Mark the channels on which a provider has taken the notification, each with its first message's log."""
-        marks = []
         for channel in _LOG_FIELDS:
             arrived = [
                 delivery
@@ -47,9 +45,7 @@ class Notifications:
                 continue
             first = min(arrived, key=lambda delivery: delivery.since)
             key = first.key(item.notification_id)
-            marks.append(UpdateOne(*_mark(item.notification_id, channel, key, first.since)))
-        if marks:
-            await self._notifications.bulk_write(marks, ordered=False)
+            await self._notifications.update_one(*_mark(item.notification_id, channel, key, first.since))
 
     async def mark_arrived(self, notification_id: str, channel: Channel, key: str, sent_at: datetime) -> None:
         """Mark a channel on which a message has arrived, as a receipt says; `key` names the message's log."""

@@ -5,11 +5,10 @@ PostgreSQL has the truth: without Redis everything is asked there. Of a row, wha
 else. docs/recipients.md says what the view is to be.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from psycopg import ProgrammingError, errors, sql
@@ -21,9 +20,9 @@ from notifications.preferences import DEFAULTS, Preferences, QuietHours
 from schemas.notifications import Device
 from sinks.postgres import Pool, connection, fetch
 from sinks.redis import connect
+from sinks.together import Together
 
 log = structlog.get_logger(__name__)
-Answer = TypeVar("Answer")
 
 DEVICES = 20
 """How many of a user's devices are used, the first of the list; a request may name no more either."""
@@ -89,8 +88,8 @@ class Recipients:
         self._absent_until: float | None = None
         self._has_answered = False
         self._has_complained = False
-        self._from_redis = _Together(self._read_kept)
-        self._from_view = _Together(self._ask_view)
+        self._from_redis = Together(self._read_kept)
+        self._from_view = Together(self._ask_view)
 
     async def find(self, user_id: str) -> Person | None:
         """Return whom the id means; `None` where it means nobody, or there is no view.
@@ -207,46 +206,6 @@ class _Known(BaseModel):
 
     def person(self) -> Person | None:
         return Person(self.email, self.devices, self.preferences) if self.is_user else None
-
-
-class _Together(Generic[Answer]):
-    """Asks one question for all who ask at the same moment, or while the answer to the same question is under way.
-
-    Args:
-        ask: Answers for some ids; those of which it says nothing have no answer.
-    """
-
-    def __init__(self, ask: Callable[[list[str]], Coroutine[Any, Any, Mapping[str, Answer]]]) -> None:
-        self._ask = ask
-        self._gathering: list[str] = []
-        self._latest: asyncio.Task[Mapping[str, Answer]] | None = None
-        self._asked: dict[str, asyncio.Task[Mapping[str, Answer]]] = {}
-
-    async def __call__(self, user_id: str) -> Answer | None:
-        asked = self._asked.get(user_id)
-        if asked is None:
-            if self._latest is None:
-                self._latest = asyncio.create_task(self._begin())
-            self._gathering.append(user_id)
-            asked = self._asked[user_id] = self._latest
-        # Whoever goes away leaves the others their answer.
-        answers = await asyncio.shield(asked)
-        return answers.get(user_id)
-
-    async def close(self) -> None:
-        under_way = set(self._asked.values())
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
-
-    async def _begin(self) -> Mapping[str, Answer]:
-        # By the time that a task runs first, all who asked in the same turn of the event loop are there.
-        user_ids, self._gathering, self._latest = self._gathering, [], None
-        try:
-            return await self._ask(user_ids)
-        finally:
-            for user_id in user_ids:
-                del self._asked[user_id]
 
 
 def _identifier(view: str | None) -> sql.Identifier:

@@ -63,7 +63,7 @@ class Stores:
         self.in_app = InApp(self.mongo.database, redis_url, prefix)
 
         in_redis = (self.recent_views, self.recipients, self.rate_limits, self.wake_ups, self.in_app)
-        self._connected = (*in_redis, pool, self.mongo)
+        self._connected = (*in_redis, self.suppressions, pool, self.mongo)
 
     async def close(self) -> None:
         """Close all connections; nobody may use them any more."""

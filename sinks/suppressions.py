@@ -7,11 +7,14 @@ so adding one again changes nothing.
 import hashlib
 from collections.abc import Collection
 from datetime import datetime
+from functools import partial
 from typing import Literal, NamedTuple
 
 from sinks.postgres import Pool, fetch, is_transient
+from sinks.together import Together
 
 Channel = Literal["email", "push"]
+CHANNELS: tuple[Channel, ...] = ("email", "push")
 
 
 class Suppression(NamedTuple):
@@ -44,6 +47,7 @@ class Suppressions:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._reasons = {channel: Together(partial(self.reasons, channel)) for channel in CHANNELS}
 
     async def add(self, channel: Channel, address: str, reason: str) -> bool:
         """Suppress an address; return whether it was not."""
@@ -66,6 +70,10 @@ class Suppressions:
             rows = await fetch(using, "remove_suppressed_device", name=name)
         return bool(rows)
 
+    async def reason(self, channel: Channel, address: str) -> str | None:
+        """Return why an address is suppressed; `None` where it is not. Many at once are asked together."""
+        return await self._reasons[channel](address)
+
     async def reasons(self, channel: Channel, addresses: Collection[str]) -> dict[str, str]:
         """Return those of the addresses that are suppressed, each with the reason."""
         digests = {_digest(_written(channel, address)): address for address in addresses}
@@ -74,6 +82,11 @@ class Suppressions:
         async with self._pool.transaction() as using:
             rows = await fetch(using, "suppressions_among", channel=channel, digests=list(digests))
         return {digests[row["digest"]]: row["reason"] for row in rows}
+
+    async def close(self) -> None:
+        """End what is being asked; the pool is closed by whoever made it."""
+        for together in self._reasons.values():
+            await together.close()
 
     async def latest(self, limit: int, channel: Channel | None = None) -> list[Suppression]:
         """Return the latest, newest first."""

@@ -133,6 +133,11 @@ class Post:
             array_filters=[{"it.state": "waiting"}],
         )
 
+    async def expire(self, name: str) -> None:
+        """Let the clock reach the end of its time."""
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        await self._items.update_one({"_id": name}, {"$set": {"expiresAt": past}})
+
     async def item(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] | None = await self._items.find_one({"_id": name})
         assert found is not None
@@ -394,6 +399,39 @@ async def test_a_provider_whose_answer_never_came_may_have_taken_it(post: Post) 
     assert await post.states(name) == {"email": "sent"}
     assert len({mail.key for mail in post.first.accepted}) == 1
     assert len(post.first.accepted) == 2
+
+
+async def test_what_expires_before_its_next_attempt_is_skipped_at_once_and_not_looked_at_for_ever(post: Post) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    waiting = plan("email", past, at=past + timedelta(hours=1))
+    name = await post.ask("email", deliveries=[waiting.to_document()], expiresAt=past, nextRetryAt=past)
+    await post.stores.queue.wake(datetime.now(UTC))
+    assert [await post.turn() for _ in range(2)] == [1, 0]
+    item = await post.item(name)
+    assert (item["status"], item["deliveries"][0]["reason"]) == ("completed", "expired")
+
+
+async def test_what_was_tried_and_then_skipped_has_a_log_that_says_so(post: Post) -> None:
+    post.first.plan = [Fault.FAIL]
+    name = await post.ask("email")
+    await post.turn()
+    await post.make_due(name)
+    await post.expire(name)
+    await post.turn()
+    assert await post.states(name) == {"email": "skipped"}
+    [log] = await post.logs()
+    assert (log["status"], log["error"]["code"]) == ("failed", "expired")
+
+
+async def test_a_receipt_that_comes_before_a_dead_workers_item_is_taken_up_holds(post: Post) -> None:
+    sending = begin(plan("email", datetime.now(UTC)), "sendgrid", datetime.now(UTC))
+    name = await post.ask("email", deliveries=[sending.to_document()])
+    [claim] = await post.stores.queue.claim(1, datetime.now(UTC))
+    assert await post.stores.queue.confirm(name, sending.key(name), "delivered", datetime.now(UTC))
+    await post.send(claim)
+    item = await post.item(name)
+    assert (item["status"], item["deliveries"][0]["state"]) == ("completed", "delivered")
+    assert post.first.accepted == []
 
 
 async def test_an_item_that_cannot_be_read_fails_and_stops_nobody(post: Post) -> None:
