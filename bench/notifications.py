@@ -508,13 +508,13 @@ async def run(place: Arena, arguments: argparse.Namespace) -> bool:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--backlog", type=int, help="messages to drain (default 20000)")
+    parser.add_argument("--backlog", type=int, help="messages to drain (default 6000)")
     parser.add_argument("--rounds", type=int, help="rounds of both (default 3)")
     parser.add_argument("--behind", type=int, help="messages of low priority before the urgent (default 50000)")
     parser.add_argument("--urgent", type=int, help="urgent messages, each way (default 300)")
     parser.add_argument("--quick", action="store_true", help="a tenth of it, one round; writes no files")
     arguments = parser.parse_args()
-    backlog, rounds, behind, urgent = (2_000, 1, 5_000, 50) if arguments.quick else (20_000, 3, 50_000, 300)
+    backlog, rounds, behind, urgent = (2_000, 1, 5_000, 50) if arguments.quick else (6_000, 3, 50_000, 300)
     arguments.backlog = arguments.backlog or backlog
     arguments.rounds = arguments.rounds or rounds
     arguments.behind = arguments.behind or behind

@@ -97,6 +97,7 @@ class Run:
         self._crew = Crew(self._posts(directory))
         self._reports: asyncio.Queue[Record] = asyncio.Queue()
         self._reporting: set[asyncio.Task[None]] = set()
+        self._unreported = 0
         self._outages: list[Outage] = []
         self._ending_mongo = asyncio.Lock()
         self.done: Counter[str] = Counter()
@@ -273,6 +274,7 @@ class Run:
     def _hear(self, take: Take) -> None:
         record = self._asked.report(take)
         if record is not None:
+            self._unreported += 1
             task = asyncio.create_task(self._report_later(record, self._chance.random() * _REPORTED_AFTER_SECONDS))
             self._reporting.add(task)
             task.add_done_callback(self._reporting.discard)
@@ -286,8 +288,9 @@ class Run:
         async with self._producer() as producer:
             while True:
                 record = await self._reports.get()
-                await self._send(producer, record)
-                self._reports.task_done()
+                await producer.send_and_wait(self._pipeline.namespace + record.topic, record.value, key=record.key)
+                self.done[f"records on {record.topic}"] += 1
+                self._unreported -= 1
 
     @asynccontextmanager
     async def _producer(self) -> AsyncIterator[AIOKafkaProducer]:
@@ -312,8 +315,7 @@ class Run:
         return False
 
     async def _is_settled(self) -> bool:
-        is_reported = not self._reporting and self._reports.empty()
-        if not (self._all_asked and is_reported) or any([await self._pipeline.lag(agent) for agent in INTAKE]):
+        if not self._all_asked or self._unreported or any([await self._pipeline.lag(agent) for agent in INTAKE]):
             return False
         try:
             open_items = {"status": {"$in": ["pending", "processing"]}}
