@@ -16,7 +16,7 @@ LOCKS = ("runtime", "development")
 
 
 def commands_in(text: str) -> set[str]:
-    return set(re.findall(r"(?:^|[`\s])make ([a-z]+)\b", text, re.MULTILINE))
+    return set(re.findall(r"(?:^|[`\s])make ([a-z-]+)\b", text, re.MULTILINE))
 
 
 def locked(name: str) -> dict[str, str]:
