@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     agents: Names = Field(
         (),
         description="The agents that run in this worker, separated by commas: `page-views` stores that topic, "
-        "`notify-domain-events` tells people of it. All where empty.",
+        "`notify-domain-events` makes notifications, `deliver` sends them. All where empty.",
     )
 
     ip_hash_key: SecretStr = Field(
