@@ -20,7 +20,7 @@ from agents.hand_over import TIMEOUT, hand_over
 from agents.hold import Hold, LeaseLost
 from delivery.retry import until_done
 from notifications.composing import Address, Composer, log_of
-from notifications.item import Item
+from notifications.item import Item, UnreadableItemError
 from notifications.outcome import Failed, Outcome, Refused, Sent
 from notifications.preferences import DEFAULTS
 from notifications.states import (
@@ -103,9 +103,9 @@ class Send:
         began = time.monotonic()
         try:
             item = Item.from_document(claim.item)
-        except (KeyError, TypeError, ValueError) as error:
-            log.error("an item of the queue is unreadable", item=claim.id, problem=type(error).__name__)
-            problem = f"the item can't be read: {type(error).__name__}"
+        except UnreadableItemError as error:
+            log.error("an item of the queue is unreadable", item=claim.id, problem=str(error))
+            problem = f"the item can't be read: {error}"
             await self._in_mongo(partial(self._stores.queue.give_up, claim, problem, _now()))
             return None
         hold = Hold(claim, item, self._stores.queue, self._stores.mongo, self._health)

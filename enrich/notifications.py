@@ -10,17 +10,15 @@ from typing import Any
 
 from enrich.context import Context
 from enrich.documents import Document, Gathering, Write
+from notifications.item import URGENCY
 from notifications.notice import Notice, Recipient, Words
 from notifications.rules import Rules, requested
 from notifications.states import store
 from schemas.event import Envelope, Event
-from schemas.notifications import Channel, NotificationRequested, Priority
+from schemas.notifications import Channel, NotificationRequested
 
 COLLECTION = "notifications"
 QUEUE = "notificationQueue"
-
-URGENCY: dict[Priority, int] = {"low": 1, "medium": 2, "high": 3, "urgent": 4}
-"""The queue's `priority`: higher is more urgent."""
 
 
 class Notifier:

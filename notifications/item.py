@@ -7,6 +7,7 @@ present moment is given.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time
+from types import MappingProxyType
 from typing import Any, Self
 
 from notifications import preferences
@@ -15,10 +16,14 @@ from notifications.preferences import Preferences
 from notifications.quiet_hours import QuietHours, UnknownZoneError, zone_named
 from notifications.retry_policy import POLICIES, RetryPolicy
 from notifications.states import Delivery, Reason, device_name, expired, plan
-from schemas.notifications import Channel, Device
+from schemas.notifications import Channel, Device, Priority
 
-URGENT = 4
-"""The queue's `priority` of what is urgent."""
+URGENCY: Mapping[Priority, int] = MappingProxyType({"low": 1, "medium": 2, "high": 3, "urgent": 4})
+"""The queue's `priority`: higher is more urgent."""
+
+
+class UnreadableItemError(ValueError):
+    """A document of the queue is no item, as somebody has changed it. The message names the error, and no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,15 @@ class Item:
         """Read a document of the queue; what an older release did not write has its default.
 
         Raises:
-            KeyError: Where something is missing.
-            ValueError: Where it is no item.
+            UnreadableItemError: It is none.
         """
+        try:
+            return cls._read(document)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UnreadableItemError(type(error).__name__) from error
+
+    @classmethod
+    def _read(cls, document: Mapping[str, Any]) -> Self:
         recipient = document.get("recipient")
         return cls(
             id=document["_id"],
@@ -83,7 +94,7 @@ class Item:
     @property
     def is_urgent(self) -> bool:
         """Whether it passes quiet hours and limits."""
-        return self.priority >= URGENT
+        return self.priority >= URGENCY["urgent"]
 
     @property
     def unplanned(self) -> tuple[Channel, ...]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from notifications.gathering import Gathered
-from notifications.item import Item
+from notifications.item import URGENCY, Item
 from notifications.preferences import DEFAULTS, Preferences
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, device_name, expired, is_due, next_due
 from ops.masking import masked_address, masked_token, without_addresses
@@ -57,7 +57,7 @@ _STATUSES: Mapping[str, str] = {
     "bounced": "was taken by {} and bounced",
     "failed": "failed with {}",
 }
-_PRIORITIES: Mapping[int, str] = {1: "low", 2: "medium", 3: "high", 4: "urgent"}
+_PRIORITIES: Mapping[int, str] = {number: name for name, number in URGENCY.items()}
 _NOT_TAKEN_UP_AFTER = timedelta(minutes=1)
 _OF_A_RULE = re.compile(r"[0-9a-f]{32}(-\d+)?")
 

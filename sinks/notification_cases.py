@@ -16,7 +16,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from notifications.item import Item
+from notifications.item import Item, UnreadableItemError
 from notifications.states import Delivery, cancel, expired, plan, retry
 from schemas.notifications import Channel
 from sinks.collections import EMAIL_LOGS, NOTIFICATION_QUEUE, NOTIFICATIONS, PUSH_NOTIFICATION_LOGS
@@ -408,7 +408,7 @@ def _failures(chosen: Selection) -> list[dict[str, Any]]:
 
 def _read(entry: Document) -> Item | None:
     """Return an item of the queue as delivery reads it; `None` where nobody could."""
-    with suppress(AttributeError, KeyError, TypeError, ValueError):
+    with suppress(UnreadableItemError):
         return Item.from_document(entry)
     return None
 

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from notifications.item import Item
+from notifications.item import URGENCY, Item, UnreadableItemError
 from notifications.states import Delivery, Receipt, confirm, next_due, status_of
 from sinks.collections import NOTIFICATION_QUEUE
 
 LEASE = timedelta(seconds=60)
 """How long a worker may hold an item: more than an attempt on every channel takes, time-outs and all."""
 
-PRIORITIES = (4, 3, 2, 1)
+_PRIORITIES = tuple(sorted(URGENCY.values(), reverse=True))
 OLDEST_IN = 8
 """One in so many of what is claimed is the oldest there is, whatever its priority: so nothing waits for ever."""
 
@@ -177,8 +177,11 @@ class NotificationQueue:
         """
         while True:
             found = await self._items.find_one({"_id": item_id})
-            item = None if found is None else _read(found)
-            if found is None or item is None:
+            if found is None:
+                return False
+            try:
+                item = Item.from_document(found)
+            except UnreadableItemError:
                 return False
             deliveries = tuple(
                 confirm(delivery, receipt, now) if delivery.key(item.notification_id) == key else delivery
@@ -229,18 +232,10 @@ class NotificationQueue:
     async def _oldest_ready(self, count: int) -> list[dict[str, Any]]:
         """Return ids and moments of the oldest that are ready, by one short walk of the index for each priority."""
         found: list[dict[str, Any]] = []
-        for priority in PRIORITIES:
+        for priority in _PRIORITIES:
             ready = self._items.find({**_READY, "priority": priority}, {"createdAt": 1}).sort("createdAt", 1)
             found += await ready.limit(count).to_list()
         return sorted(found, key=lambda item: item["createdAt"])[:count]
-
-
-def _read(document: Mapping[str, Any]) -> Item | None:
-    """Read an item; `None` where somebody has made it unreadable."""
-    try:
-        return Item.from_document(document)
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _as_read(claim: Claim, item: Item) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from notifications.item import Item
+from notifications.item import Item, UnreadableItemError
 from notifications.preferences import DEFAULTS, Preferences, QuietHours
 from notifications.states import Delivery, device_name, plan
 from schemas.notifications import Device
@@ -113,6 +113,12 @@ def test_an_item_may_have_attempts_of_its_own() -> None:
 def test_a_document_that_is_no_item_is_refused() -> None:
     with pytest.raises((KeyError, ValueError)):
         Item.from_document(document(deliveries=[{"channel": "email", "state": "lost", "since": NOON, "attempts": 0}]))
+
+
+@pytest.mark.parametrize("change", [{"deliveries": ["lost"]}, {"channels": None}, {"maxAttempts": "five"}])
+def test_whatever_is_wrong_with_a_document_is_said_in_one_way(change: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableItemError):
+        Item.from_document(document(**change))
 
 
 def test_deliveries_are_read_as_they_were_written() -> None:
