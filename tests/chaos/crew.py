@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,15 +43,19 @@ class Post:
         name: Of the place, and of its log.
         environment: The worker's settings.
         log: The output of all workers that were here.
+        calls: What each worker calls before it begins: `module:function` and arguments that JSON can carry.
         pid: The worker that is here now; `None` while there is none.
         began: When it was started, by the monotonic clock.
+        is_wanted: Whether there is to be another worker when this one has ended.
     """
 
     name: str
     environment: Mapping[str, str]
     log: Path
+    calls: Sequence[Sequence[Any]] = ()
     pid: int | None = None
     began: float = 0.0
+    is_wanted: bool = True
 
 
 class Crew:
@@ -59,16 +63,20 @@ class Crew:
 
     Args:
         posts: Where workers are wanted.
+        preludes: What to call before anything of the product is imported: `module:function`.
 
     Attributes:
-        deaths: Who was killed.
+        deaths: Who was killed, by process id.
+        dismissed: Who was told to stop, by process id, and for what reason.
         ended: Who ended by itself, and with which exit code: by post.
         started: How many workers there have been.
     """
 
-    def __init__(self, posts: Sequence[Post]) -> None:
-        self.posts = posts
+    def __init__(self, posts: Iterable[Post], *preludes: str) -> None:
+        self.posts = list(posts)
+        self._preludes = preludes
         self.deaths: dict[int, Death] = {}
+        self.dismissed: dict[int, str] = {}
         self.ended: list[tuple[str, int]] = []
         self.started = 0
         self._nursery: asyncio.subprocess.Process | None = None
@@ -83,6 +91,7 @@ class Crew:
             sys.executable,
             "-m",
             "tests.chaos.nursery",
+            *self._preludes,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=ROOT,
@@ -131,11 +140,34 @@ class Crew:
         """Return whether a worker is alive."""
         return pid not in self.deaths and any(post.pid == pid for post in self.posts)
 
+    def doom(self, pid: int, how: str) -> None:
+        """Take note that a worker is about to kill itself, because it was told to."""
+        self.deaths[pid] = Death(time.time(), how)
+
+    def dismiss(self, pid: int, why: str) -> bool:
+        """SIGTERM; return whether there was such a worker. It must end with exit code 0."""
+        if not self.has(pid):
+            return False
+        self.dismissed[pid] = why
+        os.kill(pid, signal.SIGTERM)
+        return True
+
+    def hire(self, post: Post) -> None:
+        """Have a worker at one more post."""
+        self.posts.append(post)
+        self._man(post)
+
+    def close_post(self, post: Post, why: str) -> None:
+        """Dismiss the worker of a post, and have no other there."""
+        post.is_wanted = False
+        if post.pid is not None:
+            self.dismiss(post.pid, why)
+
     def _man(self, post: Post) -> None:
         assert self._nursery is not None
         assert self._nursery.stdin is not None
         self._unborn.append(post)
-        order = {"environment": {**os.environ, **post.environment}, "log": str(post.log)}
+        order = {"environment": {**os.environ, **post.environment}, "log": str(post.log), "calls": post.calls}
         self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
 
     async def _read(self) -> None:
@@ -149,12 +181,15 @@ class Crew:
             post = self._unborn.pop(0)
             post.pid, post.began = news["born"], time.monotonic()
             self.started += 1
+            if not post.is_wanted:
+                self.dismiss(news["born"], "wanted no longer")
             return
         post = next(post for post in self.posts if post.pid == news["ended"])
         post.pid = None
         self._all_ended.set()
         was_killed = news["ended"] in self.deaths and news["code"] == -signal.SIGKILL
-        if not was_killed and (self._is_wanted or news["code"] != 0):
+        may_stop = news["ended"] in self.dismissed or not self._is_wanted
+        if not was_killed and (news["code"] != 0 or not may_stop):
             self.ended.append((post.name, news["code"]))
-        if self._is_wanted:
+        if self._is_wanted and post.is_wanted:
             self._man(post)

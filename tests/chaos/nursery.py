@@ -1,8 +1,9 @@
 """Raises workers: a process that has imported everything, and forks a worker whenever it is told to.
 
 A worker takes seconds to import what it needs, and here one is killed every second; forked, it is at work at once. In
-come lines of JSON, each the environment of a worker and the file for its output; out go lines as well: `born` with the
-id of a process, `ended` with its id and exit code. Where the input ends, all workers are killed.
+come lines of JSON, each the environment of a worker, the file for its output, and functions that it calls before it
+begins; out go lines as well: `born` with the id of a process, `ended` with its id and exit code. Where the input ends,
+all workers are killed. Functions named on the command line are called before anything of the product is imported.
 """
 
 import gc
@@ -18,8 +19,6 @@ import threading
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from tests.chaos.hurry import hurry, introduce
-
 _PACKAGES = ("delivery", "schemas", "notifications", "enrich", "sinks", "ops", "agents")
 _APPLICATION = "agents.app"
 """Not imported here: it reads the settings, which each worker has of its own."""
@@ -29,8 +28,8 @@ _LOOK_SECONDS = 0.02
 
 def main() -> None:
     """Raise workers until the input ends."""
-    introduce()
-    hurry()
+    for prelude in sys.argv[1:]:
+        _call(prelude)
     for package in _PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if module.name != _APPLICATION:
@@ -74,7 +73,12 @@ def _ended(workers: set[int]) -> list[tuple[int, int]]:
     return [(pid, status) for pid, status in found if pid]
 
 
-def _become_worker(environment: dict[str, str], log: str) -> NoReturn:
+def _call(function: str, *arguments: Any) -> None:
+    module, _, name = function.partition(":")
+    getattr(importlib.import_module(module), name)(*arguments)
+
+
+def _become_worker(environment: dict[str, str], log: str, calls: list[list[Any]]) -> NoReturn:
     """Be what `inkstream worker` is in this environment, to the end."""
     code: Any = 1
     try:
@@ -86,6 +90,8 @@ def _become_worker(environment: dict[str, str], log: str) -> NoReturn:
         for number, stream in ((0, nothing), (1, output), (2, output)):
             os.dup2(stream, number)
         sys.argv = ["inkstream", "worker"]
+        for call in calls:
+            _call(*call)
         importlib.import_module("ops.commands").main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -36,10 +36,11 @@ from rich.table import Table
 from dev.ports import Ports, is_free
 from dev.stack import Platform
 from ops.commands.command import quieten_clients
-from tests.chaos.asked import DOMAIN_EVENTS, RECEIPTS, REQUESTS, Asked, Record
 from tests.chaos.crew import Crew, Post
-from tests.chaos.judge import Accounts, Outage, Verdict, grouped, judge
-from tests.chaos.providers import Providers, Take
+from tests.chaos.notifications import hurry
+from tests.chaos.notifications.asked import DOMAIN_EVENTS, RECEIPTS, REQUESTS, Asked, Record
+from tests.chaos.notifications.judge import Accounts, Outage, Verdict, grouped, judge
+from tests.chaos.notifications.providers import Providers, Take
 from tests.integration.pipeline import Pipeline
 
 INTAKE = (REQUESTS, f"notify-{DOMAIN_EVENTS}", RECEIPTS)
@@ -94,7 +95,7 @@ class Run:
         self._chance = Random(plan.seed)
         self._pipeline = Pipeline(platform, only=(REQUESTS, DOMAIN_EVENTS, RECEIPTS))
         self._asked = Asked(plan.notifications, plan.seed, providers.subscribe)
-        self._crew = Crew(self._posts(directory))
+        self._crew = Crew(self._posts(directory), f"{hurry.__name__}:introduce", f"{hurry.__name__}:hurry")
         self._reports: asyncio.Queue[Record] = asyncio.Queue()
         self._reporting: set[asyncio.Task[None]] = set()
         self._unreported = 0

@@ -34,7 +34,7 @@ from dev.providers.server import AcceptedEmail, Answer, EmailServer, Fault, Http
 from dev.providers.smtp import SmtpServer
 from dev.providers.web_push import PushService
 from tests.chaos.crew import Crew
-from tests.chaos.hurry import NAME
+from tests.chaos.notifications.hurry import NAME
 
 KEY, DOMAIN = "chaos", "mg.blog.example"
 _AT_ONCE_SECONDS = 0.002
