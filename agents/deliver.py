@@ -9,8 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -58,6 +57,7 @@ class Deliver(Service):
     ) -> None:
         super().__init__(**kwargs)
         self._queue = stores.queue
+        self._clock = stores.clock
         self._wake_ups = stores.wake_ups
         self._mongo = stores.mongo
         self._send = send
@@ -83,7 +83,8 @@ class Deliver(Service):
             raise self._failure
         await self._wake()
         room = await self._room()
-        claims = await self._in_mongo(partial(self._queue.claim, room, datetime.now(UTC)))
+        # The time is asked for at each try: a lease that ends before it is written would be anybody's.
+        claims = await self._in_mongo(lambda: self._queue.claim(room, self._clock.now()))
         CLAIMED.inc(len(claims))
         for claim in claims:
             self._start(claim)
@@ -96,7 +97,8 @@ class Deliver(Service):
         """Make ready what has become due, now and then."""
         if time.monotonic() >= self._next_wake:
             self._next_wake = time.monotonic() + WAKE_EVERY.total_seconds()
-            await self._in_mongo(lambda: self._queue.wake(datetime.now(UTC)))
+            await self._in_mongo(self._clock.read)
+            await self._in_mongo(lambda: self._queue.wake(self._clock.now()))
 
     async def _room(self) -> int:
         """Return how many items can be taken; wait until there is room for one, and then a little for others."""
@@ -120,7 +122,7 @@ class Deliver(Service):
     async def _see_to(self, claim: Claim) -> None:
         due = await self._send(claim)
         if due is not None:
-            await self._wake_ups.announce([due], datetime.now(UTC))
+            await self._wake_ups.announce([due], self._clock.now())
 
     async def _in_mongo(self, operation: Callable[[], Awaitable[T]]) -> T:
         return await until_done(operation, self._mongo, self._health)

@@ -6,7 +6,8 @@ raises: a fault of ours in one message counts as its failed attempt, so it neith
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -21,8 +22,8 @@ TIMEOUT = timedelta(seconds=20)
 """How long a provider may take, whatever its client's own time-outs are."""
 
 
-async def hand_over(route: Route[Email] | Route[Push], message: Email | Push) -> Outcome:
-    """Give a message to a provider; return what came of it, within `TIMEOUT`."""
+async def hand_over(route: Route[Email] | Route[Push], message: Email | Push, now: Callable[[], datetime]) -> Outcome:
+    """Give a message to a provider; return what came of it, within `TIMEOUT`. `now` tells the time."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(TIMEOUT.total_seconds()):
@@ -34,7 +35,7 @@ async def hand_over(route: Route[Email] | Route[Push], message: Email | Push) ->
         outcome = Failed(type(error).__name__, "a fault of our own", may_have_arrived=True)
     if route.refusals is not None:
         outcome = route.refusals.judge(outcome)
-    route.breaker.record(outcome, datetime.now(UTC))
+    route.breaker.record(outcome, now())
     SEND_SECONDS.labels(route.name).observe(time.monotonic() - began)
     DELIVERY_ATTEMPTS.labels(route.name, type(outcome).__name__.lower()).inc()
     if isinstance(outcome, Misconfigured):

@@ -8,16 +8,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from delivery.retry import Dependency, until_done
+from delivery.retry import until_done
 from notifications.item import Item
 from notifications.states import Delivery
 from ops.health import Health
 from ops.metrics import DELIVERIES, SENT_AFTER_SECONDS
-from sinks.notification_queue import Claim, NotificationQueue
+from sinks.notification_queue import Claim
+from sinks.stores import Stores
 
 T = TypeVar("T")
 Plan = Callable[[Item], Sequence[Delivery]]
@@ -37,16 +37,16 @@ class Hold:
     Args:
         claim: See above.
         item: See above.
-        queue: Where it is written.
-        mongo: The dependency that MongoDB is.
-        health: Where to report that it is down.
+        stores: Among them the queue, where it is written, and the clock.
+        health: Where to report that MongoDB is down.
     """
 
-    def __init__(self, claim: Claim, item: Item, queue: NotificationQueue, mongo: Dependency, health: Health) -> None:
+    def __init__(self, claim: Claim, item: Item, stores: Stores, health: Health) -> None:
         self.claim = claim
         self.item = item
-        self._queue = queue
-        self._mongo = mongo
+        self._queue = stores.queue
+        self._mongo = stores.mongo
+        self._now = stores.clock.now
         self._health = health
         self._plan: Plan = lambda item: ()
         self._writing = asyncio.Lock()  # deliveries of one item move one after another
@@ -92,12 +92,12 @@ class Hold:
         """Give the item back with the status of its deliveries, if it is still ours."""
         # Where it is not, it may be given back already, and only the answer was lost.
         with suppress(LeaseLost):
-            while not await self._done(partial(self._queue.release, self.claim, self.item, datetime.now(UTC))):
+            while not await self._done(partial(self._queue.release, self.claim, self.item, self._now())):
                 await self._read()
 
     async def _write(self, deliveries: Sequence[Delivery], errors: Sequence[str] = ()) -> bool:
         """Write all deliveries upon what was read; where that has changed, read again and return `False`."""
-        write = partial(self._queue.change, self.claim, self.item, deliveries, errors, now=datetime.now(UTC))
+        write = partial(self._queue.change, self.claim, self.item, deliveries, errors, now=self._now())
         written = await self._done(write)
         if written is None:
             await self._read()

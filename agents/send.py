@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -92,6 +92,7 @@ class Send:
         chance: Random,
     ) -> None:
         self._stores = stores
+        self._now = stores.clock.now
         self._providers = providers
         self._composer = composer
         self._limits = limits
@@ -106,9 +107,9 @@ class Send:
         except UnreadableItemError as error:
             log.error("an item of the queue is unreadable", item=claim.id, problem=str(error))
             problem = f"the item can't be read: {error}"
-            await self._in_mongo(partial(self._stores.queue.give_up, claim, problem, _now()))
+            await self._in_mongo(partial(self._stores.queue.give_up, claim, problem, self._now()))
             return None
-        hold = Hold(claim, item, self._stores.queue, self._stores.mongo, self._health)
+        hold = Hold(claim, item, self._stores, self._health)
         try:
             return await self._bring(hold, began)
         except LeaseLost:
@@ -121,18 +122,18 @@ class Send:
         await self._take_up(hold)
         notification = await self._in_mongo(partial(self._stores.notifications.find, item.notification_id))
         if notification is None:
-            again = _again_without_notification(item)
+            again = _again_without_notification(item, self._now())
             if again is not None:
                 await self._in_mongo(partial(self._stores.queue.put_back, hold.claim, again))
                 return again
-        if notification is None or expired(item.expires_at, _now()):
+        if notification is None or expired(item.expires_at, self._now()):
             await self._skip_all(hold)
         else:
             person = await self._in_postgres(partial(self._stores.recipients.find, item.user_id))
-            now = _now()
+            now = self._now()
             hold.plan(lambda it: it.plan(_devices(it, person), now))
             errand = _Errand(hold, notification, person, began)
-            due = [delivery for delivery in hold.item.deliveries if is_due(delivery, _now())]
+            due = [delivery for delivery in hold.item.deliveries if is_due(delivery, self._now())]
             await _all(self._deliver(errand, delivery) for delivery in due)
         await self._in_mongo(partial(self._stores.notifications.mark_sent, hold.item))
         await hold.give_back()
@@ -146,7 +147,7 @@ class Send:
                 with suppress(IllegalTransition):  # a receipt was faster, and knows better
                     known = await hold.move(
                         delivery,
-                        lambda it: recover(it, hold.item.policy(it.channel), _now()),
+                        lambda it: recover(it, hold.item.policy(it.channel), self._now()),
                         error=INTERRUPTED_MESSAGE,
                     )
             if outcome := _outcome(known):
@@ -154,7 +155,7 @@ class Send:
 
     async def _skip_all(self, hold: Hold) -> None:
         """Give up whatever waits of a notification whose time is over, or that somebody has deleted."""
-        now = _now()
+        now = self._now()
         reason: Reason = "expired" if expired(hold.item.expires_at, now) else "cancelled"
         hold.plan(lambda it: it.plan((), now))
         for delivery in hold.item.deliveries:
@@ -165,7 +166,7 @@ class Send:
     async def _deliver(self, errand: "_Errand", delivery: Delivery) -> None:
         """Bring one delivery as far as it gets now: one attempt, or one with each provider that refuses us."""
         try:
-            while is_due(delivery, _now()):
+            while is_due(delivery, self._now()):
                 delivery = await self._try(errand, delivery)
         except IllegalTransition:
             return  # a receipt or a command was faster, and nothing is left to do
@@ -186,7 +187,7 @@ class Send:
 
     async def _skip(self, hold: Hold, delivery: Delivery, reason: Reason) -> Delivery:
         """Give a delivery up; where there were attempts before, its log says so."""
-        skipped = await hold.move(delivery, lambda it: skip(it, reason, _now()))
+        skipped = await hold.move(delivery, lambda it: skip(it, reason, self._now()))
         if outcome := _outcome(skipped):
             await self._note(hold.item, skipped, outcome)
         return skipped
@@ -197,7 +198,7 @@ class Send:
         """Return why to skip a delivery, or until when it waits; `None` where nothing hinders it."""
         item = errand.hold.item
         wants = errand.person.preferences if errand.person else DEFAULTS
-        hindrance = item.hindrance(delivery, wants, _now())
+        hindrance = item.hindrance(delivery, wants, self._now())
         if hindrance is not None or address is None:
             return hindrance
         reason = await self._in_postgres(partial(self._stores.suppressions.reason, _kind(address), address.text))
@@ -223,18 +224,18 @@ class Send:
             route = self._providers.push(address.device.platform, address.text)
             routes = [] if route is None else [route]
         for route in routes:
-            if route.breaker.admits_at(_now()) > _now():
+            if route.breaker.admits_at(self._now()) > self._now():
                 continue
             later = await self._rate(route)
             if later is not None:
                 return later
-            if route.breaker.admit(_now()):
+            if route.breaker.admit(self._now()):
                 return route
         if not routes:
             return "no-provider"
         # The longer it has waited the longer it may, and never all at once: a long outage must not keep the queue busy.
-        more = max(_SOON, (_now() - waiting_since) / 10) * self._chance.random()
-        return max(min(route.breaker.admits_at(_now()) for route in routes), _now() + _SOON) + more
+        more = max(_SOON, (self._now() - waiting_since) / 10) * self._chance.random()
+        return max(min(route.breaker.admits_at(self._now()) for route in routes), self._now() + _SOON) + more
 
     async def _rate(self, route: Route[Any]) -> datetime | None:
         """Wait until the provider's rate allows another message; return when to come again where that takes long."""
@@ -243,7 +244,7 @@ class Send:
             if not wait:
                 break
             if wait > LONGEST_PAUSE:
-                return _now() + wait
+                return self._now() + wait
             await asyncio.sleep(wait.total_seconds())
         return None
 
@@ -251,14 +252,14 @@ class Send:
         """Give the message to a provider once, and write down what came of it."""
         hold, item = errand.hold, errand.hold.item
         errand.require_time()
-        begun = await hold.move(delivery, lambda it: begin(it, route.name, _now()))
+        begun = await hold.move(delivery, lambda it: begin(it, route.name, self._now()))
         errand.require_time()
         outcome = await self._hand_over(errand, begun, address, route)
         if isinstance(outcome, Refused) and outcome.recipient_is_gone:
             await self._in_postgres(partial(self._stores.suppressions.add, _kind(address), address.text, "gone"))
         settled = await hold.move(
             begun,
-            lambda it: settle(it, outcome, item.policy(it.channel), _now(), self._chance),
+            lambda it: settle(it, outcome, item.policy(it.channel), self._now(), self._chance),
             error=None if isinstance(outcome, Sent) else f"{route.name}: {outcome.code}: {outcome.message}",
         )
         await self._note(item, settled, outcome)
@@ -273,9 +274,9 @@ class Send:
         except Exception as error:  # as in `hand_over`: it counts as an attempt, so it is not tried for ever
             log.exception("a message was not composed", item=item.id)
             return Failed(type(error).__name__, "the message can't be composed", may_have_arrived=False)
-        body = log_of(item, message, route.name, _now())
+        body = log_of(item, message, route.name, self._now())
         await self._in_mongo(partial(self._stores.delivery_logs.open, delivery.channel, key, body))
-        return await hand_over(route, message)
+        return await hand_over(route, message, self._now)
 
     async def _note(self, item: Item, delivery: Delivery, outcome: Outcome) -> None:
         """Write what came of an attempt into the message's log."""
@@ -335,12 +336,11 @@ def _kind(address: Address) -> Literal["email", "push"]:
     return "email" if address.device is None else "push"
 
 
-def _again_without_notification(item: Item) -> datetime | None:
+def _again_without_notification(item: Item, now: datetime) -> datetime | None:
     """Return when to look again for a notification that is not there; `None` where it has gone for good.
 
     Of what is gathered, the item comes first; the notification follows at once, or once its worker is up again.
     """
-    now = _now()
     age = now - item.created_at
     if expired(item.expires_at, now) or age > _DAY:
         return None
@@ -368,7 +368,3 @@ async def _all(deliveries: Iterable[Coroutine[Any, Any, None]]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -11,6 +11,7 @@ from ops.settings import Settings
 from sinks.delivery_logs import DeliveryLogs
 from sinks.in_app import InApp
 from sinks.mongo import Mongo
+from sinks.mongo_clock import MongoClock
 from sinks.notification_queue import NotificationQueue
 from sinks.notifications import Notifications
 from sinks.postgres import Pool
@@ -31,6 +32,7 @@ class Stores:
 
     Attributes:
         mongo: Takes what events became.
+        clock: The time that all workers share.
         stored_views: The page views in MongoDB, to count.
         view_counts: The counts of views in PostgreSQL.
         recent_views: The views of the last hour in Redis.
@@ -47,6 +49,7 @@ class Stores:
     def __init__(self, settings: Settings) -> None:
         redis_url, prefix = settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:"
         self.mongo = Mongo.connect(settings.mongo_url.get_secret_value())
+        self.clock = MongoClock(self.mongo.database)
         self.stored_views = StoredViews(self.mongo.database, settings.count_since)
         self.queue = NotificationQueue(self.mongo.database, f"{gethostname()}-{getpid()}", random.SystemRandom())
         self.notifications = Notifications(self.mongo.database)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from psycopg import sql
 from psycopg.types.json import Json
 from pydantic import SecretStr
@@ -35,7 +36,7 @@ from sinks.email.mailgun import Mailgun
 from sinks.email.sendgrid import SendGrid
 from sinks.migrations import migrate, read
 from sinks.mongo import Mongo
-from sinks.notification_queue import LEASE
+from sinks.notification_queue import LEASE, Claim
 from sinks.postgres import Pool
 from sinks.provider import Provider
 from sinks.providers import Providers
@@ -471,6 +472,31 @@ async def test_the_worker_delivers_what_comes_until_it_is_stopped(post: Post) ->
     assert {mail.to for mail in post.first.accepted} == {f"{number}@example.org" for number in range(20)}
     assert [await post.states(name) for name in names] == [{"email": "sent"}] * 20
     assert {(await post.item(name))["status"] for name in names} == {"completed"}
+
+
+async def test_a_worker_whose_clock_is_an_hour_ahead_takes_nothing_from_another_and_keeps_nothing_for_hours(
+    post: Post,
+) -> None:
+    held = await post.ask("email", recipient={"email": "held@example.org"})
+    (claim_of_another,) = await post.stores.queue.claim(1, datetime.now(UTC))
+    free = await post.ask("email", recipient={"email": "free@example.org"})
+    leases = []
+
+    async def note_lease(claim: Claim) -> datetime | None:
+        leases.append(claim.item["lease"]["until"])
+        return await post.send(claim)
+
+    deliver = Deliver(post.stores, note_lease, Health(), at_once=4, stop_timeout=timedelta(seconds=5))
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1)):
+        await deliver.start()
+
+        async def the_free_one_is_sent() -> bool:
+            return bool((await post.item(free))["status"] == "completed")
+
+        await until(the_free_one_is_sent, "what nobody holds is sent")
+        await deliver.stop()
+    assert (await post.item(held))["lease"]["token"] == claim_of_another.token
+    assert [lease - datetime.now(UTC) < 2 * LEASE for lease in leases] == [True]
 
 
 IN_APP = {"channel": "inApp", "state": "delivered", "since": datetime(2026, 11, 23, tzinfo=UTC), "attempts": 0}
