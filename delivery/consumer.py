@@ -138,6 +138,9 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 self._health.dependency("kafka", type(error).__name__)
                 await consumer.stop()
                 await self.sleep(1)
+            except BaseException:  # told to stop while the group was still forming
+                await consumer.stop()
+                raise
             else:
                 return consumer
 

@@ -158,3 +158,19 @@ async def test_a_worker_that_is_stopped_amid_a_rebalance_exits_0(pipeline: Pipel
 
         await until(without_partitions, "the other knows that it has lost its partitions")
         assert other.terminate() == 0
+
+
+async def test_a_worker_that_is_stopped_before_it_has_joined_leaves_nothing_open_and_exits_0(
+    pipeline: Pipeline,
+) -> None:
+    with pipeline.worker(agents="page-views") as one:
+        await one.until_ready()
+        one.freeze()  # the group waits for it to join again, and so does whoever comes
+        with pipeline.worker(agents="page-views") as other:
+
+            async def joins() -> bool:
+                return b"joining" in (await asyncio.to_thread(other.page, "/readyz"))[1]
+
+            await until(joins, "the other is joining the group")
+            assert other.terminate() == 0
+            assert "Unclosed" not in other.log.read_text()
