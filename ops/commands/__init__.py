@@ -4,15 +4,13 @@ In comes a command with its options; out come its effects and an exit code: 0 wh
 found, 2 when usage or settings are wrong. `--help` needs neither settings nor servers.
 """
 
-import os
-from contextlib import suppress
 from importlib.metadata import version
 from typing import NoReturn
 
 import click
-import mode.loop
 from faust.cli.faust import cli
 
+from delivery import event_loop
 from ops.commands import bootstrap, doctor, notifications, replay, settings, suppressions, topics, verify, worker
 from ops.commands.command import reported_errors
 
@@ -40,8 +38,7 @@ Everything is set by environment variables, or in the file .env: see `inkstream 
 def main() -> NoReturn:
     """Run the command line, and exit."""
     _adapt_command_line()
-    with suppress(ImportError):  # uvloop is not made for every platform
-        mode.loop.use(os.environ.get("FAUST_LOOP", "uvloop"))
+    event_loop.use()
     # A command that needs the application loads it itself, so wrong settings or topics show up here.
     with reported_errors():
         cli(prog_name="inkstream")

@@ -1,0 +1,45 @@
+"""What a client gets when it writes to a connection that was reset, in a process that uses our event loop."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ops.settings import ROOT
+
+WRITE_TO_A_RESET_CONNECTION = """
+import asyncio, socket, struct
+from delivery import event_loop
+
+async def main():
+    async def reset(reader, writer):
+        # Without a time to linger, a close is a reset.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    await asyncio.gather(reader.read(), return_exceptions=True)
+    for write in (lambda: writer.write(b"data"), lambda: writer.writelines([b"more", b"data"])):
+        try:
+            write()
+        except ConnectionResetError:
+            pass
+    print("the client knows")
+
+event_loop.use()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "aio"])
+def test_who_writes_to_a_connection_that_was_reset_learns_just_that(loop: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WRITE_TO_A_RESET_CONNECTION],
+        cwd=ROOT,
+        env={"FAUST_LOOP": loop, "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert ran.stdout == "the client knows\n", ran.stderr
