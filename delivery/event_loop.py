@@ -1,8 +1,8 @@
 """The event loop: uvloop where there is one, without its fault at connections that were reset.
 
 Nothing comes in, nothing goes out. asyncio's own loop lets a client write to a connection that was reset a moment ago,
-and tells it of the end afterwards; uvloop raises a RuntimeError, which no client takes for what it is: those of Kafka and
-Redis passed it on, and the worker ended. Here it is the error that it should be.
+and tells it of the end afterwards; uvloop raises a RuntimeError, which no client takes for what it is: those of Kafka
+and Redis passed it on, and the worker ended. Here it is the error that it should be.
 
 Uvloop's fault: https://github.com/MagicStack/uvloop/issues/506
 """
