@@ -11,7 +11,8 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down clean test check bench bench-counts bench-notifications bench-paths bench-scale chaos-notifications lock
+.PHONY: help setup run up down clean test check bench bench-counts bench-notifications bench-paths bench-scale chaos chaos-defects \
+	chaos-notifications fuzz lock soak
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +54,18 @@ bench-counts: setup ## Measure how fresh view counts are (ARGS="--hot 1000000" w
 
 bench-notifications: setup ## Measure how fast notifications leave, and an urgent one behind many
 	@$(PYTHON) -m bench.notifications $(ARGS)
+
+chaos: setup ## Let everything fail, drawn from a seed; nothing may be lost (SEED=8 CYCLES=20 FAULTS=worker-frozen)
+	@$(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CYCLES),--cycles $(CYCLES)) $(if $(FAULTS),--faults "$(FAULTS)") $(ARGS)
+
+chaos-defects: setup ## See that chaos notices defects: each is switched on, and the run must fail
+	@$(PYTHON) -m tests.chaos.proof $(ARGS)
+
+soak: setup ## Run steadily, and see that memory, files, lag and latency stay as they are (MINUTES=30)
+	@$(PYTHON) -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+fuzz: setup ## Give the edge whatever may come, for long; nothing but a dead letter may come of it
+	@$(PYTHON) -m pytest tests/fuzz --hypothesis-profile=long $(ARGS)
 
 chaos-notifications: setup ## Send notifications while everything fails; none may be lost (ARGS="--quick")
 	@$(PYTHON) -m tests.chaos.notifications $(ARGS)

@@ -115,6 +115,11 @@ class WrittenPosts:
         """Take a row, for the next `write`."""
         self._rows.append(row)
 
+    @property
+    def waiting(self) -> int:
+        """How many rows are still to be written."""
+        return len(self._rows)
+
     async def write(self) -> None:
         """Write the rows that wait; they go on waiting while PostgreSQL is down.
 

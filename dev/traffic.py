@@ -29,7 +29,7 @@ Outcome = Literal["stored", "duplicate", "dead-lettered"]
 DUPLICATES = 0.03
 """The share of events that are sent again; half of them at once, half seconds later."""
 MISHAP_EVERY = 100
-"""After how many events of a topic a record comes that can't be read; the first comes sooner."""
+"""After how many events of a topic a record usually comes that can't be read; the first comes sooner."""
 
 _FIRST_MISHAP = 20
 _UNTOLD = 0.01
@@ -84,9 +84,13 @@ class Traffic:
         began: When the run begins; all ids of the run are made of it, so no two runs share any.
         rate: Samples per second.
         seed: Decides everything else.
+
+    Attributes:
+        mishap_every: After how many events of a topic a record comes that can't be read; may be changed meanwhile.
     """
 
     def __init__(self, topics: Iterable[Topic], *, began: datetime, rate: float, seed: int = 1) -> None:
+        self.mishap_every = MISHAP_EVERY
         self._topic_of: dict[str, Topic] = {event: topic for topic in topics for event in topic.events}
         self._began = began
         self._rate = rate
@@ -150,7 +154,7 @@ class Traffic:
             later = self._random.choice((0.0, self._random.uniform(1, _LATEST_DUPLICATE_SECONDS)))
             self._push(due + later, replace(sample, outcome="duplicate", compression=self._compression(), owed=False))
         self._events_of[sample.topic] += 1
-        if self._events_of[sample.topic] % MISHAP_EVERY == _FIRST_MISHAP:
+        if self._events_of[sample.topic] % self.mishap_every == _FIRST_MISHAP % self.mishap_every:
             self._push(due, self._spoilt(coming))
         return sample
 

