@@ -110,7 +110,7 @@ def drop_on_store_error() -> None:
 
 
 def commit_past_the_unfinished() -> None:
-    """The newest batch that is finished is committed over older ones in flight: after a kill, documents are missing."""
+    """When a batch is finished, those in flight are committed with it: after a kill, documents are missing."""
 
     def wrapper(_: Callable[..., Any]) -> Callable[..., Any]:
         def finish(tracker: Any, number: int, partitions: Iterable[Any]) -> dict[Any, int]:
@@ -119,8 +119,8 @@ def commit_past_the_unfinished() -> None:
                 state = tracker._partitions.get(partition)
                 spans = dict(state.begun) if state is not None else {}
                 if number in spans:
-                    state.begun = deque((begun, span) for begun, span in state.begun if begun > number)
-                    committable[partition] = spans[number][1]
+                    committable[partition] = max(end for _, end in spans.values())
+                    state.begun = deque((begun, span) for begun, span in state.begun if begun != number)
             return committable
 
         return finish
