@@ -136,10 +136,10 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 await consumer.start()
             except KafkaConnectionError as error:
                 self._health.dependency("kafka", type(error).__name__)
-                await consumer.stop()
+                await self._close(consumer)
                 await self.sleep(1)
             except BaseException:  # told to stop while the group was still forming
-                await consumer.stop()
+                await self._close(consumer)
                 raise
             else:
                 return consumer
@@ -243,7 +243,19 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._health.agent(self._agent, "stopped")
         await self._drain()
         if self._consumer is not None:
-            try:
-                await self._consumer.stop()
-            except KafkaError as error:
-                log.warning("consumer not stopped cleanly", agent=self._agent, problem=type(error).__name__)
+            await self._close(self._consumer)
+
+    async def _close(self, consumer: AIOKafkaConsumer) -> None:
+        """Leave the group and close all connections, as far as Kafka lets us."""
+        try:
+            await consumer.stop()
+        except KafkaError as error:
+            log.warning("consumer not stopped cleanly", agent=self._agent, problem=type(error).__name__)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled us. While no broker answers, a fetch waits between two tries; aiokafka cancels it, lets
+            # that through, and does not come to its connections.
+            await consumer._client.close()
+            log.warning("consumer not stopped cleanly", agent=self._agent, problem="no broker answers")

@@ -82,6 +82,9 @@ class RecordProducer(Service):
         return len(await (await self._connected()).partitions_for(topic))
 
     async def _send(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
+        if self.should_stop:
+            # Of a batch that was abandoned, whose store came back too late. It is not committed, and read again.
+            await asyncio.Event().wait()
         producer = await self._connected()
         # Ready batches cost a tenth of what `producer.send` does, which makes a future for each record; and only they
         # take a record with neither key nor value.

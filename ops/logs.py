@@ -45,7 +45,8 @@ class Sparingly(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be logged."""
-        if record.name.partition(".")[0] not in _QUIETER:
+        # What is printed comes line by line, and of a traceback every line counts.
+        if record.name == "mode.redirect" or record.name.partition(".")[0] not in _QUIETER:
             return True
         message = f"{record.name} {record.msg}"
         if record.created - self._last_told.get(message, 0.0) < self.INTERVAL_SECONDS:

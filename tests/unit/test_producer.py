@@ -4,10 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiokafka.errors import ProducerClosed
 from aiokafka.partitioner import DefaultPartitioner
 
 from delivery import producer
-from delivery.producer import RecordProducer, partition_of
+from delivery.producer import OutgoingRecord, RecordProducer, partition_of
 from ops.health import Health
 
 
@@ -34,3 +35,18 @@ def test_a_key_goes_to_the_partition_that_kafkas_clients_choose(partitions: int)
     for number in range(100):
         key = f"post-{number}".encode()
         assert partition_of(key, partitions) == DefaultPartitioner()(key, list(range(partitions)), [])
+
+
+async def test_what_was_abandoned_is_not_sent_any_more_once_the_worker_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ClosedProducer:
+        def __init__(self, **_: Any) -> None:
+            raise ProducerClosed
+
+    monkeypatch.setattr(producer, "AIOKafkaProducer", ClosedProducer)
+    sender = RecordProducer({}, Health())
+    await sender.start()
+    await sender.stop()
+    sending = asyncio.create_task(sender.send("topic", [OutgoingRecord(0, None, b"{}")]))
+    done, _ = await asyncio.wait([sending], timeout=0.05)
+    assert not done
+    sending.cancel()
