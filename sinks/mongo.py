@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from enrich.documents import Document, Gathering, Occurrence, Part, Write
+from sinks import mongo_driver
 from sinks.collections import COLLECTIONS, ERROR_LOGS, NOTIFICATIONS, SYSTEM_LOGS
 from sinks.error_groups import group_updates
 from sinks.gathered_notifications import GatheredNotifications, Joined
@@ -107,6 +108,7 @@ class Mongo:
             timeout: How long a single operation may take, with the driver's own retries, before it raises a
                 transient error.
         """
+        mongo_driver.mend()
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             url,
             appname=_APPLICATION,
