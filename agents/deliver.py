@@ -67,10 +67,12 @@ class Deliver(Service):
         self._under_way: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._has_ended = asyncio.Event()
+        self._has_ended.set()  # for a stop that comes before it has begun
         self._next_wake = 0.0  # by the monotonic clock
 
     @Service.task
     async def _work(self) -> None:
+        self._has_ended.clear()
         try:
             while not self.should_stop:
                 await self._turn()
