@@ -195,5 +195,5 @@ def letter_of(record: ConsumerRecord[Any, Any]) -> Letter | None:
             time=datetime.fromisoformat(headers["dl_time"]).astimezone(UTC),
             timestamp=int(headers["dl_timestamp"]),
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):  # a moment at the end of time may be in no other zone
         return None

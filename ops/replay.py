@@ -225,5 +225,6 @@ def _headers_to_send(record: ConsumerRecord[Any, Any], origin: str) -> list[tupl
     return [*kept, (REPLAYED_FROM, first), (ATTEMPT, str(attempt).encode())]
 
 
-def _number(text: bytes) -> int:
-    return int(text) if text.isdigit() else 0
+def _number(text: bytes | None) -> int:
+    # A producer may have written anything there, or nothing.
+    return int(text) if text and text.isdigit() and len(text) < 10 else 0

@@ -13,7 +13,7 @@ from typing import Protocol
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
-from schemas.event import Envelope, Event, InvalidEvent, Moment
+from schemas.event import LATEST, Envelope, Event, InvalidEvent, Moment
 from schemas.topics import EventType, Topic
 
 STRUCTURED = b"application/cloudevents+json"
@@ -21,6 +21,7 @@ REPLAYED_FROM = "replayed_from"
 """Header of a replayed record: the position that it first had, `topic:partition:offset`, by which it is known."""
 MAX_ID_LENGTH = 256
 _MOMENT = TypeAdapter(Moment)
+_LATEST_MILLISECONDS = LATEST.timestamp() * 1000
 
 _Attributes = tuple[str | None, str | None, object, object]
 """What CloudEvents says of an event: type, id and time, each `None` where it says nothing; and the payload."""
@@ -194,10 +195,9 @@ def _moment(value: object) -> datetime:
 
 
 def _from_milliseconds(timestamp: int) -> datetime:
-    try:
-        return datetime.fromtimestamp(timestamp / 1000, UTC)
-    except (OverflowError, ValueError, OSError) as error:
-        raise InvalidEvent("schema", "the record's Kafka timestamp is no time that can be stored") from error
+    if timestamp > _LATEST_MILLISECONDS:
+        raise InvalidEvent("schema", "the record's Kafka timestamp is no time that can be stored")
+    return datetime.fromtimestamp(timestamp / 1000, UTC)
 
 
 def _invalid(error: ValidationError, subject: str) -> InvalidEvent:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from schemas.topics import EventType
 
 
-# A day from either end of what can be stored, so that no time zone moves it out of range.
-_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
-_LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+# Ten days from either end of what can be stored: no time zone moves it out of range, and neither does what is computed
+# with it, such as the window of up to a week in which notices are gathered.
+_EARLIEST = datetime(1, 1, 11, tzinfo=UTC)
+LATEST = datetime(9999, 12, 21, tzinfo=UTC)
 
-Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=_LATEST)]
+Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=LATEST)]
 """A moment with a time zone: `2026-01-31T12:00:00Z`, or seconds or milliseconds since 1970."""
 
 

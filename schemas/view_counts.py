@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from schemas.event import Event, Moment
 from schemas.fields import Count, Id
@@ -63,7 +63,7 @@ class ViewsCounted(Event):
     window_id: str
     post_id: PostId
     window_start: Moment
-    window_end: Moment
+    window_end: AwareDatetime  # of the last window of all, later than any moment
     views: Count
     as_of: Moment
     oldest_view_at: Moment

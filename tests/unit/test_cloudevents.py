@@ -153,10 +153,27 @@ def test_an_unknown_type_is_answered_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "timestamp", ["yesterday", "2026-13-01T00:00:00Z", "2026-01-31T12:00:00", "0001-01-01T00:00:00+14:00", 1e300, {}]
+    "timestamp",
+    [
+        "yesterday",
+        "2026-13-01T00:00:00Z",
+        "2026-01-31T12:00:00",
+        "0001-01-01T00:00:00+14:00",
+        "0001-01-10T23:59:59Z",
+        "9999-12-21T00:00:01Z",
+        1e300,
+        {},
+    ],
 )
 def test_an_absurd_time_is_refused(timestamp: object) -> None:
     assert refusal("page-views", {**VIEWED, "type": "page.viewed", "timestamp": timestamp})[0] == "schema"
+
+
+@pytest.mark.parametrize("timestamp", [datetime(9999, 12, 21, 0, 0, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_an_event_without_a_time_is_refused_where_its_kafka_timestamp_is_absurd(timestamp: datetime) -> None:
+    data = {name: value for name, value in SAMPLED.items() if name != "timestamp"}
+    with pytest.raises(InvalidEvent, match="Kafka timestamp is no time"):
+        decode("performance-samples", data, timestamp=timestamp)
 
 
 @given(

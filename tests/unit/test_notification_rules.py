@@ -5,14 +5,15 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from enrich.documents import Document
 from enrich.enricher import Enricher
 from notifications.notice import ACTORS, KEPT, Notice, Recipient
-from notifications.rules import Rules, RulesError, load
+from notifications.rules import LONGEST_WINDOW, Rules, RulesError, load
 from notifications.wording import Wording
 from ops.settings import ROOT
-from schemas.event import Envelope, Event
+from schemas.event import Envelope, Event, Moment
 from schemas.notifications import Device, NotificationRequested, RelatedEntity
 from schemas.topics import EventType
 from schemas.topics import load as load_topics
@@ -214,6 +215,16 @@ def test_an_event_before_1970_has_a_window_too() -> None:
     [notice] = notices("post.liked", LIKE, time=datetime(1969, 12, 31, 23, 30, tzinfo=UTC))
     assert notice.gather is not None
     assert notice.gather.window_start == datetime(1969, 12, 31, 23, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("days", range(1, LONGEST_WINDOW.days + 1))
+@pytest.mark.parametrize("time", ["0001-01-11T00:00:00Z", "9999-12-21T00:00:00Z"])
+def test_the_first_and_the_last_moment_that_an_event_may_have_are_in_a_window(days: int, time: str) -> None:
+    rules = load(ROOT / "notifications.yaml", EVENTS, window=timedelta(days=days))
+    moment = TypeAdapter(Moment).validate_python(time)
+    [notice] = rules.notices(event("post.liked", LIKE, time=moment))
+    assert notice.gather is not None
+    assert notice.gather.window_start <= moment < moment + notice.gather.wait
 
 
 def test_a_setting_replaces_the_windows_length_where_a_rule_gathers() -> None:

@@ -20,7 +20,7 @@ from enrich.view_windows import LENGTH, Window, start_of, touched
 from ops.health import Health
 from ops.settings import ROOT
 from schemas.cloudevents import Decoder
-from schemas.event import Envelope, Event, InvalidEvent
+from schemas.event import LATEST, Envelope, Event, InvalidEvent
 from schemas.topics import load
 from schemas.view_counts import ViewsCounted, WindowTouched
 from sinks.collections import NAMES
@@ -223,6 +223,13 @@ async def test_a_count_is_an_event_for_everyone(post_id: str, moment: datetime, 
     assert event.data.views == views
     assert event.data.oldest_view_at == NOON
     assert event.time == event.data.as_of
+
+
+async def test_a_count_of_the_last_window_of_all_is_an_event_too() -> None:
+    window = Window("post-1", start_of(LATEST))
+    [event] = (await count(window, 3)).decoded("post-view-counts")
+    assert isinstance(event.data, ViewsCounted)
+    assert event.data.window_end == window.end > LATEST
 
 
 async def test_a_count_follows_cloudevents_and_has_the_same_id_only_when_it_says_the_same() -> None:
