@@ -11,8 +11,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down clean test check bench bench-counts bench-notifications bench-paths bench-scale chaos chaos-defects \
-	chaos-notifications fuzz lock soak
+.PHONY: help setup run up down clean test check bench bench-counts bench-notifications bench-paths bench-scale chaos chaos-defects chaos-notifications fuzz lock soak
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dev.ports import Ports
 from dev.servers.server import ServerError
 from ops.commands.command import quieten_clients
 from tests.chaos import report
@@ -71,7 +70,7 @@ def main() -> int:
 def _run(plan: Plan, keep: Path | None, console: Console) -> History:
     with tempfile.TemporaryDirectory(prefix="inkstream-chaos-") as name:
         directory = Path(name)
-        platform = ProxiedPlatform(directory / "platform", Ports.free(), Ports.free())
+        platform = ProxiedPlatform.on_free_ports(directory / "platform")
         try:
             return asyncio.run(_under_fire(plan, platform, directory, console))
         finally:

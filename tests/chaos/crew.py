@@ -133,8 +133,7 @@ class Crew:
         if not self.has(pid):
             return False
         self.deaths[pid] = Death(time.time(), how)
-        os.kill(pid, signal.SIGKILL)
-        return True
+        return _signal(pid, signal.SIGKILL)
 
     def has(self, pid: int) -> bool:
         """Return whether a worker is alive."""
@@ -149,8 +148,7 @@ class Crew:
         if not self.has(pid):
             return False
         self.dismissed[pid] = why
-        os.kill(pid, signal.SIGTERM)
-        return True
+        return _signal(pid, signal.SIGTERM)
 
     def hire(self, post: Post) -> None:
         """Have a worker at one more post."""
@@ -193,3 +191,12 @@ class Crew:
             self.ended.append((post.name, news["code"]))
         if self._is_wanted and post.is_wanted:
             self._man(post)
+
+
+def _signal(pid: int, number: signal.Signals) -> bool:
+    """Return whether there was such a process: it may have ended a moment ago, and nobody has been told."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 from pymongo import MongoClient
@@ -43,8 +43,11 @@ _PASSINGS = (1, 1, 2, 3)
 _SESSION_SECONDS = 6.0
 """So long Kafka waits for a sign of a worker."""
 _STORM_ROUNDS = 6
+_JOINS_WITHIN_SECONDS = 1.5
+_ONLY_FOR_A_MOMENT = "only here for a moment"
 _EXTRAS = 2
 """How many workers more than usual there are in a storm of rebalances."""
+_AT_ONCE: Mapping[str, Any] = {"retryWrites": False, "timeoutMS": 300}
 _ANY_WRITE = 4096
 """A limit on the size of files that MongoDB's journal is always beyond."""
 
@@ -194,17 +197,56 @@ async def _turn_clock(scene: Scene) -> str:
 
 
 async def _rebalance_again_and_again(scene: Scene) -> str:
-    extras: list[Post] = []
+    extras = _Extras(scene)
     try:
         for _ in range(_STORM_ROUNDS):
-            extras.append(scene.hire())
+            extras.hire()
             await asyncio.sleep(scene.chance.uniform(0.7, 1.3))
-            ready = [post for post in extras if post.is_wanted and _can_stop(post)]
+            ready = extras.ready()
             if len(ready) >= _EXTRAS:
-                scene.crew.close_post(ready[0], "only here for a moment")
+                scene.crew.close_post(ready[0], _ONLY_FOR_A_MOMENT)
     finally:
-        await _dismiss_for_good(scene, extras)
-    return f"{len(extras)} workers came and went"
+        await extras.dismiss()
+    return f"{_STORM_ROUNDS} workers came and went"
+
+
+class _Extras:
+    """Workers more than usual, for as long as a fault takes.
+
+    Args:
+        scene: Where to hire them.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._posts: list[Post] = []
+        self._could_stop: dict[str, float] = {}
+
+    def hire(self) -> None:
+        """Have one more."""
+        self._posts.append(self._scene.hire())
+
+    def ready(self) -> list[Post]:
+        """Return those that have had time to join their groups, and are not told to stop."""
+        now = time.monotonic()
+        for post in self._posts:
+            if _can_stop(post):
+                self._could_stop.setdefault(post.name, now)
+        joined_before = now - _JOINS_WITHIN_SECONDS
+        return [post for post in self._posts if post.is_wanted and self._could_stop.get(post.name, now) < joined_before]
+
+    async def dismiss(self) -> None:
+        """Have none of them any longer."""
+        deadline = time.monotonic() + _STOPS_WITHIN_SECONDS
+        while left := [post for post in self._posts if post.is_wanted or post.pid is not None]:
+            is_late = time.monotonic() > deadline
+            for post in self.ready():
+                self._scene.crew.close_post(post, _ONLY_FOR_A_MOMENT)
+            for post in left if is_late else ():
+                post.is_wanted = False
+                if post.pid is not None:
+                    _signal(post.pid, signal.SIGKILL)  # nobody is told, so it counts as a worker that ended by itself
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _anybody(scene: Scene) -> Post | None:
@@ -244,21 +286,6 @@ def _can_stop(post: Post) -> bool:
         return False
     caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
-
-
-async def _dismiss_for_good(scene: Scene, extras: list[Post]) -> None:
-    """Have no worker at these posts any longer."""
-    deadline = time.monotonic() + _STOPS_WITHIN_SECONDS
-    while open_posts := [post for post in extras if post.is_wanted or post.pid is not None]:
-        for post in open_posts:
-            if post.is_wanted and (_can_stop(post) or time.monotonic() > deadline):
-                scene.crew.close_post(post, "only here for a moment")
-        if time.monotonic() > deadline + _STOPS_WITHIN_SECONDS:
-            for post in open_posts:
-                if post.pid is not None:
-                    _signal(post.pid, signal.SIGKILL)
-            return
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _ended(scene: Scene, pid: int, seconds: float) -> bool:
@@ -323,14 +350,14 @@ async def _fill_mongos_disk(scene: Scene) -> str:
         process.rlimit(psutil.RLIMIT_FSIZE, (_ANY_WRITE, most))
         deadline = time.monotonic() + _SERVER_ENDS_WITHIN_SECONDS
         client: MongoClient[dict[str, object]]
-        with suppress(PyMongoError), MongoClient(mongo.url, timeoutMS=2_000) as client:
-            client.admin.command("fsync")  # where nobody writes anything
+        with suppress(PyMongoError), MongoClient(mongo.url, journal=True, **_AT_ONCE) as client:
+            client["chaos"]["any"].insert_one({"_id": time.time_ns()})  # where nobody else writes just now
         while mongo.is_running and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
         if mongo.is_running:
             mongo.kill()
 
-    return await _without(mongo, fill, scene.chance.uniform(2, 4))
+    return await _without(mongo, fill, scene.chance.uniform(1, 3))
 
 
 async def _restart_postgres(scene: Scene) -> str:

@@ -66,6 +66,16 @@ ORDINARY: tuple[Ordinary, ...] = (
     _ordinary("aiokafka", r"Unable to update metadata from \[\d+\]", "the same, as seen by who keeps the metadata"),
     _ordinary("aiokafka.consumer.fetcher", rf"Failed fetch (messages|offsets) from \d+: {_AWAY}", "fetched again"),
     _ordinary(
+        "aiokafka.consumer.fetcher",
+        r"Failed fetch offsets from \d+: \[Error 6\] NotLeaderForPartitionError: .*",
+        "a broker that has just started does not know yet what it leads; asked again",
+    ),
+    _ordinary(
+        "asyncio",
+        r"Unclosed AIOKafkaConnection\nconn: .*",
+        "a worker told to stop while it reaches for Kafka: aiokafka drops that connection, and the process ends",
+    ),
+    _ordinary(
         "aiokafka.consumer.group_coordinator",
         rf"Error sending \w+ to node \d+ \[{_AWAY}\] -- marking coordinator dead",
         "the coordinator is looked for again",

@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -95,6 +96,8 @@ def _become_worker(environment: dict[str, str], log: str, calls: list[list[Any]]
         importlib.import_module("ops.commands").main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()  # nobody else will, as this process ends without going back
     finally:
         sys.stdout.flush()
         os._exit(code)

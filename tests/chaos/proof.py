@@ -15,7 +15,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dev.ports import Ports
 from ops.commands.command import quieten_clients
 from tests.chaos.defects import DEFECTS
 from tests.chaos.history import History
@@ -42,7 +41,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
     with tempfile.TemporaryDirectory(prefix="inkstream-proof-") as name:
-        platform = ProxiedPlatform(Path(name) / "platform", Ports.free(), Ports.free())
+        platform = ProxiedPlatform.on_free_ports(Path(name) / "platform")
         try:
             found = asyncio.run(_prove(arguments, platform, Path(name), console))
         finally:

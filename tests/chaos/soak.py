@@ -252,7 +252,7 @@ def main() -> int:
     """Run the command line; return the exit code."""
     arguments = _parser().parse_args()
     quieten_clients()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
     seconds = arguments.minutes * 60
     soak = Soak(
@@ -269,7 +269,7 @@ def main() -> int:
     except (ServerError, WorkerError, SoakError, ValueError) as error:
         console.print(str(error), style="red", markup=False)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("Stopped before anything could be judged.", style="yellow")
         return _INTERRUPTED
     soak_report.show(soak, console)
@@ -287,13 +287,20 @@ def _run(soak: Soak, workers: int, seed: int, keep: Path | None, console: Consol
         try:
             with console.status("starting the servers"):
                 platform.up(lambda _: None)
-            asyncio.run(Run(soak, platform, workers, seed, directory, console)())
+            asyncio.run(_until_told_to_stop(Run(soak, platform, workers, seed, directory, console)))
         finally:
             platform.forget()
             if keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
                 for log in directory.glob("*.log"):
                     shutil.copy(log, keep)
+
+
+async def _until_told_to_stop(run: Run) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await run()
 
 
 def _parser() -> argparse.ArgumentParser:
