@@ -29,7 +29,7 @@ from tests.chaos.oracle_counts import tables_checks, topic_check
 from tests.chaos.oracle_documents import Origin, Reading, errors_check, origin
 from tests.chaos.oracle_findings import Findings
 from tests.chaos.oracle_kafka import Kafka, Record, lag_check, ledger_check, letters_check
-from tests.chaos.oracle_notifications import LOGS, Deliveries, account_of
+from tests.chaos.oracle_notifications import LOGS, RECEIPTS, Deliveries, account_of
 from tests.integration.pipeline import Pipeline
 
 _COUNTS = "post-view-counts"
@@ -72,7 +72,7 @@ class _Judgement:
         self._database = world.pipeline.database
         self._describer = Describer(self._settings, self._topics)
         self._model = Model(self._describer, self._settings.count_since)
-        self._account = account_of(self._settings, world.platform, self._topics.inbound.values())
+        self._account = account_of(self._settings, world.platform, self._topics.inbound)
         self._counts: list[Record] = []
         self._views: Mapping[Window, int] = {}
 
@@ -80,6 +80,8 @@ class _Judgement:
         """Judge."""
         async for entry in self._entries():
             described = self._model.take(entry)
+            if entry.topic == self._settings.namespace + RECEIPTS and entry.reason is None:
+                self._account.hear(entry)
             if described.tells and entry.reason not in REFUSED_BY_STORE:
                 self._account.expect(entry)
         return [*await self._kafka_checks(), *await self._mongo_checks(), *await self._counts_checks()]

@@ -5,10 +5,11 @@ that is judged as `make run` does it; which documents there are, and what they s
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from delivery.batch import Record
 from dev.blog import Blog
 from dev.notifications import NotificationAccount, arrived
 from dev.stack import Platform
@@ -17,13 +18,18 @@ from notifications.item import Item, UnreadableItemError
 from notifications.preferences import DEFAULTS
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, status_of
 from ops.settings import Settings
+from schemas.cloudevents import Decoder
 from schemas.notifications import Channel
+from schemas.receipts import DeliveryReceived
 from schemas.topics import Topic
 from sinks.collections import EMAIL_LOGS, PUSH_NOTIFICATION_LOGS
 from tests.chaos.history import Check
 from tests.chaos.ledger import Entry
 from tests.chaos.oracle_documents import Database
 from tests.chaos.oracle_findings import Findings
+
+RECEIPTS = "delivery-receipts"
+"""The topic of what providers report."""
 
 LOGS: Mapping[Channel, str] = {"email": EMAIL_LOGS.name, "push": PUSH_NOTIFICATION_LOGS.name}
 _MARKS: Mapping[Channel, str] = {"email": "emailId", "push": "pushId"}
@@ -162,12 +168,15 @@ class Account:
         settings: As the workers have them.
         platform: Where messages end.
         account: The account of the ledger's records.
+        receipts: Reads what providers report.
     """
 
-    def __init__(self, settings: Settings, platform: Platform, account: NotificationAccount) -> None:
+    def __init__(self, settings: Settings, platform: Platform, account: NotificationAccount, receipts: Decoder) -> None:
         self._settings = settings
         self._platform = platform
         self._account = account
+        self._receipts = receipts
+        self._reported: set[str] = set()
 
     def expect(self, entry: Entry) -> None:
         """Take note of whom a valid record must tell what."""
@@ -184,17 +193,25 @@ class Account:
         )
         self._account.expect(sample, entry.partition, entry.offset, entry.timestamp)
 
+    def hear(self, entry: Entry) -> None:
+        """Take note of what a provider reports. The sender's may report what nobody has sent yet: then nobody does."""
+        event = self._receipts.decode(cast("Record", entry))
+        if isinstance(event.data, DeliveryReceived) and event.data.key:
+            self._reported.add(event.data.key)
+
     async def check(self, database: Database, expected: int) -> Check:
         """Return whether each of so many notifications is where it should be."""
         await self._account.settle(database)
         reached = self._account.reached
         received = await asyncio.to_thread(arrived, reached, self._platform.inbox_url, self._settings.push_file)
-        problems = await self._account.differences(database, received)
+        there = {channel: None if keys is None else {*keys, *self._reported} for channel, keys in received.items()}
+        problems = await self._account.differences(database, there)
         found = expected - max(reached.waiting, len(problems))
         return Check("deliveries: sent, skipped or failed as people wish, and arrived", expected, found, problems)
 
 
-def account_of(settings: Settings, platform: Platform, topics: Iterable[Topic]) -> Account:
+def account_of(settings: Settings, platform: Platform, topics: Mapping[str, Topic]) -> Account:
     """Return the account of a run that nothing came before."""
     began = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
-    return Account(settings, platform, NotificationAccount(settings, topics, began))
+    account = NotificationAccount(settings, topics.values(), began)
+    return Account(settings, platform, account, Decoder(topics[RECEIPTS], settings.ahead_limit))
