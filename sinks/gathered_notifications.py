@@ -193,6 +193,17 @@ async def _write(
     collection: AsyncCollection[dict[str, Any]], writes: Mapping[str, InsertOne[dict[str, Any]] | UpdateOne]
 ) -> set[str]:
     """Carry out one write for each group; return the groups whose `_id` was there already."""
+    inserts = {group: write for group, write in writes.items() if isinstance(write, InsertOne)}
+    updates = {group: write for group, write in writes.items() if isinstance(write, UpdateOne)}
+    # Each kind by itself. Of both in one bulk PyMongo 4.20 forgets the second, and says nothing, where it finds no
+    # connection at first and tries again (`_AsyncBulk._execute_command` looks for the next run only unless `retrying`).
+    return await _write_alike(collection, inserts) | await _write_alike(collection, updates)
+
+
+async def _write_alike(
+    collection: AsyncCollection[dict[str, Any]],
+    writes: Mapping[str, InsertOne[dict[str, Any]]] | Mapping[str, UpdateOne],
+) -> set[str]:
     if not writes:
         return set()
     try:

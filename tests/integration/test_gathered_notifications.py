@@ -5,11 +5,13 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from threading import Thread
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient, MongoClient
+from pymongo.errors import AutoReconnect
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from enrich.documents import Gathering
@@ -348,3 +350,23 @@ async def test_a_notification_that_the_validator_refuses_stops_no_other(mongo: M
     outcome = await join(mongo, [*likes(range(5)), like(7, post="post-2")])
     assert [index for index, _ in outcome.refused] == [5]
     assert await titles(mongo) == ["Reader 4 and 4 others liked your post"]
+
+
+async def test_no_group_is_forgotten_where_the_driver_finds_no_connection_at_first(
+    mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await join(mongo, likes([1], post="old"))
+    checkout = AsyncMongoClient._checkout
+    attempts = count()
+
+    def none_at_first(client: Any, *arguments: Any) -> Any:
+        if next(attempts) % 2 == 0:
+            raise AutoReconnect("no connection")
+        return checkout(client, *arguments)
+
+    monkeypatch.setattr(AsyncMongoClient, "_checkout", none_at_first)
+    await join(mongo, [*likes([2, 3], post="old"), *likes([2], post="new")])
+    assert sorted(await titles(mongo)) == [
+        "Reader 2 liked your post",
+        "Reader 3, Reader 2 and Reader 1 liked your post",
+    ]
