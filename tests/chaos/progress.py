@@ -37,6 +37,7 @@ class Progress:
         self._moved: dict[tuple[str, TopicPartition], list[float]] = {
             (group, partition): [] for group, partitions in watched.items() for partition in partitions
         }
+        self._most_committed = 0
         self._admin: AIOKafkaAdminClient | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -72,7 +73,11 @@ class Progress:
                 answers = [await self._ask(group) for group in groups]
         except (KafkaError, OSError, TimeoutError):
             return None
-        return sum(sum(answer.values()) for answer in answers)
+        total = sum(sum(answer.values()) for answer in answers)
+        if total < self._most_committed:
+            return None  # a broker that has just started does not know all of it yet
+        self._most_committed = total
+        return total
 
     async def _look(self) -> None:
         while True:
