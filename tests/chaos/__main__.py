@@ -90,13 +90,13 @@ async def _under_fire(plan: Plan, platform: ProxiedPlatform, directory: Path, co
 
 def _plan(arguments: argparse.Namespace) -> Plan:
     quick = arguments.quick
-    cycles = arguments.cycles or (12 if quick else 100)
+    cycles = arguments.cycles if arguments.cycles is not None else (12 if quick else 100)
     return Plan(
         seed=arguments.seed,
         alone=arguments.alone if arguments.alone is not None else (0 if quick else 3),
         cycles=cycles,
         faults=arguments.faults or (_QUICK_FAULTS if quick else tuple(FAULTS)),
-        events=arguments.events or (40_000 if quick else 5_000 * cycles),
+        events=arguments.events if arguments.events is not None else (40_000 if quick else 5_000 * cycles),
         rate=arguments.rate,
         workers=arguments.workers,
         calm=20.0 if quick else 60.0,
