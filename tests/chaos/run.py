@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -26,12 +26,12 @@ from rich.console import Console
 from dev.blog import Blog
 from dev.ports import Ports
 from dev.posts import add_blog
-from notifications import rules
 from tests.chaos import logs, oracle, report
 from tests.chaos.crew import Crew, Post
 from tests.chaos.faults import FAULTS, Fault, draw, injected
 from tests.chaos.history import Check, Cycle, History, Injection, Moment, Recovery
 from tests.chaos.ledger import Ledger
+from tests.chaos.model import Describer
 from tests.chaos.progress import Progress
 from tests.chaos.proxied import ProxiedPlatform
 from tests.chaos.proxy import Proxy
@@ -196,17 +196,6 @@ class Run:
             for topic in _WATCHED
         }
 
-    def _agents(self) -> list[str]:
-        """Return the agents that read a topic."""
-        events = {
-            name: event for topic in self._pipeline.topics.inbound.values() for name, event in topic.events.items()
-        }
-        told = rules.load(self._pipeline.settings.notifications_file, events, window=timedelta(days=1)).events
-        notified = [
-            f"notify-{name}" for name, topic in self._pipeline.topics.inbound.items() if told & topic.events.keys()
-        ]
-        return [*self._pipeline.topics.all, *notified]
-
     def _group(self, agent: str) -> str:
         return f"{self._pipeline.namespace}inkstream.{agent}"
 
@@ -325,16 +314,18 @@ class Run:
 
     async def _settle(self) -> bool:
         """Wait until nothing is left to do; return whether that was in time."""
+        notified = Describer(self._pipeline.settings, self._pipeline.topics).notified
+        agents = [*self._pipeline.topics.all, *(f"notify-{topic}" for topic in notified)]
         deadline = time.monotonic() + self._plan.settle
         while time.monotonic() < deadline:
-            if await self._is_settled():
+            if await self._is_settled(agents):
                 return True
             await asyncio.sleep(1)
         return False
 
-    async def _is_settled(self) -> bool:
+    async def _is_settled(self, agents: Sequence[str]) -> bool:
         open_items = {"status": {"$in": ["pending", "processing"]}}
-        if any([await self._pipeline.lag(agent) for agent in self._agents()]):
+        if any([await self._pipeline.lag(agent) for agent in agents]):
             return False
         try:
             return await self._pipeline.collection("notificationQueue").find_one(open_items) is None
