@@ -122,9 +122,10 @@ class Send:
         await self._take_up(hold)
         notification = await self._in_mongo(partial(self._stores.notifications.find, item.notification_id))
         if notification is None:
-            again = _again_without_notification(item, self._now())
+            now = self._now()
+            again = _again_without_notification(item, now)
             if again is not None:
-                await self._in_mongo(partial(self._stores.queue.put_back, hold.claim, again))
+                await self._in_mongo(partial(self._stores.queue.put_back, hold.claim, again, now))
                 return again
         if notification is None or expired(item.expires_at, self._now()):
             await self._skip_all(hold)
@@ -339,12 +340,13 @@ def _kind(address: Address) -> Literal["email", "push"]:
 def _again_without_notification(item: Item, now: datetime) -> datetime | None:
     """Return when to look again for a notification that is not there; `None` where it has gone for good.
 
-    Of what is gathered, the item comes first; the notification follows at once, or once its worker is up again.
+    The item may come first; the notification follows at once, or once its worker is up again. How old what they tell
+    of is says nothing: a notification of what happened yesterday is as likely to follow as any.
     """
-    age = now - item.created_at
-    if expired(item.expires_at, now) or age > _DAY:
+    missing = now - (item.missing_since or now)
+    if expired(item.expires_at, now) or missing > _DAY:
         return None
-    return now + max(_SOON, age / 8)
+    return now + max(_SOON, missing / 8)
 
 
 def _outcome(delivery: Delivery) -> Outcome | None:

@@ -44,6 +44,7 @@ class Item:
         recipient: Where to reach the person, as a request had it; `None` where that is to be looked up.
         deliveries: How far it has come; on channels that are not planned yet there is none.
         revision: Grows with each change of the deliveries.
+        missing_since: When its notification was not there for the first time; `None` where it is, as far as is known.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Item:
     recipient: Recipient | None = field(repr=False)
     deliveries: tuple[Delivery, ...]
     revision: int
+    missing_since: datetime | None = None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -89,6 +91,7 @@ class Item:
             recipient=None if recipient is None else _recipient(recipient),
             deliveries=tuple(map(Delivery.from_document, document.get("deliveries", ()))),
             revision=document.get("revision", 0),
+            missing_since=document.get("missingSince"),
         )
 
     @property

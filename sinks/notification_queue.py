@@ -152,11 +152,21 @@ class NotificationQueue:
         result = await self._items.update_one(_as_read(claim, item), status_update(item, now))
         return result.matched_count == 1
 
-    async def put_back(self, claim: Claim, until: datetime) -> None:
-        """Give an item back as it is, to be claimed later."""
+    async def put_back(self, claim: Claim, until: datetime, now: datetime) -> None:
+        """Give an item back whose notification is missing, to be claimed later; the first time, write down since when.
+
+        Args:
+            claim: The claim.
+            until: When to look again.
+            now: When it was missing.
+        """
         await self._items.update_one(
             {"_id": claim.id, "lease.token": claim.token},
-            {"$set": {"status": "pending", "nextRetryAt": until}, "$unset": {"lease": ""}},
+            {
+                "$set": {"status": "pending", "nextRetryAt": until},
+                "$min": {"missingSince": now},
+                "$unset": {"lease": ""},
+            },
         )
 
     async def give_up(self, claim: Claim, error: str, now: datetime) -> None:
@@ -249,7 +259,7 @@ def status_update(item: Item, now: datetime) -> dict[str, Any]:
     due = next_due(item.deliveries) if status == "pending" else None
     if due is not None and item.expires_at is not None:
         due = min(due, item.expires_at)  # then what waits is skipped
-    unset = {"lease": ""}
+    unset = {"lease": "", "missingSince": ""}
     changes: dict[str, Any] = {"status": status}
     if due is not None and due > now:
         changes["nextRetryAt"] = due

@@ -9,6 +9,7 @@ code 0 only if every promise holds. Nothing that it started is left.
 import argparse
 import asyncio
 import logging
+import shlex
 import shutil
 import signal
 import sys
@@ -28,6 +29,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.run import Plan, Run
 
 _WIDTH_WITHOUT_TERMINAL = 150
+_OUTPUTS = ("json", "html", "keep")
 _QUICK_FAULTS = (
     "worker-killed",
     "worker-killed-at-a-point",
@@ -92,6 +94,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     quick = arguments.quick
     cycles = arguments.cycles if arguments.cycles is not None else (12 if quick else 100)
     return Plan(
+        command=_command(arguments),
         seed=arguments.seed,
         alone=arguments.alone if arguments.alone is not None else (0 if quick else 3),
         cycles=cycles,
@@ -103,6 +106,19 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         settle=150.0 if quick else 300.0,
         defect=arguments.defect,
     )
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Return what to type for the same again: all that was asked for, but for where to write it."""
+    variables, options = [f"SEED={arguments.seed}"], list[str]()
+    for name, value in vars(arguments).items():
+        if value is None or name in ("seed", *_OUTPUTS) or value == _parser().get_default(name):
+            continue
+        if name in ("cycles", "faults"):
+            variables.append(f"{name.upper()}={' '.join(value) if name == 'faults' else value}")
+        else:
+            options += [f"--{name}"] if value is True else [f"--{name}", f"{value:g}" if name == "rate" else str(value)]
+    return shlex.join(["make", "chaos", *variables, *([f"ARGS={shlex.join(options)}"] if options else [])])
 
 
 def _faults(text: str) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ _MOVED_BY_DELIVERY = (
     "recipient",
     "lease",
     "revision",
+    "missingSince",
 )
 """The fields of an item of the queue that delivery changes."""
 

@@ -65,6 +65,7 @@ async def _prove(
 
 def _plan(arguments: argparse.Namespace, defect: str | None) -> Plan:
     return Plan(
+        command="make chaos-defects",
         seed=arguments.seed,
         alone=0,
         cycles=arguments.cycles,

@@ -6,7 +6,6 @@ run, however it ends; the servers are the caller's.
 
 import asyncio
 import contextlib
-import shlex
 import statistics
 import time
 from collections import Counter
@@ -64,6 +63,7 @@ class Plan:
     """How a run goes.
 
     Attributes:
+        command: What to type to have it go so again.
         seed: Decides everything that chance decides.
         alone: How often each fault happens by itself, to see how long it takes until work goes on.
         cycles: How many rounds of faults, one or two at a time, come then; in each of them a worker is killed.
@@ -76,6 +76,7 @@ class Plan:
         defect: What is switched on in each worker, to see whether the judge notices; `None` in earnest.
     """
 
+    command: str
     seed: int
     alone: int
     cycles: int
@@ -115,7 +116,7 @@ class Run:
         self._crew = Crew([self._post(f"worker-{number}") for number in range(1, plan.workers + 1)])
         self._ledger = Ledger(directory / "ledger.sqlite")
         self._history = History(
-            command=shlex.join(["make", "chaos", f"SEED={plan.seed}", f"CYCLES={plan.cycles}"]),
+            command=plan.command,
             seed=plan.seed,
             began=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",

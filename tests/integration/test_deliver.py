@@ -66,6 +66,30 @@ class Post:
         """Put a notification and its item where the agents put them."""
         name = name or uuid.uuid4().hex
         now = datetime.now(UTC)
+        if not gathered:
+            await self.notify(name, *channels, user=user)
+        item = {
+            "_id": name,
+            "status": "pending",
+            "priority": 2,
+            "notificationId": name,
+            "userId": user,
+            "type": "comment_reply",
+            "channels": list(channels),
+            "attempts": 0,
+            "maxAttempts": 3,
+            "errors": [],
+            "createdAt": now,
+            "expiresAt": now + timedelta(days=90),
+            "transactional": False,
+            **fields,
+        }
+        await self._items.insert_one(item)
+        return name
+
+    async def notify(self, name: str, *channels: str, user: str = "ada") -> None:
+        """Put a notification where the agents put it."""
+        now = datetime.now(UTC)
         notification = {
             "_id": name,
             "userId": user,
@@ -83,26 +107,7 @@ class Post:
             "createdAt": now,
             "expiresAt": now + timedelta(days=90),
         }
-        item = {
-            "_id": name,
-            "status": "pending",
-            "priority": 2,
-            "notificationId": name,
-            "userId": user,
-            "type": "comment_reply",
-            "channels": list(channels),
-            "attempts": 0,
-            "maxAttempts": 3,
-            "errors": [],
-            "createdAt": now,
-            "expiresAt": now + timedelta(days=90),
-            "transactional": False,
-            **fields,
-        }
-        if not gathered:
-            await self.stores.mongo.database["notifications"].insert_one(notification)
-        await self._items.insert_one(item)
-        return name
+        await self.stores.mongo.database["notifications"].insert_one(notification)
 
     async def knows(
         self, user: str, email: str, devices: Sequence[Device] = (), preferences: Preferences = NOBODY_MINDS
@@ -352,6 +357,38 @@ async def test_an_item_whose_notification_is_not_there_yet_waits_for_it(post: Po
     assert item["status"] == "pending"
     assert item["nextRetryAt"] > datetime.now(UTC)
     assert "lease" not in item
+
+
+async def test_however_old_its_event_is_an_item_waits_for_its_notification_no_longer_than_that_is_missing(
+    post: Post,
+) -> None:
+    name = await post.ask("email", gathered=True, deliveries=[], createdAt=datetime.now(UTC) - timedelta(days=3))
+    began = datetime.now(UTC)
+    await post.turn()
+    first = await post.item(name)
+    assert first["nextRetryAt"] < datetime.now(UTC) + timedelta(seconds=2)
+    assert began - timedelta(seconds=1) < first["missingSince"]
+    await post.make_due(name)
+    await post.turn()
+    assert (await post.item(name))["missingSince"] == first["missingSince"]
+
+
+async def test_an_item_whose_notification_comes_late_is_delivered(post: Post) -> None:
+    name = await post.ask("email", gathered=True, deliveries=[], createdAt=datetime.now(UTC) - timedelta(days=3))
+    await post.turn()
+    await post.notify(name)
+    await post.make_due(name)
+    await post.turn()
+    item = await post.item(name)
+    assert (item["status"], "missingSince" in item) == ("completed", False)
+    assert await post.states(name) == {"email": "sent"}
+
+
+async def test_an_item_whose_notification_is_missing_for_a_day_is_cancelled(post: Post) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=1, seconds=1)
+    name = await post.ask("email", gathered=True, missingSince=long_ago)
+    await post.turn()
+    assert (await post.item(name))["status"] == "completed"
 
 
 async def test_a_worker_that_died_amid_an_attempt_is_made_up_for_with_the_same_key(post: Post) -> None:
