@@ -121,7 +121,7 @@ class Run:
             began=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
             settings={
-                "faults": ", ".join(plan.faults),
+                "faults": "all" if len(plan.faults) == len(FAULTS) else ", ".join(plan.faults),
                 "workers": str(plan.workers),
                 "events a second": f"{plan.rate:,.0f}",
                 "defect": plan.defect or "none",
