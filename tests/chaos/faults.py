@@ -220,7 +220,7 @@ class _Extras:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._posts: list[Post] = []
-        self._could_stop: dict[str, float] = {}
+        self._could_stop: dict[int | None, float] = {}
 
     def hire(self) -> None:
         """Have one more."""
@@ -231,9 +231,9 @@ class _Extras:
         now = time.monotonic()
         for post in self._posts:
             if _can_stop(post):
-                self._could_stop.setdefault(post.name, now)
+                self._could_stop.setdefault(post.pid, now)
         joined_before = now - _JOINS_WITHIN_SECONDS
-        return [post for post in self._posts if post.is_wanted and self._could_stop.get(post.name, now) < joined_before]
+        return [post for post in self._posts if post.is_wanted and self._could_stop.get(post.pid, now) < joined_before]
 
     async def dismiss(self) -> None:
         """Have none of them any longer."""
