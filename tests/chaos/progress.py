@@ -34,9 +34,10 @@ class Progress:
         self._watched = watched
         self._clock = clock
         self._offsets: dict[tuple[str, TopicPartition], int] = {}
-        self._moved: dict[tuple[str, TopicPartition], list[float]] = {
+        self._moved: dict[tuple[str, TopicPartition], list[tuple[float, float]]] = {
             (group, partition): [] for group, partitions in watched.items() for partition in partitions
         }
+        self._looked: dict[str, float] = {}
         self._most_committed = 0
         self._admin: AIOKafkaAdminClient | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -60,7 +61,8 @@ class Progress:
         """
         waits = []
         for partition in self._watched[group]:
-            later = next((at for at in self._moved[group, partition] if at > since), None)
+            # What moved between two looks may have moved before the moment, if the first of them was before it.
+            later = next((at for not_before, at in self._moved[group, partition] if not_before > since), None)
             if later is None:
                 return None
             waits.append(later - since)
@@ -85,7 +87,9 @@ class Progress:
             try:
                 async with asyncio.timeout(_ASK_WITHIN_SECONDS):
                     for group in self._watched:
+                        asked = self._clock()
                         self._note(group, await self._ask(group))
+                        self._looked[group] = asked
             except (KafkaError, OSError, TimeoutError):
                 await self._disconnect()
             await asyncio.sleep(max(0.0, began + _LOOK_EVERY_SECONDS - time.monotonic()))
@@ -96,7 +100,7 @@ class Progress:
             offset = offsets.get(partition, 0)
             if offset > self._offsets.setdefault((group, partition), offset):
                 self._offsets[group, partition] = offset
-                self._moved[group, partition].append(now)
+                self._moved[group, partition].append((self._looked.get(group, 0.0), now))
 
     async def _ask(self, group: str) -> dict[TopicPartition, int]:
         if self._admin is None:
