@@ -172,6 +172,7 @@ def test_the_page_has_every_transition_of_an_item() -> None:
         ("store", NOTHING, "pending"),
         ("claim", "pending", "processing"),
         ("run out", "processing", "pending"),
+        ("put back", "processing", "pending"),
     }
     assert table("Items") == by_others | let_go | by_worker
     assert figure(1) == table("Items")
