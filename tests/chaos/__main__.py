@@ -110,9 +110,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def _command(arguments: argparse.Namespace) -> str:
     """Return what to type for the same again: all that was asked for, but for where to write it."""
-    variables, options = [f"SEED={arguments.seed}"], list[str]()
+    parser, variables, options = _parser(), [f"SEED={arguments.seed}"], list[str]()
     for name, value in vars(arguments).items():
-        if value is None or name in ("seed", *_OUTPUTS) or value == _parser().get_default(name):
+        if value is None or name in ("seed", *_OUTPUTS) or value == parser.get_default(name):
             continue
         if name in ("cycles", "faults"):
             variables.append(f"{name.upper()}={' '.join(value) if name == 'faults' else value}")

@@ -110,8 +110,7 @@ class Crew:
         self._is_wanted = False
         for post in self.posts:
             if post.pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(post.pid, signal.SIGTERM)
+                send_signal(post.pid, signal.SIGTERM)
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_WITHIN_SECONDS):
                 while any(post.pid is not None for post in self.posts):
@@ -133,7 +132,7 @@ class Crew:
         if not self.has(pid):
             return False
         self.deaths[pid] = Death(time.time(), how)
-        return _signal(pid, signal.SIGKILL)
+        return send_signal(pid, signal.SIGKILL)
 
     def has(self, pid: int) -> bool:
         """Return whether a worker is alive."""
@@ -148,7 +147,7 @@ class Crew:
         if not self.has(pid):
             return False
         self.dismissed[pid] = why
-        return _signal(pid, signal.SIGTERM)
+        return send_signal(pid, signal.SIGTERM)
 
     def hire(self, post: Post) -> None:
         """Have a worker at one more post."""
@@ -193,7 +192,7 @@ class Crew:
             self._man(post)
 
 
-def _signal(pid: int, number: signal.Signals) -> bool:
+def send_signal(pid: int, number: signal.Signals) -> bool:
     """Return whether there was such a process: it may have ended a moment ago, and nobody has been told."""
     try:
         os.kill(pid, number)

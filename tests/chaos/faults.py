@@ -5,7 +5,6 @@ returns, also when it is interrupted: servers answer, connections go through, no
 """
 
 import asyncio
-import os
 import re
 import signal
 import time
@@ -25,7 +24,7 @@ from redis.asyncio import Redis as RedisClient
 from dev.servers.mongo import Mongo
 from dev.servers.server import Server
 from tests.chaos import inside, points
-from tests.chaos.crew import Post
+from tests.chaos.crew import Post, send_signal
 from tests.chaos.history import Injection
 from tests.chaos.scene import Scene
 
@@ -131,7 +130,7 @@ async def _kill_worker_at_a_point(scene: Scene) -> str:
             return f"{what}: it took no order, and was killed"
         if point in points.ON_STOP:
             scene.crew.dismissed[pid] = "to die on the way"
-            _signal(pid, signal.SIGTERM)
+            send_signal(pid, signal.SIGTERM)
         if point in points.ON_REBALANCE:
             await _have_partitions_move(scene, post)
         is_far = point in points.ON_STOP or point in points.ON_REBALANCE
@@ -141,7 +140,7 @@ async def _kill_worker_at_a_point(scene: Scene) -> str:
     finally:
         if inside.lives(scene.crew, pid):
             scene.crew.doom(pid, "at any moment")
-            _signal(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
 
 
 async def _have_partitions_move(scene: Scene, receiver: Post) -> None:
@@ -158,7 +157,7 @@ async def _stop_worker(scene: Scene) -> str:
     began = time.monotonic()
     if await _ended(scene, pid, _STOPS_WITHIN_SECONDS):
         return f"{post.name}, which took {time.monotonic() - began:.1f} s"
-    _signal(pid, signal.SIGKILL)  # nobody is told, so it counts as a worker that ended by itself
+    send_signal(pid, signal.SIGKILL)  # nobody is told, so it counts as a worker that ended by itself
     return f"{post.name}, which did not stop within {_STOPS_WITHIN_SECONDS:.0f} s"
 
 
@@ -167,12 +166,12 @@ async def _freeze_worker(scene: Scene) -> str:
     post = await _some_worker(scene)
     if post is None or (pid := post.pid) is None:
         return "nobody was there to be frozen"
-    _signal(pid, signal.SIGSTOP)
+    send_signal(pid, signal.SIGSTOP)
     try:
         await _ended(scene, pid, seconds)
     finally:
         if inside.lives(scene.crew, pid):
-            _signal(pid, signal.SIGCONT)
+            send_signal(pid, signal.SIGCONT)
     return f"{post.name}, for {seconds:.1f} s"
 
 
@@ -245,7 +244,9 @@ class _Extras:
             for post in left if is_late else ():
                 post.is_wanted = False
                 if post.pid is not None:
-                    _signal(post.pid, signal.SIGKILL)  # nobody is told, so it counts as a worker that ended by itself
+                    send_signal(
+                        post.pid, signal.SIGKILL
+                    )  # nobody is told, so it counts as a worker that ended by itself
             await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -296,11 +297,6 @@ async def _ended(scene: Scene, pid: int, seconds: float) -> bool:
             return False
         await asyncio.sleep(_LOOK_SECONDS)
     return True
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 # Servers ------------------------------------------------------------------------------------------------------
@@ -367,7 +363,7 @@ async def _restart_postgres(scene: Scene) -> str:
         pid = postgres.pid
         if pid is None:
             return
-        _signal(pid, signal.SIGQUIT)  # PostgreSQL's immediate shutdown: it recovers at the next start
+        send_signal(pid, signal.SIGQUIT)  # PostgreSQL's immediate shutdown: it recovers at the next start
         deadline = time.monotonic() + _SERVER_ENDS_WITHIN_SECONDS
         while postgres.is_running:
             if time.monotonic() > deadline:
