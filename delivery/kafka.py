@@ -9,11 +9,13 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.helpers import create_ssl_context
 
+from delivery import kafka_driver
 from ops.settings import Settings
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Return the connection options that every aiokafka client takes."""
+    """Return the connection options that every aiokafka client takes; from then on consumers read every record."""
+    kafka_driver.mend()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_brokers,
         "security_protocol": settings.kafka_security_protocol,

@@ -31,6 +31,7 @@ from ops.settings import ROOT, Settings
 from schemas.topics import Topic, Topics, load
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
+from tests import header_names
 
 PARTITIONS = 3
 DEADLINE_SECONDS = 90.0
@@ -271,6 +272,14 @@ class Pipeline:
             return [(sent.partition, sent.offset) for sent in await asyncio.gather(*futures)]
         finally:
             await producer.stop()
+
+    async def send_with_header_names(self, topic: str, values: Sequence[tuple[bytes, bool]]) -> None:
+        """Send records to partition 0, those with `True` with a header whose name is no UTF-8."""
+        async with AIOKafkaProducer(bootstrap_servers=self.platform.kafka.brokers, acks="all") as producer:
+            batch = producer.create_batch()
+            batch._builder = header_names.builder(values)  # of which aiokafka's own would refuse some
+            batch._relative_offset = len(values)
+            await (await producer.send_batch(batch, self.namespace + topic, partition=0))
 
     async def read(self, topic: str) -> list[ConsumerRecord[bytes | None, bytes | None]]:
         """Return all records of a topic."""

@@ -2,6 +2,7 @@
 
 import orjson
 
+from tests import header_names
 from tests.integration.pipeline import Message, Pipeline, headers_of
 
 EMAIL = "ann@example.com"
@@ -85,6 +86,17 @@ async def test_every_kind_of_bad_record_goes_alone_to_the_dead_letters(pipeline:
         assert headers["dl_release"]
         assert EMAIL not in headers["dl_message"]
     assert EMAIL not in log
+
+
+async def test_a_header_whose_name_is_no_utf_8_holds_up_nobody(pipeline: Pipeline) -> None:
+    values = [(tracked("before"), False), (tracked("itself"), True), (b"bad", True), (tracked("after"), False)]
+    await pipeline.send_with_header_names("analytics-events", values)
+    with pipeline.worker(agents="analytics-events"):
+        await pipeline.settled("analytics-events")
+    assert set(await pipeline.documents("analyticsEvents")) == {"before", "itself", "after"}
+    [letter] = await pipeline.read("analytics-events.dead-letter")
+    assert letter.value == b"bad"
+    assert letter.headers[:2] == (("first", b"1"), (header_names.NAME_READ, b"2"))
 
 
 async def test_names_that_mongodb_treats_specially_are_stored_as_they_are(pipeline: Pipeline) -> None:
