@@ -6,7 +6,8 @@ each time that it is read, and with the others of the answer: one bad record wou
 Nothing of it changes for all other answers, which is why they are read by aiokafka's compiled code as before.
 """
 
-from typing import SupportsIndex, cast, overload
+from collections.abc import Iterator
+from typing import SupportsIndex, overload
 
 import aiokafka.consumer.fetcher
 from aiokafka.consumer.fetcher import MemoryRecords, PartitionRecords
@@ -40,18 +41,15 @@ class _KeptRecords:
 class _ReadablePartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka's consumer is not typed
     """A partition's records in an answer, read once more where a name can't be read, from that record on."""
 
-    _records: "_KeptRecords | _LenientRecords"
+    _records: _KeptRecords
 
-    def __next__(self) -> Record:
+    def _unpack_records(self) -> Iterator[Record]:
         try:
-            return cast("Record", super().__next__())
+            yield from super()._unpack_records()
         except (UnicodeDecodeError, CorruptRecordException):  # the latter without compiled code
-            if isinstance(self._records, _LenientRecords):
-                raise
-            # What was read is passed over: it is before the next offset.
+            # What was read already is passed over, as it is before the next offset.
             self._records = _LenientRecords(self._records.content)
-            self._records_iterator = self._unpack_records()
-            return cast("Record", super().__next__())
+            yield from super()._unpack_records()
 
 
 class _LenientRecords(_MemoryRecordsPy):  # type: ignore[misc]  # final for whoever checks types alone
