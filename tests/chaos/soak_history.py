@@ -41,7 +41,7 @@ class Look:
         threads: How many threads it has.
         processor: How many seconds of a core it has used.
         lag: How many records it has still to commit.
-        stored: How many events it has stored within how many seconds, up to each bound.
+        stored: How many documents it has stored within how many seconds of their events, up to each bound.
     """
 
     at: float

@@ -122,15 +122,15 @@ def _panels(axis: Axis, soak: Soak) -> list[Panel]:
     looks = soak.looks
     done = [(moment[0].at, sum(max(one.stored.values(), default=0.0) for one in moment)) for moment in moments(looks)]
     flow = [
-        Line("stored", chart.rates(done), 2, filled=True, highest=False),
-        Line("acknowledged", chart.rates(soak.sent), 1, highest=False),
+        Line("documents stored", chart.rates(done), 2, filled=True, highest=False),
+        Line("events acknowledged", chart.rates(soak.sent), 1, highest=False),
     ]
     waits = [
         Line(words, latencies(looks, share), colour, highest=False)
         for colour, (words, share) in enumerate(_SHARES.items(), 2)
     ]
     return [
-        axis.panel("Throughput", "events a second", flow, chart.number),
+        axis.panel("Throughput", "a second; an event may have several documents", flow, chart.number),
         axis.panel("Lag", "records not yet committed", [Line("lag", together(looks), 4, filled=True)], chart.number),
         axis.panel("Latency", "seconds until an event is stored", waits, lambda value: f"{value:.2f} s"),
         axis.panel(
