@@ -1,13 +1,13 @@
 """Makes Kafka, MongoDB and PostgreSQL what the program declares: topics, collections, tables.
 
-In come settings and declarations; out goes, for each server, what was changed or would be. Safe to repeat, to break
-off, and to run twice at once.
+Safe to repeat, to break off, and to run twice at once. What could harm existing data waits until its risk is allowed
+(`sinks.changes`). Redis needs nothing: every key there is made when it is first written.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 
@@ -18,7 +18,7 @@ from ops import kafka_topics
 from ops.settings import ROOT, Settings
 from schemas.topics import Topic
 from sinks import convergence, migrations, postgres
-from sinks.convergence import Change
+from sinks.changes import NO_RISKS, Change, Risk
 from sinks.mongo import Mongo
 from sinks.servers import STORE_ERRORS
 
@@ -110,6 +110,7 @@ async def converge(
     mongo: Mongo,
     *,
     check: bool,
+    allowed: Collection[Risk] = NO_RISKS,
     report: Callable[[str, list[Change]], None] = _say_nothing,
 ) -> list[Change]:
     """Make all servers what is declared, and return what was not so.
@@ -119,6 +120,7 @@ async def converge(
         topics: The declared topics.
         mongo: MongoDB's client.
         check: Change nothing.
+        allowed: The risks that may be taken. A change with another one is only returned.
         report: Gets each server's name and changes, as soon as it is done.
 
     Raises:
@@ -127,8 +129,8 @@ async def converge(
     wanted = kafka_topics.declared(topics, settings.namespace)
     tables = migrations.read(MIGRATIONS)
     steps: Mapping[str, Callable[[], Awaitable[list[Change]]]] = {
-        "Kafka": partial(kafka_topics.converge, settings, wanted, check=check),
-        "MongoDB": partial(convergence.converge, mongo.database, check=check),
+        "Kafka": partial(kafka_topics.converge, settings, wanted, check=check, allowed=allowed),
+        "MongoDB": partial(convergence.converge, mongo.database, check=check, allowed=allowed),
         "PostgreSQL": partial(migrations.migrate, settings.postgres_url.get_secret_value(), tables, check=check),
     }
     changes = []

@@ -29,7 +29,7 @@ from ops.dead_letters import Contents, DeadLetterReader
 from ops.settings import DEVELOPMENT_IP_HASH_KEY, Settings
 from schemas.topics import Topic
 from sinks import convergence, migrations, postgres
-from sinks.convergence import Change
+from sinks.changes import Change
 from sinks.mongo import Mongo
 from sinks.postgres import PostgresUrlError, PostsTable
 from sinks.recipients import problem_of_view
@@ -279,9 +279,10 @@ async def _redis(url: str) -> list[Finding]:
 async def _drift(subject: str, look: Callable[[], Awaitable[list[Change]]]) -> list[Finding]:
     """Return what differs from the declarations, and what nobody declared."""
     changes = await look()
-    different = [change.line for change in changes if change.action != "report"]
+    different = [change.line for change in changes if change.action not in ("report", "blocked")]
     unexpected = [change.line for change in changes if change.action == "report"]
-    findings = []
+    blocked = [Finding(subject, State.PROBLEM, change.line) for change in changes if change.action == "blocked"]
+    findings = blocked
     if different:
         advice = "`inkstream bootstrap` makes it so; `inkstream bootstrap --check` lists all"
         findings.append(Finding(subject, State.PROBLEM, _shortened(different), advice))

@@ -1,15 +1,18 @@
 """Makes Kafka's topics what `topics.yaml` declares: each topic, and its dead-letter topic.
 
-In come declarations; out goes what was changed, or would be. Nothing is ever taken away: no topic, no partition, and no
-option that somebody else has set. Safe to repeat, to break off, and to run twice at once.
+No topic, no partition and no option that others have set is removed. What would delete existing records, refuse records
+that Kafka accepts now, or move keys to other partitions waits until its risk is allowed (`sinks.changes`). Safe to
+repeat, to break off, and to run twice at once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple, Self
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
@@ -17,7 +20,7 @@ from aiokafka.errors import InvalidPartitionsError, KafkaTimeoutError, TopicAlre
 from delivery.kafka import client_options
 from ops.settings import Settings
 from schemas.topics import Topic
-from sinks.convergence import Change
+from sinks.changes import NO_RISKS, Change, Risk, is_allowed
 
 # A dead letter is the record with more headers, and may compress worse than it came.
 DEAD_LETTER_BYTES = 64 * 2**20
@@ -27,6 +30,7 @@ COMPACTED_AFTER = timedelta(days=1)
 
 _REQUEST_TIMEOUT_MS = 10_000
 _LEADERS_WITHIN_SECONDS = 30.0
+_POLICY, _RETENTION, _LARGEST_RECORD = "cleanup.policy", "retention.ms", "max.message.bytes"
 _SET_ON_THE_TOPIC = 1  # DescribeConfigs' source of an option that was set on the topic itself
 
 
@@ -66,21 +70,29 @@ def declared(topics: Iterable[Topic], namespace: str) -> list[DeclaredTopic]:
     """Return what the topics and their dead-letter topics should be in Kafka."""
     wanted = []
     for topic in topics:
-        options = {"cleanup.policy": "delete", "retention.ms": _milliseconds(topic.retention)}
+        options = {_POLICY: "delete", _RETENTION: _milliseconds(topic.retention)}
         if topic.compacted:
-            options |= {"cleanup.policy": "compact,delete", "min.compaction.lag.ms": _milliseconds(COMPACTED_AFTER)}
+            options |= {_POLICY: "compact,delete", "min.compaction.lag.ms": _milliseconds(COMPACTED_AFTER)}
         wanted.append(DeclaredTopic(namespace + topic.name, topic.partitions, topic.replication, options))
         options = {
-            "cleanup.policy": "delete",
-            "retention.ms": _milliseconds(topic.dead_letter_retention),
-            "max.message.bytes": str(DEAD_LETTER_BYTES),
+            _POLICY: "delete",
+            _RETENTION: _milliseconds(topic.dead_letter_retention),
+            _LARGEST_RECORD: str(DEAD_LETTER_BYTES),
         }
         wanted.append(DeclaredTopic(namespace + topic.dead_letter, topic.partitions, topic.replication, options))
     return wanted
 
 
-async def converge(settings: Settings, wanted: Sequence[DeclaredTopic], *, check: bool) -> list[Change]:
-    """Make Kafka's topics what is wanted, and return what was not so; with `check`, change nothing.
+async def converge(
+    settings: Settings, wanted: Sequence[DeclaredTopic], *, check: bool, allowed: Collection[Risk] = NO_RISKS
+) -> list[Change]:
+    """Make Kafka's topics what is wanted, and return what was not so.
+
+    Args:
+        settings: Where Kafka is, and the namespace of the topics.
+        wanted: The declared topics.
+        check: Change nothing.
+        allowed: The risks that may be taken. A change with another one is only returned.
 
     Raises:
         KafkaError: Kafka does not answer, or refuses a change. What was done by then stays done.
@@ -89,11 +101,16 @@ async def converge(settings: Settings, wanted: Sequence[DeclaredTopic], *, check
         found = await _found(admin, {topic.name for topic in wanted})
         missing = [topic for topic in wanted if topic.name not in found]
         changes = await _create(admin, missing, check=check)
-        for topic in wanted:
-            if topic.name in found:
-                changes += await _adapt(admin, topic, found[topic.name], check=check)
-        if changes and not check:
-            await _wait_for_leaders(admin, wanted)
+        there = [(topic, found[topic.name]) for topic in wanted if topic.name in found]
+        different = [(topic, as_found) for topic, as_found in there if _differs(topic, as_found)]
+        if different:
+            async with _reader(settings) as consumer:
+                for topic, as_found in different:
+                    for step in await _adaptations(consumer, topic, as_found):
+                        changes.append(await _adapt(admin, step, check=check, allowed=allowed))
+        if any(change.done for change in changes):
+            left = {change.what for change in changes if not change.done}
+            await _wait_for_leaders(admin, [topic for topic in wanted if f"topic {topic.name}" not in left])
         if settings.namespace:
             changes += await _unexpected(admin, settings.namespace, wanted)
         return changes
@@ -112,6 +129,17 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
         yield admin
     finally:
         await admin.close()
+
+
+@asynccontextmanager
+async def _reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a connection that asks for offsets, and reads nothing."""
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
 
 
 async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
@@ -165,30 +193,117 @@ async def _create(admin: AIOKafkaAdminClient, missing: Sequence[DeclaredTopic], 
     return changes
 
 
-async def _adapt(admin: AIOKafkaAdminClient, wanted: DeclaredTopic, found: FoundTopic, *, check: bool) -> list[Change]:
-    changes = []
+class _Adaptation(NamedTuple):
+    """A change to a topic, and what makes it; a change that nobody can make has nothing."""
+
+    change: Change
+    make: Callable[[AIOKafkaAdminClient], Awaitable[None]] | None
+
+
+async def _adapt(
+    admin: AIOKafkaAdminClient, adaptation: _Adaptation, *, check: bool, allowed: Collection[Risk]
+) -> Change:
+    """Make a change where that is possible and allowed; return it."""
+    change, make = adaptation
+    if check or make is None or not is_allowed([change], allowed):
+        return change
+    await make(admin)
+    return change.as_done()
+
+
+def _differs(wanted: DeclaredTopic, found: FoundTopic) -> bool:
+    same_size = (found.partitions, found.replication) == (wanted.partitions, wanted.replication)
+    return not same_size or bool(_different_options(wanted, found))
+
+
+async def _adaptations(consumer: AIOKafkaConsumer, wanted: DeclaredTopic, found: FoundTopic) -> list[_Adaptation]:
+    """Return what makes a topic that exists the wanted one."""
+    steps = []
     what = f"topic {wanted.name}"
+    records = await _Records.of(consumer, wanted.name, found.partitions)
     if found.partitions < wanted.partitions:
-        if not check:
-            await _grow(admin, wanted)
         detail = f"{wanted.partitions} partitions, was {found.partitions}; keys move to other partitions"
-        changes.append(Change("change", what, detail, done=not check))
+        risks = frozenset({Risk.REPARTITIONING} if records.written else ())
+        steps.append(_Adaptation(Change("change", what, detail, risks=risks), partial(_grow, wanted=wanted)))
     if found.partitions > wanted.partitions:
-        detail = f"has {found.partitions} partitions, {wanted.partitions} are declared; Kafka can't take any away"
-        changes.append(Change("change", what, f"{detail}, so declare {found.partitions}"))
+        detail = f"has {found.partitions} partitions, {wanted.partitions} are declared; Kafka can't remove any"
+        steps.append(_Adaptation(Change("change", what, f"{detail}, so declare {found.partitions}"), None))
     if found.replication != wanted.replication:
         detail = f"has {found.replication} replicas, {wanted.replication} are declared"
-        changes.append(Change("change", what, f"{detail}; kafka-reassign-partitions moves them"))
-    different = {name: value for name, value in wanted.options.items() if found.options.get(name) != value}
-    if different:
-        if not check:
-            await _configure(admin, wanted.name, {**found.set_options, **different})
+        steps.append(_Adaptation(Change("change", what, f"{detail}; kafka-reassign-partitions moves them"), None))
+    if different := _different_options(wanted, found):
         was = {name: found.options.get(name, "") for name in different}
-        changes.append(Change("change", what, f"{_options(different)}, was {_options(was)}", done=not check))
-    return changes
+        loss = await _loss(consumer, records, wanted.options, found.options)
+        detail = f"{_options(different)}, was {_options(was)}" + (f"; {loss}" if loss else "")
+        risks = frozenset({Risk.EXPIRY} if loss else ())
+        configure = partial(_configure, name=wanted.name, options={**found.set_options, **different})
+        steps.append(_Adaptation(Change("change", what, detail, risks=risks), configure))
+    return steps
 
 
-async def _grow(admin: AIOKafkaAdminClient, wanted: DeclaredTopic) -> None:
+def _different_options(wanted: DeclaredTopic, found: FoundTopic) -> dict[str, str]:
+    """Return the declared options that a topic does not have; a higher limit than the declared one may stay."""
+    return {
+        name: value
+        for name, value in wanted.options.items()
+        if found.options.get(name) != value
+        and not (name == _LARGEST_RECORD and int(found.options.get(name) or 0) > int(value))
+    }
+
+
+class _Records(NamedTuple):
+    """The offsets of the records that a topic has, by partition."""
+
+    first: Mapping[TopicPartition, int]
+    end: Mapping[TopicPartition, int]
+
+    @classmethod
+    async def of(cls, consumer: AIOKafkaConsumer, topic: str, partitions: int) -> Self:
+        """Ask Kafka for them."""
+        numbers = [TopicPartition(topic, number) for number in range(partitions)]
+        return cls(await consumer.beginning_offsets(numbers), await consumer.end_offsets(numbers))
+
+    @property
+    def written(self) -> int:
+        """How many records were ever written to the topic."""
+        return sum(self.end.values())
+
+    @property
+    def kept(self) -> int:
+        """How many of them there are; transactions and compaction make it fewer."""
+        return sum(self.end.values()) - sum(self.first.values())
+
+    async def older_than(self, consumer: AIOKafkaConsumer, age: timedelta) -> int:
+        """Return how many of them are older."""
+        moment = max(0, int((datetime.now(UTC) - age).timestamp() * 1000))
+        found = await consumer.offsets_for_times(dict.fromkeys(self.end, moment))
+        return sum(
+            (position.offset if position is not None else self.end[partition]) - self.first[partition]
+            for partition, position in found.items()
+        )
+
+
+async def _loss(
+    consumer: AIOKafkaConsumer, records: _Records, wanted: Mapping[str, str], found: Mapping[str, str]
+) -> str:
+    """Say which existing records the wanted options would delete; empty where none."""
+    if not records.kept:
+        return ""
+    if "compact" in wanted[_POLICY] and "compact" not in found[_POLICY]:
+        return f"keeps only the latest record of each key, of {records.kept:,} records"
+    before, after = _kept_ms(found), _kept_ms(wanted)
+    if after < 0 or 0 <= before <= after:
+        return ""
+    due = await records.older_than(consumer, timedelta(milliseconds=after))
+    return f"deletes {due:,} records at once, {records.kept - due:,} later"
+
+
+def _kept_ms(options: Mapping[str, str]) -> int:
+    """Return how long a topic keeps records; negative where without end."""
+    return int(options[_RETENTION]) if "delete" in options[_POLICY] else -1
+
+
+async def _grow(admin: AIOKafkaAdminClient, *, wanted: DeclaredTopic) -> None:
     try:
         await admin.create_partitions({wanted.name: NewPartitions(wanted.partitions)})
     except InvalidPartitionsError:
@@ -197,7 +312,7 @@ async def _grow(admin: AIOKafkaAdminClient, wanted: DeclaredTopic) -> None:
             raise
 
 
-async def _configure(admin: AIOKafkaAdminClient, name: str, options: Mapping[str, str]) -> None:
+async def _configure(admin: AIOKafkaAdminClient, *, name: str, options: Mapping[str, str]) -> None:
     """Set the topic's configuration. All of what was set has to be in it: Kafka forgets the rest."""
     for response in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=dict(options))]):
         for code, message, _, _ in response.resources:
@@ -241,6 +356,4 @@ def _milliseconds(duration: timedelta) -> str:
 
 
 def _options(options: Mapping[str, str]) -> str:
-    return ", ".join(
-        f"{name}={value}" for name, value in options.items() if name != "cleanup.policy" or value != "delete"
-    )
+    return ", ".join(f"{name}={value}" for name, value in options.items() if name != _POLICY or value != "delete")

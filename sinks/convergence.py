@@ -1,26 +1,35 @@
 """Makes MongoDB's collections, indexes, retention and validators what `sinks.collections` declares.
 
-The declarations and a database come in; out goes a list of what was changed, or would be. It is safe to repeat, to
-break off, and to run in several workers at once. It drops no document, and no index that it does not know.
+Safe to repeat, to break off, and to run in several workers at once. What would delete existing documents, refuse
+writes that MongoDB accepts now, or drop an index waits until its risk is allowed (`sinks.changes`); everything else is
+done. An index that nobody declared stays.
 
-An index of ours that has other fields or options is dropped and built anew. MongoDB takes no second index of the same
-name, so it can't be built first: queries that need it are slow in between, and documents due for deletion stay a little
-longer. No declared index is unique, so nothing wrong can slip in meanwhile.
+An index of ours that has other fields or options is dropped and built again, where that is allowed. MongoDB takes no
+second index of the same name, so it can't be built first: queries that need it are slow in between, and documents due
+for deletion stay a little longer. No declared index is unique, so nothing wrong can slip in meanwhile.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+import sys
+from collections.abc import Collection as Several
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import pymongo
+from bson import ObjectId
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
-from sinks.collections import COLLECTIONS, Collection
+from sinks.changes import NO_RISKS, Change, Risk, Risks, is_allowed
+from sinks.collections import COLLECTIONS, Collection, Retention
 
 _INDEX_BUILD_LIMIT_S = 3600.0
 """Building an index over months of page views takes longer than a client's usual time limit."""
+
+_COUNT_LIMIT_S = 30.0
+"""For each count of documents: in a plan a number that is not known is better than a wait without end."""
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.1
@@ -41,30 +50,6 @@ _OVERTAKEN_CODES = frozenset(
 """What MongoDB says where another worker converges the same collection at the same moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Something in the database that is not as declared.
-
-    Attributes:
-        action: What is done about it: `create` what is missing, `change` what is different, or only `report` what
-            nobody declared.
-        what: Which thing: `index pageViews.sessionId_1`.
-        detail: What is different, or what becomes of it; may be empty.
-        done: Whether it was done, or only found.
-    """
-
-    action: Literal["create", "change", "report"]
-    what: str
-    detail: str = ""
-    done: bool = False
-
-    @property
-    def line(self) -> str:
-        """The change as a person reads it: `created index pageViews.sessionId_1`."""
-        words = {"create": ("missing", "created"), "change": ("different", "changed"), "report": ("unexpected",) * 2}
-        return f"{words[self.action][self.done]} {self.what}" + (f": {self.detail}" if self.detail else "")
-
-
 class _Step(NamedTuple):
     """Changes that belong together, and the database commands that make them."""
 
@@ -72,10 +57,17 @@ class _Step(NamedTuple):
     commands: tuple[dict[str, Any], ...] = ()
 
 
-async def converge(database: AsyncDatabase[dict[str, Any]], *, check: bool) -> list[Change]:
-    """Make the database what is declared, and return what was not so; with `check`, change nothing.
+async def converge(
+    database: AsyncDatabase[dict[str, Any]], *, check: bool, allowed: Several[Risk] = NO_RISKS
+) -> list[Change]:
+    """Make the database what is declared, and return what was not so.
 
     Takes as long as MongoDB needs to build the missing indexes, up to an hour for each collection.
+
+    Args:
+        database: The platform's.
+        check: Change nothing.
+        allowed: The risks that may be taken. A change with another one is only returned.
 
     Raises:
         PyMongoError: If MongoDB is not up to it, or rights are missing. What was done by then stays done.
@@ -83,7 +75,7 @@ async def converge(database: AsyncDatabase[dict[str, Any]], *, check: bool) -> l
     changes: list[Change] = []
     for collection in COLLECTIONS.values():
         with pymongo.timeout(_INDEX_BUILD_LIMIT_S):
-            changes += await _converge_collection(database, collection, check=check)
+            changes += await _converge_collection(database, collection, frozenset(allowed), check=check)
     for name in sorted(await database.list_collection_names()):
         if name not in COLLECTIONS and not name.startswith("system."):
             changes.append(Change("report", f"collection {name}", "not declared, left as it is"))
@@ -91,46 +83,127 @@ async def converge(database: AsyncDatabase[dict[str, Any]], *, check: bool) -> l
 
 
 async def _converge_collection(
-    database: AsyncDatabase[dict[str, Any]], collection: Collection, *, check: bool
+    database: AsyncDatabase[dict[str, Any]], collection: Collection, allowed: Risks, *, check: bool
 ) -> list[Change]:
     done: list[Change] = []
     for attempt in range(1, _ATTEMPTS + 1):
-        steps = await _steps(database, collection)
+        steps = await _steps(database, collection, allowed)
         if check:
             return [change for step in steps for change in step.changes]
         try:
+            found: list[Change] = []
             for step in steps:
+                if not step.commands or not is_allowed(step.changes, allowed):
+                    found += step.changes
+                    continue
                 for command in step.commands:
                     await database.command(command)
-                done += [Change(change.action, change.what, change.detail, done=True) for change in step.changes]
+                done += [change.as_done() for change in step.changes]
         except OperationFailure as error:
             if error.code not in _OVERTAKEN_CODES or attempt == _ATTEMPTS:
                 raise
             await asyncio.sleep(_PAUSE_S)
         else:
-            break
-    return done
+            return done + found
+    raise AssertionError("the last attempt returns or raises")
 
 
-async def _steps(database: AsyncDatabase[dict[str, Any]], collection: Collection) -> list[_Step]:
+async def _steps(database: AsyncDatabase[dict[str, Any]], collection: Collection, allowed: Risks) -> list[_Step]:
     """Look at the collection, and return what it takes to make it as declared."""
     infos = [info async for info in await database.list_collections(filter={"name": collection.name})]
-    indexes = [index async for index in await database[collection.name].list_indexes()]
-    return [*_collection_steps(collection, infos), *_index_steps(collection, indexes)]
-
-
-def _collection_steps(collection: Collection, infos: Sequence[Mapping[str, Any]]) -> list[_Step]:
-    rules = {"validator": collection.validator, "validationLevel": "strict", "validationAction": "error"}
+    if infos and (obstacle := _obstacle(infos[0])):
+        return [_Step((Change("blocked", f"collection {collection.name}", obstacle),))]
+    stored = database[collection.name]
+    indexes = [index async for index in await stored.list_indexes()]
     if not infos:
         change = Change("create", f"collection {collection.name}", collection.purpose)
-        return [_Step((change,), ({"create": collection.name, **rules},))]
-    options = infos[0].get("options", {})
+        create = {"create": collection.name, "validator": collection.validator, **_STRICT}
+        return [_Step((change,), (create,)), *await _index_steps(stored, collection, indexes)]
+    return [
+        *await _validator_steps(stored, collection, infos[0].get("options", {}), allowed),
+        *await _index_steps(stored, collection, indexes),
+    ]
+
+
+def _obstacle(info: Mapping[str, Any]) -> str | None:
+    """Say why Inkstream can't use a collection that exists, and what to do; `None` where it can."""
+    options = info.get("options", {})
+    rename = "rename it or move its documents away, and run `inkstream bootstrap` again"
+    if info.get("type") == "view":
+        return f"is a view, and Inkstream has to write to it; {rename}"
+    if info.get("type") == "timeseries":
+        return f"is a time-series collection, in which no document can be updated by its _id; {rename}"
+    if options.get("capped"):
+        return f"is capped, so new documents overwrite old ones; {rename}"
+    if "collation" in options:
+        locale = options["collation"].get("locale")
+        return f"has the collation {locale!r}, by which different ids may be equal; {rename}"
+    return None
+
+
+# Validators -----------------------------------------------------------------------------------------------
+
+_STRICT: Mapping[str, str] = {"validationLevel": "strict", "validationAction": "error"}
+_NEW_DOCUMENTS_ONLY: Mapping[str, str] = {"validationLevel": "moderate", "validationAction": "error"}
+_NOTHING_REFUSED: Mapping[str, str] = {"validationLevel": "strict", "validationAction": "warn"}
+
+_IN_USE = timedelta(days=7)
+"""Documents that don't match and are younger than this may be followed by others like them."""
+
+
+async def _validator_steps(
+    stored: AsyncCollection[dict[str, Any]], collection: Collection, options: Mapping[str, Any], allowed: Risks
+) -> list[_Step]:
+    """Return what it takes to have the declared validator, by the strictest of these rules that harms nobody.
+
+    1. Every document matches: the validator refuses what does not match.
+    2. Some don't, and all of those are older than a week: it checks new documents, and leaves updates of those alone.
+    3. Otherwise something still writes such documents: MongoDB accepts and logs them.
+
+    The first rule applies in any case where refusals are allowed. A validator that others made stays until then.
+    """
     # MongoDB leaves out what has its default value.
-    found = {"validationLevel": "strict", "validationAction": "error", **options}
-    if all(found.get(name) == value for name, value in rules.items()):
+    found = {name: options.get(name, default) for name, default in _STRICT.items()}
+    found["validator"] = options.get("validator", {})
+    strict = {**_STRICT, "validator": collection.validator}
+    if found == strict:
         return []
-    change = Change("change", f"validator of {collection.name}", "not the declared fields and types")
-    return [_Step((change,), ({"collMod": collection.name, **rules},))]
+    what = f"validator of {collection.name}"
+    enforce = {"collMod": collection.name, **strict}
+    misfits = await _count(stored, {"$nor": [collection.validator]})
+    if found["validator"] and not _is_ours(found["validator"]):
+        detail = "replaces a validator that others made" + (f"; {_refused(misfits)}" if misfits != 0 else "")
+        return [_Step((Change("change", what, detail, risks=frozenset({Risk.REFUSALS})),), (enforce,))]
+    if misfits == 0:
+        return [_Step((Change("change", what, "not the declared fields and types"),), (enforce,))]
+    steps = [_Step((Change("change", what, _refused(misfits), risks=frozenset({Risk.REFUSALS})),), (enforce,))]
+    rule = _NOTHING_REFUSED if await _count(stored, _of_this_week(collection), 1) != 0 else _NEW_DOCUMENTS_ONLY
+    eased = {**rule, "validator": collection.validator}
+    if found != eased and Risk.REFUSALS not in allowed:
+        detail = "logs what does not match" if rule is _NOTHING_REFUSED else "checks new documents only"
+        steps.insert(0, _Step((Change("change", what, detail),), ({"collMod": collection.name, **eased},)))
+    return steps
+
+
+def _refused(misfits: int | None) -> str:
+    return f"refuses updates of {_documents(misfits)} that {'does' if misfits == 1 else 'do'} not match"
+
+
+def _of_this_week(collection: Collection) -> dict[str, Any]:
+    """Return a filter for documents that don't match, and that may be of the last week as far as their ids tell."""
+    begin = ObjectId.from_datetime(datetime.now(UTC) - _IN_USE)
+    young = [{"_id": {"$not": {"$type": "objectId"}}}, {"_id": {"$gte": begin}}]
+    return {"$nor": [collection.validator], "$or": young}
+
+
+def _is_ours(validator: Mapping[str, Any]) -> bool:
+    """Tell a validator of ours, of whichever release: it alone wants the event's id, a string, as `_id`."""
+    schema = validator.get("$jsonSchema", {})
+    document = next(iter(schema.get("anyOf", ())), schema)
+    return bool(document.get("properties", {}).get("_id") == {"bsonType": "string"})
+
+
+# Indexes --------------------------------------------------------------------------------------------------
 
 
 def _declared_indexes(collection: Collection) -> list[dict[str, Any]]:
@@ -148,44 +221,111 @@ def _declared_indexes(collection: Collection) -> list[dict[str, Any]]:
     return indexes
 
 
-def _index_steps(collection: Collection, found: Iterable[Mapping[str, Any]]) -> list[_Step]:
+async def _index_steps(
+    stored: AsyncCollection[dict[str, Any]], collection: Collection, found: Iterable[Mapping[str, Any]]
+) -> list[_Step]:
     unclaimed = {index["name"]: index for index in found if index["name"] != "_id_"}
     missing: list[dict[str, Any]] = []
     steps: list[_Step] = []
     for declared in _declared_indexes(collection):
-        what = f"index {collection.name}.{declared['name']}"
-        same_name = unclaimed.get(declared["name"])
-        # Under another name it serves as well, and MongoDB would take no second.
-        twin = next((index for index in unclaimed.values() if _definition(index) == _definition(declared)), None)
-        index = same_name if same_name is not None else twin
-        if index is None:
+        index = _counterpart(declared, unclaimed)
+        if index is not None:
+            del unclaimed[index["name"]]
+            steps += await _adapted(stored, collection, declared, index)
+        elif "expireAfterSeconds" in declared and (expiring := await _expiring(stored, collection.retention)):
+            change = Change("create", _name_of(collection, declared), expiring, risks=frozenset({Risk.EXPIRY}))
+            steps.append(_Step((change,), ({"createIndexes": collection.name, "indexes": [declared]},)))
+        else:
             missing.append(declared)
-            continue
-        del unclaimed[index["name"]]
-        # MongoDB can change an expiry and add one, but not take it away.
-        must_not_expire = "expireAfterSeconds" in index and "expireAfterSeconds" not in declared
-        if must_not_expire or _definition(index) != _definition(declared):
-            change = Change("change", what, "had other fields or options, so it is dropped and built anew")
-            drop = {"dropIndexes": collection.name, "index": index["name"]}
-            steps.append(_Step((change,), (drop, {"createIndexes": collection.name, "indexes": [declared]})))
-        elif index.get("expireAfterSeconds") != declared.get("expireAfterSeconds"):
-            seconds = declared["expireAfterSeconds"]
-            change = Change("change", what, _expiry_change(index.get("expireAfterSeconds"), seconds))
-            retime = {"name": index["name"], "expireAfterSeconds": seconds}
-            steps.append(_Step((change,), ({"collMod": collection.name, "index": retime},)))
     if missing:
-        changes = tuple(Change("create", f"index {collection.name}.{index['name']}") for index in missing)
+        changes = tuple(Change("create", _name_of(collection, index)) for index in missing)
         # In one command, so that MongoDB reads the collection once for all of them.
         steps.append(_Step(changes, ({"createIndexes": collection.name, "indexes": missing},)))
-    steps += [
-        _Step((Change("report", f"index {collection.name}.{name}", "not declared, left as it is"),))
-        for name in unclaimed
-    ]
-    return steps
+    return [*steps, *_undeclared(collection, unclaimed.values())]
+
+
+def _counterpart(declared: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the index that is the declared one, under whichever name, or that stands in its place by its name."""
+    # Under another name it serves as well, and MongoDB would take no second.
+    twin = next((index for index in found.values() if _definition(index) == _definition(declared)), None)
+    return twin or found.get(declared["name"])
+
+
+async def _adapted(
+    stored: AsyncCollection[dict[str, Any]],
+    collection: Collection,
+    declared: Mapping[str, Any],
+    index: Mapping[str, Any],
+) -> list[_Step]:
+    """Return what makes an index the declared one."""
+    before, after = index.get("expireAfterSeconds"), declared.get("expireAfterSeconds")
+    what = _name_of(collection, declared)
+    is_other = _definition(index) != _definition(declared)
+    expiring = await _expiring(stored, collection.retention) if after is not None and before != after else ""
+    # MongoDB can change an expiry and add one, but not take it away.
+    if is_other or (before is not None and after is None):
+        detail = "has other fields or options, so it is dropped and built again"
+        risks = {Risk.REBUILDS, *([Risk.EXPIRY] if expiring else [])}
+        change = Change("change", what, "; ".join(filter(None, (detail, expiring))), risks=frozenset(risks))
+        drop = {"dropIndexes": collection.name, "index": index["name"]}
+        return [_Step((change,), (drop, {"createIndexes": collection.name, "indexes": [declared]}))]
+    if before == after:
+        return []
+    detail = "; ".join(filter(None, (_expiry_change(before, int(after or 0)), expiring)))
+    retime = {"collMod": collection.name, "index": {"name": index["name"], "expireAfterSeconds": after}}
+    return [_Step((Change("change", what, detail, risks=frozenset({Risk.EXPIRY})),), (retime,))]
+
+
+def _undeclared(collection: Collection, indexes: Iterable[Mapping[str, Any]]) -> Iterator[_Step]:
+    for index in indexes:
+        unique = "; it is unique, so a document with a value that exists becomes a dead letter"
+        detail = "not declared, left as it is" + (unique if index.get("unique") else "")
+        yield _Step((Change("report", _name_of(collection, index), detail),))
+
+
+async def _expiring(stored: AsyncCollection[dict[str, Any]], retention: Retention | None) -> str:
+    """Say how many existing documents a retention would delete; empty where it can't delete any."""
+    if retention is None:
+        return ""
+    dated = {"$and": [{retention.since: {"$type": "date"}}, dict(retention.only_where)]}
+    subject = await _count(stored, dated)
+    if subject == 0:
+        return ""
+    due = await _count(stored, {**dated, retention.since: {"$lt": datetime.now(UTC) - retention.keep}})
+    later = f", {subject - due:,} later" if subject is not None and due is not None and subject > due else ""
+    return f"deletes {_documents(due)} at once{later}"
+
+
+async def _count(
+    stored: AsyncCollection[dict[str, Any]], condition: Mapping[str, Any], most: int = sys.maxsize
+) -> int | None:
+    """Count documents, up to `most`; return `None` where it takes too long."""
+    try:
+        with pymongo.timeout(_COUNT_LIMIT_S):
+            return await stored.count_documents(condition, limit=most)
+    except PyMongoError as error:
+        if not error.timeout:
+            raise
+        return None
+
+
+def _documents(count: int | None) -> str:
+    if count is None:
+        return f"an unknown number of documents (not counted within {_COUNT_LIMIT_S:.0f} s)"
+    return f"{count:,} document{'' if count == 1 else 's'}"
+
+
+def _name_of(collection: Collection, index: Mapping[str, Any]) -> str:
+    return f"index {collection.name}.{index['name']}"
 
 
 def _expiry_change(before: int | None, after: int) -> str:
-    return f"documents expire after {after} s instead of {'never' if before is None else f'{before} s'}"
+    return f"documents expire after {_duration(after)} instead of {'never' if before is None else _duration(before)}"
+
+
+def _duration(seconds: int) -> str:
+    days, rest = divmod(seconds, 86_400)
+    return f"{days} days" if days and not rest else f"{seconds} s"
 
 
 _DEFAULT_OPTIONS = {"default_language": "english", "language_override": "language"}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sinks.convergence import Change
+from sinks.changes import Change
 from sinks.postgres import Connection, connection, fetch
 
 

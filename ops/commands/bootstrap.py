@@ -1,8 +1,6 @@
-"""`inkstream bootstrap`: makes topics, collections and tables what is declared, or with `--check` says what is not.
+"""`inkstream bootstrap`: creates or updates topics, collections and tables, after printing a plan."""
 
-In come the declarations and the servers; out come a line for each change, a summary and the exit code.
-"""
-
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from faust.cli.base import option
@@ -10,50 +8,90 @@ from rich.console import Console
 
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics
 from ops.settings import Settings
+from sinks.changes import Risk
 
 if TYPE_CHECKING:
-    from sinks.convergence import Change
+    from sinks.changes import Change
+
+WAITING = 3
+"""The exit code where changes wait for a flag, and nothing else is wrong."""
+
+
+_ALLOWING: Mapping[Risk, str] = {
+    Risk.EXPIRY: "Apply retention that deletes existing documents or records, now or later.",
+    Risk.REFUSALS: "Apply validators that refuse updates of existing documents, or replace those that others made.",
+    Risk.REBUILDS: "Drop indexes that differ, and build them again.",
+    Risk.REPARTITIONING: "Add partitions to topics that have records: keys move to other partitions.",
+}
 
 
 class Bootstrap(InkstreamCommand):
-    """Make topics, collections and tables what is declared.
+    """Create or update topics, collections and tables.
 
-    Safe to repeat: what is as declared stays as it is, and nothing is ever deleted. Ends with exit code 1 when a
-    server does not answer or refuses.
+    Prints a plan, then applies what harms no existing data. What would delete documents or records, refuse writes,
+    drop an index or move keys to other partitions waits for its flag below; the plan says how much it concerns. Safe
+    to repeat. Exit codes: 0 all is as declared, 1 a server does not answer or something is blocked, 3 changes wait
+    for a flag.
     """
 
     options = [  # noqa: RUF012 - as Faust declares them
-        option("--check", is_flag=True, help="Change nothing; list what differs, with exit code 1 if anything does."),
+        option("--check", is_flag=True, help="Print the plan and change nothing; exit code 1 if anything differs."),
+        *(option(risk.flag, is_flag=True, help=text) for risk, text in _ALLOWING.items()),
         option("--wait", type=float, default=30.0, metavar="SECONDS", help="How long to wait for servers that start."),
     ]
 
-    async def run(self, *args: Any, check: bool, wait: float) -> int:
-        """Converge all servers; return the exit code."""
+    async def run(self, *args: Any, check: bool, wait: float, **flags: bool) -> int:
+        """Print the plan and carry it out; return the exit code."""
         from ops.bootstrap import converge, wait_for_servers
         from sinks.mongo import Mongo
 
         console = Console(highlight=False, soft_wrap=True)
         settings = Settings()
-        topics = declared_topics(settings)
+        topics = declared_topics(settings).all.values()
+        risks = [risk for risk in Risk if flags[f"allow_{risk}"]]
         await wait_for_servers(settings, seconds=wait, report=lambda line: console.print(line, markup=False))
         mongo = Mongo.connect(settings.mongo_url.get_secret_value())
 
-        def show(server: str, of_server: "list[Change]") -> None:
-            for change in of_server:
+        def show(server: str, changes: "list[Change]") -> None:
+            for change in changes:
                 console.print(f"{server}: {change.line}", markup=False)
 
-        changes = await converge(settings, topics.all.values(), mongo, check=check, report=show)
-        await mongo.close()
+        def show_done(server: str, changes: "list[Change]") -> None:
+            if done := sum(change.done for change in changes):
+                console.print(f"{server}: {done} applied.")
+
+        try:
+            changes = await converge(settings, topics, mongo, check=True, allowed=risks, report=show)
+            if not check and _different(changes):
+                changes = await converge(settings, topics, mongo, check=False, allowed=risks, report=show_done)
+        finally:
+            await mongo.close()
         return _summary(console, changes, check=check)
 
 
+def _different(changes: "Iterable[Change]") -> "list[Change]":
+    return [change for change in changes if not change.done and change.action != "report"]
+
+
 def _summary(console: Console, changes: "list[Change]", *, check: bool) -> int:
-    """Print what it comes to; return the exit code."""
+    """Print the result; return the exit code."""
+    left = _different(changes)
     done = sum(change.done for change in changes)
-    different = sum(not change.done and change.action != "report" for change in changes)
-    if check:
-        console.print(f"{different} not as declared." if different else "All is as declared.")
-        return PROBLEM if different else 0
-    left = f" {different} left as they are; see above." if different else ""
-    console.print((f"{done} changed." if done else "Nothing to do.") + left)
-    return 0
+    waiting = [change for change in left if change.flags]
+    blocked = [change for change in left if change.action == "blocked"]
+    if check and left:
+        console.print(f"{len(left)} not as declared.")
+    elif check:
+        console.print("All is as declared.")
+    else:
+        others = len(left) - len(waiting) - len(blocked)
+        kept = f" {others} left as they are; see above." if others else ""
+        console.print((f"{done} changed." if done else "Nothing to do.") + kept)
+    if blocked:
+        console.print(f"{len(blocked)} blocked; see above for what to do.")
+    if waiting:
+        flags = " ".join(sorted({flag for change in waiting for flag in change.flags}))
+        console.print(f"{len(waiting)} waiting, as they can harm existing data: `inkstream bootstrap {flags}`")
+    if blocked or (check and len(left) > len(waiting)):
+        return PROBLEM
+    return WAITING if waiting else 0

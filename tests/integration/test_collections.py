@@ -15,6 +15,7 @@ from pymongo.errors import WriteError
 
 from dev.stack import Platform
 from enrich.documents import Document
+from sinks.changes import Risk
 from sinks.collections import COLLECTIONS, Collection, FieldType
 from sinks.convergence import converge
 from sinks.mongo import Mongo
@@ -115,19 +116,23 @@ async def test_differences_are_put_right_and_what_nobody_declared_is_left_alone(
     await database.create_collection("theirs")
 
     found = [change.line for change in await converge(database, check=True)]
-    done = [change.line for change in await converge(database, check=False)]
+    done = [change.line for change in await converge(database, check=False, allowed=frozenset(Risk))]
     assert done == [
-        "changed index pageViews.sessionId_1: had other fields or options, so it is dropped and built anew",
-        "changed index pageViews.timestamp_1: documents expire after 7776000 s instead of never",
+        "changed index pageViews.sessionId_1: has other fields or options, so it is dropped and built again",
+        "changed index pageViews.timestamp_1: documents expire after 90 days instead of never; deletes 1 document at "
+        "once",
         "unexpected index pageViews.theirs_1: not declared, left as it is",
         "created index searchQueries.query_text",
         "changed validator of auditLogs: not the declared fields and types",
-        "changed index systemLogs.timestamp_1: documents expire after 2592000 s instead of 5 s",
-        "changed index errorLogs.resolvedAt_1: had other fields or options, so it is dropped and built anew",
+        "changed index systemLogs.timestamp_1: documents expire after 30 days instead of 5 s",
+        "changed index errorLogs.resolvedAt_1: has other fields or options, so it is dropped and built again",
         "unexpected collection theirs: not declared, left as it is",
     ]
     assert len(found) == len(done)
-    assert found[0].startswith("different index pageViews.sessionId_1")
+    assert found[0] == (
+        "different index pageViews.sessionId_1: has other fields or options, so it is dropped and built again; "
+        "needs --allow-rebuilds"
+    )
     assert {change.action for change in await converge(database, check=True)} == {"report"}
     assert await database.pageViews.count_documents({}) == 1
     assert "theirs_1" in await database.pageViews.index_information()
