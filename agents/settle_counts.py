@@ -1,7 +1,8 @@
 """Settle counts: what has to be done now and then with the view counts in PostgreSQL, whether events come or not.
 
-Nothing comes in; out go counts for posts that have appeared since their views were counted, and old windows folded into
-totals. Each turn does what there is to do, so one that fails is made up for by the next.
+Gives posts that have appeared since their views were counted these views, tries posts again whose count PostgreSQL
+refused to change, and folds old windows into totals. Each turn does what there is to do, so one that fails is made up
+for by the next.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any
 import structlog
 from mode import Service
 
-from ops.metrics import POSTS_MISSING
+from ops.metrics import POSTS_MISSING, POSTS_SET_ASIDE
 from sinks.view_counts import ViewCounts
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,9 @@ class SettleCounts(Service):
     @Service.timer(EVERY.total_seconds())
     async def _settle(self) -> None:
         try:
-            POSTS_MISSING.set(await self._counts.settle())
+            waiting = await self._counts.settle()
+            POSTS_MISSING.set(waiting.missing)
+            POSTS_SET_ASIDE.set(sum(refused.posts for refused in waiting.set_aside))
             await self._counts.fold(datetime.now(UTC) - self._horizon - MARGIN)
         except Exception as error:
             if not self._counts.is_transient(error):

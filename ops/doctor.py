@@ -34,7 +34,7 @@ from sinks.mongo import Mongo
 from sinks.postgres import PostgresUrlError, PostsTable
 from sinks.recipients import problem_of_view
 from sinks.servers import MongoUrlError, RedisUrlError, describe_mongo, describe_redis
-from sinks.view_counts import PlatformTable
+from sinks.view_counts import NOT_UPDATED, PlatformTable, SetAside, key_of, set_aside, takes_ids_of
 
 ANSWER_WITHIN_SECONDS = 20.0
 DEAD_LETTERS_READ_WITHIN_SECONDS = 10.0
@@ -44,6 +44,17 @@ MUCH_LAG = 10_000
 """Records that a topic's agent may be behind: some seconds of work."""
 
 _VIEW_COUNTS = "view counts"
+_MOST_VIEWS: Mapping[str, int] = {"integer": 2**31 - 1, "smallint": 2**15 - 1}
+_REFUSALS: Mapping[str, str] = {
+    "22003": "the count is at the end of its type: ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint "
+    "(in Prisma: BigInt)",
+    "23514": "a check constraint of {table} refuses the new count; change the constraint or the row",
+    "42501": "a policy or a trigger refuses the update; see the policies of {table} with \\d {table} in psql",
+    "P0001": "a trigger of {table} raises an exception; let it pass updates of {column} alone",
+    NOT_UPDATED: "row-level security, a trigger that returns NULL or a rule leaves the row as it is; "
+    "see the policies, triggers and rules of {table} with \\d {table} in psql",
+}
+_REFUSED_OTHERWISE = "update {column} of that row of {table} by hand to see PostgreSQL's message"
 _RECIPIENTS = "recipients"
 _LINES_OF_DRIFT = 3
 _COLUMNS_SHOWN = 3
@@ -191,9 +202,14 @@ async def _posts(url: str, posts: PlatformTable) -> list[Finding]:
     async with postgres.connection(url) as using:
         table = await postgres.describe_posts(using, *posts)
         findings = [*_obstacles(table, posts), *_excess_rights(table)]
-        if table.may_read_counts and not any(finding.state is State.PROBLEM for finding in findings):
-            (row,) = await postgres.fetch(using, "count_missing_posts", posts.identifiers)
-            findings += _missing_posts(table, row["missing"])
+        if table.is_prepared and takes_ids_of(table):
+            names = posts.identifiers | {"key": key_of(table.id_type)}
+            (row,) = await postgres.fetch(using, "highest_view_count", names)
+            findings += _room(table, row["highest"])
+            if table.may_read_counts:
+                (row,) = await postgres.fetch(using, "count_missing_posts", names)
+                findings += _missing_posts(table, row["missing"])
+                findings += [_refused(table, refused) for refused in await set_aside(using, names)]
     return findings or [Finding(_VIEW_COUNTS, State.WELL, f"in {table.table}, column {table.view_count_column}")]
 
 
@@ -213,9 +229,9 @@ def _obstacles(table: PostsTable, named: PlatformTable) -> Iterator[Finding]:
         meant = [column for column in table.columns if column.lower() in nearest]
         advice = f"{setting} names it" + (f"; did you mean {meant[0]}?" if meant else "")
         yield Finding(_VIEW_COUNTS, State.PROBLEM, f"{table.table} has no column {quoted}", advice)
-    if table.id_type is not None and not table.id_is_text:
-        what = f"{table.table}.{table.id_column} is of type {table.id_type}: events name posts by a text"
-        advice = "let INKSTREAM_POSTS_ID_COLUMN name a column of type text or varchar with the same ids"
+    if table.id_type is not None and not takes_ids_of(table):
+        what = f"{table.table}.{table.id_column} is of type {table.id_type}, by which no post can be found"
+        advice = "let INKSTREAM_POSTS_ID_COLUMN name a column of type text, varchar, uuid, integer or bigint"
         yield Finding(_VIEW_COUNTS, State.PROBLEM, what, advice)
     if not table.may_use_schema:
         advice = f"as its owner: GRANT USAGE ON SCHEMA {table.schema} TO {table.role}"
@@ -233,6 +249,33 @@ def _obstacles(table: PostsTable, named: PlatformTable) -> Iterator[Finding]:
             f"UPDATE ({table.view_count_column}) ON {table.table} TO {table.role}"
         )
         yield Finding(_VIEW_COUNTS, State.PROBLEM, what, advice)
+    if table.row_security:
+        for command in ("SELECT", "UPDATE"):
+            if command not in table.policies and "ALL" not in table.policies:
+                what = f"row-level security is on for {table.table}, and no policy lets {table.role} {command}"
+                advice = f"as its owner: CREATE POLICY inkstream_{command.lower()} ON {table.table} FOR {command} " + (
+                    f"TO {table.role} USING (true)"
+                )
+                yield Finding(_VIEW_COUNTS, State.PROBLEM, what, advice)
+
+
+def _room(table: PostsTable, highest: int | None) -> Iterator[Finding]:
+    """Yield a note where a count is near the end of its type."""
+    most = _MOST_VIEWS.get(table.view_count_type or "")
+    if most is not None and highest is not None and highest > most // 2:
+        what = f"{table.table}.{table.view_count_column} is of type {table.view_count_type} and reaches {highest:,}"
+        advice = f"it ends at {most:,}: make it a bigint (in Prisma: BigInt) before then"
+        yield Finding(_VIEW_COUNTS, State.NOTE, what, advice)
+
+
+def _refused(table: PostsTable, refused: SetAside) -> Finding:
+    """Return what can be done for posts whose count can't be changed."""
+    what = (
+        f"PostgreSQL refuses to update {table.view_count_column} of {_count(refused.posts, 'post')} with "
+        f"{refused.code}, since {refused.since:%Y-%m-%dT%H:%M:%SZ}; one is {refused.example}"
+    )
+    advice = _REFUSALS.get(refused.code, _REFUSED_OTHERWISE).format(table=table.table, column=table.view_count_column)
+    return Finding(_VIEW_COUNTS, State.PROBLEM, what, f"{advice}; they are tried again by themselves")
 
 
 def _excess_rights(table: PostsTable) -> Iterator[Finding]:

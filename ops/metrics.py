@@ -109,6 +109,10 @@ POSTS_MISSING = Gauge(
     "inkstream_posts_missing",
     "Posts with counted views that are not in the platform's table; they wait until they are.",
 )
+POSTS_SET_ASIDE = Gauge(
+    "inkstream_posts_set_aside",
+    "Posts whose view count PostgreSQL refuses to change; they are tried again. Above 0: `inkstream doctor` says why.",
+)
 VIEW_COUNT_DRIFT = Gauge(
     "inkstream_view_count_drift",
     "Views by which a small sample of the counts differs from what is stored. Above 0: `inkstream verify counts`.",

@@ -5,6 +5,7 @@ can be broken off and begun again: each of its transactions leaves whole posts.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -113,7 +114,8 @@ def differences(post: PostCounts) -> list[PostDifference]:
 def may_settle(post: PostCounts) -> bool:
     """Whether nothing is wrong but that the platform's count has not all views yet, as when the post has appeared."""
     return (
-        post.views == post.views_of_windows
+        post.refused_code is None
+        and post.views == post.views_of_windows
         and post.views != post.applied
         and post.view_count is not None
         and (post.baseline is None or post.view_count == post.baseline + post.applied)
@@ -128,6 +130,7 @@ class Report:
         windows: How many windows were compared.
         posts: How many posts were.
         missing: How many of these have views that wait, as the platform does not have the post.
+        refused: Why PostgreSQL refuses to change the platform's count of posts that differ, and of how many.
         moving: How many windows had views in flight to the end.
         of_windows: The windows that differ.
         of_posts: What differs in posts.
@@ -136,6 +139,7 @@ class Report:
     windows: int = 0
     posts: int = 0
     missing: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
     moving: int = 0
     of_windows: list[WindowDifference] = field(default_factory=list)
     of_posts: list[PostDifference] = field(default_factory=list)
@@ -312,6 +316,7 @@ class Verification:
                     found.moving += 1
                 case Judgement.WRONG | Judgement.BEHIND:
                     found.of_windows.append(WindowDifference(window, *seen))
+        found.refused.update(post.refused_code for post in counts if post.refused_code is not None)
         found.of_posts += [difference for post in counts for difference in differences(post)]
 
     async def _look(self, first: Mapping[Window, Seen]) -> dict[Window, Seen]:

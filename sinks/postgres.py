@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import psycopg
-from psycopg import AsyncConnection, ProgrammingError, errors, sql
+from psycopg import AsyncConnection, ProgrammingError, errors, pq, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -28,6 +29,24 @@ _NOT_PREPARED = (
     errors.UndefinedTable,
 )
 
+# Classes of SQLSTATE (PostgreSQL's appendix A) that are about the server, the session or other transactions:
+# connection, transaction state, prepared statement, authorization, database name, rollback, resources, locks, operator,
+# system, internal.
+_OF_THE_SERVER = frozenset({"08", "25", "26", "28", "3D", "40", "53", "55", "57", "58", "72", "XX"})
+
+# https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments
+_OF_PRISMA: Mapping[str, str] = {
+    "schema": "Prisma's; remove it, and name the schema in INKSTREAM_POSTS_TABLE, as in public.posts",
+    "pgbouncer": "Prisma's; remove it: Inkstream works behind PgBouncer as it is",
+    "connection_limit": "Prisma's; remove it: a worker has 4 connections at most",
+    "pool_timeout": "Prisma's; remove it",
+    "socket_timeout": "Prisma's; remove it",
+    "statement_cache_size": "Prisma's; remove it: Inkstream prepares no statements",
+    "sslaccept": "Prisma's; use sslmode=verify-full (strict) or sslmode=require (accept_invalid_certs)",
+    "sslidentity": "Prisma's; use sslcert and sslkey",
+    "single_use_connections": "Prisma's; remove it",
+}
+
 _QUERIES = Path(__file__).with_name("queries.sql")
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _CONNECT_TIMEOUT_SECONDS = 5
@@ -39,6 +58,8 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    # A statement that is prepared belongs to a server's session, which a pooler such as PgBouncer changes at will.
+    "prepare_threshold": None,
 }
 
 
@@ -78,6 +99,9 @@ class PostsTable(NamedTuple):
         id_type: The type of the id; `None` where there is no such column.
         id_is_text: Whether that is a type of texts.
         has_view_count: Whether there is a column of views.
+        view_count_type: The type of the views; `None` where there is no such column.
+        row_security: Whether row-level security limits what we see and may write.
+        policies: The commands of the policies that apply to us: `SELECT`, `UPDATE`, `ALL`.
         may_use_schema: Whether we may look into the schema.
         may_read: Whether we may read both columns.
         may_count: Whether we may write the views.
@@ -95,11 +119,19 @@ class PostsTable(NamedTuple):
     id_type: str | None
     id_is_text: bool
     has_view_count: bool
+    view_count_type: str | None
+    row_security: bool
+    policies: list[str]
     may_use_schema: bool
     may_read: bool
     may_count: bool
     also_writable: list[str]
     may_read_counts: bool
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether counts can be written, as far as the table and our rights go."""
+        return self.schema is not None and self.id_type is not None and self.may_read and self.may_count
 
 
 @cache
@@ -121,6 +153,14 @@ def _queries() -> Mapping[str, str]:
 def is_transient(error: BaseException) -> bool:
     """Whether the same transaction may succeed later: all that is neither our data's fault nor a bug of ours."""
     return isinstance(error, (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError, *_NOT_PREPARED))
+
+
+def blames_row(error: psycopg.Error) -> bool:
+    """Whether the platform's row may be the reason: a value, a constraint, a policy, a trigger.
+
+    A missing table, column or right looks the same: see `PostsTable.is_prepared`.
+    """
+    return error.sqlstate is not None and error.sqlstate[:2] not in _OF_THE_SERVER
 
 
 @asynccontextmanager
@@ -182,14 +222,29 @@ class Pool:
 
 
 def _check(url: str) -> None:
+    """See that a URL can be read by PostgreSQL's own library.
+
+    Raises:
+        PostgresUrlError: It can't; the message names the parameter, and holds no value of the URL.
+    """
     try:
         conninfo_to_dict(url)
     except ProgrammingError:
-        raise PostgresUrlError("should be postgresql://user:password@host:port/database") from None
+        raise PostgresUrlError(_problem(url)) from None
+
+
+def _problem(url: str) -> str:
+    """Say what is wrong with a URL that PostgreSQL's library does not take."""
+    known = {default.keyword.decode() for default in pq.Conninfo.get_defaults()}
+    unknown = [name for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True) if name not in known]
+    if not unknown:
+        return "should be postgresql://user:password@host:port/database"
+    problems = [f"parameter {name}: {_OF_PRISMA.get(name, 'not known to PostgreSQL; remove it')}" for name in unknown]
+    return "; ".join(problems)
 
 
 async def fetch(
-    using: Connection, name: str, identifiers: Mapping[str, sql.Identifier] | None = None, /, **parameters: Any
+    using: Connection, name: str, identifiers: Mapping[str, sql.Composable] | None = None, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Run the named query, and return its rows by column; `identifiers` are for the names that it has in braces."""
     statement = sql.SQL(query(name)).format(**identifiers) if identifiers else query(name)

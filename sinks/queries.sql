@@ -13,7 +13,7 @@ SELECT
 -- The platform's posts, as they are, and what we may do with them. Always one row, also where there is no such table;
 -- it is looked for by hand, as to_regclass is an error in a schema that we may not use.
 WITH found AS (
-    SELECT posts.oid, posts.relowner, posts.relnamespace
+    SELECT posts.oid, posts.relowner, posts.relnamespace, row_security_active(posts.oid) AS row_security
     FROM pg_class AS posts
     JOIN pg_namespace AS schema ON schema.oid = posts.relnamespace
     WHERE posts.relname = %(table)s
@@ -37,6 +37,14 @@ SELECT
     id.type AS id_type,
     coalesce((SELECT typcategory = 'S' FROM pg_type WHERE oid = id.atttypid), false) AS id_is_text,
     view_count.attnum IS NOT NULL AS has_view_count,
+    view_count.type AS view_count_type,
+    coalesce(found.row_security, false) AS row_security,
+    ARRAY(
+        SELECT CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'w' THEN 'UPDATE' ELSE 'ALL' END
+        FROM pg_policy
+        WHERE polrelid = found.oid AND polpermissive AND polcmd IN ('r', 'w', '*')
+            AND (polroles = '{0}' OR EXISTS (SELECT FROM unnest(polroles) AS of (role) WHERE pg_has_role(role, 'USAGE')))
+    ) AS policies,
     coalesce(has_schema_privilege(found.relnamespace, 'USAGE'), false) AS may_use_schema,
     coalesce(
         has_column_privilege(found.oid, id.attnum, 'SELECT')
@@ -76,13 +84,18 @@ SELECT name, checksum FROM inkstream.migrations ORDER BY name;
 -- name: record_migration
 INSERT INTO inkstream.migrations (name, checksum) VALUES (%(name)s, %(checksum)s);
 
--- The queries on view counts. {posts}, {post_id} and {view_count} stand for the platform's table and columns.
+-- The queries on view counts. {posts}, {post_id} and {view_count} stand for the platform's table and columns; {key} is
+-- `counted.post_id` as the type of {post_id}, or null where it can't be one.
 -- Whoever changes the windows of posts first locks these posts in the order of their ids, so that no two transactions
 -- wait for each other. The platform's posts come last, so that they are locked for the shortest time.
 
 -- name: limit_silence
 -- A worker that is frozen, or cut off, amid its transaction must not keep posts locked: PostgreSQL rolls it back.
 SET LOCAL idle_in_transaction_session_timeout = '10s';
+
+-- name: check_at_once
+-- A deferred constraint of the platform's would refuse one post at the commit, and with it all others.
+SET CONSTRAINTS ALL IMMEDIATE;
 
 -- name: add_counted_posts
 INSERT INTO inkstream.counted_posts (post_id)
@@ -128,31 +141,48 @@ JOIN inkstream.counted_posts AS post USING (post_id)
 WHERE given.window_start < post.folded_until;
 
 -- name: move_view_counts
--- Move the platform's count by what it does not have yet. A post that is not there keeps its views, and waits.
-WITH pending AS (
+-- Move the platform's count by what it does not have yet. A post that is not there keeps its views, and waits; one that
+-- is there and was not updated (row-level security, a trigger, a rule) is set aside.
+WITH counted AS (
     SELECT post_id, views, applied, baseline
     FROM inkstream.counted_posts
-    WHERE post_id = ANY (%(post_ids)s) AND views <> applied
+    WHERE post_id = ANY (%(post_ids)s) AND views <> applied AND (retry_at IS NULL OR retry_at <= now())
 ),
 moved AS (
     UPDATE {posts} AS post
-    SET {view_count} = coalesce(post.{view_count}, 0) + pending.views - pending.applied
-    FROM pending
-    WHERE post.{post_id} = pending.post_id
-    RETURNING pending.post_id, pending.views, post.{view_count} - pending.views + pending.applied AS count_before
+    SET {view_count} = coalesce(post.{view_count}, 0) + counted.views - counted.applied
+    FROM counted
+    WHERE post.{post_id} = {key}
+    RETURNING counted.post_id, counted.views, post.{view_count} - counted.views + counted.applied AS count_before
+),
+applied AS (
+    UPDATE inkstream.counted_posts AS post
+    SET applied = moved.views, baseline = coalesce(post.baseline, moved.count_before),
+        refused_code = NULL, refused_since = NULL, refusals = 0, retry_at = NULL
+    FROM moved
+    WHERE post.post_id = moved.post_id
 )
-UPDATE inkstream.counted_posts AS post
-SET applied = moved.views, baseline = coalesce(post.baseline, moved.count_before)
-FROM moved
-WHERE post.post_id = moved.post_id
-RETURNING post.post_id;
+SELECT counted.post_id
+FROM counted
+JOIN {posts} AS post ON post.{post_id} = {key}
+WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
+
+-- name: set_post_aside
+-- Try the post again later: after 10 s, then twice as long each time, an hour at most.
+UPDATE inkstream.counted_posts
+SET refused_code = %(code)s,
+    refused_since = coalesce(refused_since, now()),
+    refusals = refusals + 1,
+    retry_at = now() + least(interval '10 seconds' * 2 ^ least(refusals, 10), interval '1 hour')
+WHERE post_id = %(post_id)s
+RETURNING refusals;
 
 -- name: lock_posts_that_appeared
 -- Posts whose views wait, and that are there by now; those that another transaction is busy with are left to it.
 SELECT counted.post_id
 FROM inkstream.counted_posts AS counted
-JOIN {posts} AS post ON post.{post_id} = counted.post_id
-WHERE counted.views <> counted.applied
+JOIN {posts} AS post ON post.{post_id} = {key}
+WHERE counted.views <> counted.applied AND (counted.retry_at IS NULL OR counted.retry_at <= now())
 ORDER BY counted.post_id
 LIMIT %(most)s
 FOR UPDATE OF counted SKIP LOCKED;
@@ -160,8 +190,20 @@ FOR UPDATE OF counted SKIP LOCKED;
 -- name: count_missing_posts
 SELECT count(*) AS missing
 FROM inkstream.counted_posts AS counted
-WHERE counted.views <> counted.applied
-    AND NOT EXISTS (SELECT FROM {posts} AS post WHERE post.{post_id} = counted.post_id);
+WHERE counted.views <> counted.applied AND NOT EXISTS (SELECT FROM {posts} AS post WHERE post.{post_id} = {key});
+
+-- name: count_posts_set_aside
+-- By why PostgreSQL refuses their counts; a post that the platform has deleted since is only missing.
+SELECT counted.refused_code AS code, count(*) AS posts, min(counted.refused_since) AS since,
+    min(counted.post_id) AS example
+FROM inkstream.counted_posts AS counted
+JOIN {posts} AS post ON post.{post_id} = {key}
+WHERE counted.refused_code IS NOT NULL
+GROUP BY 1
+ORDER BY 2 DESC, 1;
+
+-- name: highest_view_count
+SELECT max({view_count}) AS highest FROM {posts};
 
 -- name: lock_posts_to_fold
 SELECT post_id
@@ -223,7 +265,8 @@ SELECT
     counted.folded + coalesce(of_windows.views, 0) AS views_of_windows,
     counted.applied,
     counted.baseline,
-    CASE WHEN post.{post_id} IS NOT NULL THEN coalesce(post.{view_count}, 0) END AS view_count
+    CASE WHEN post.{post_id} IS NOT NULL THEN coalesce(post.{view_count}, 0) END AS view_count,
+    counted.refused_code
 FROM (
     SELECT *
     FROM inkstream.counted_posts
@@ -234,7 +277,7 @@ FROM (
 LEFT JOIN LATERAL (
     SELECT sum(views)::bigint AS views FROM inkstream.view_windows AS known WHERE known.post_id = counted.post_id
 ) AS of_windows ON true
-LEFT JOIN {posts} AS post ON post.{post_id} = counted.post_id
+LEFT JOIN {posts} AS post ON post.{post_id} = {key}
 ORDER BY counted.post_id;
 
 -- name: set_windows
@@ -271,21 +314,29 @@ FROM (
 WHERE post.post_id = of_post.post_id AND post.views <> of_post.views;
 
 -- name: set_view_counts
--- Whatever the platform's count is, it becomes what it was before, and our views.
-WITH wanted AS (
+-- Whatever the platform's count is, it becomes what it was before, and our views. Posts that are there and were not
+-- updated are set aside, as in move_view_counts.
+WITH counted AS (
     SELECT post_id, views, baseline FROM inkstream.counted_posts WHERE post_id = ANY (%(post_ids)s)
 ),
 moved AS (
     UPDATE {posts} AS post
-    SET {view_count} = coalesce(wanted.baseline, post.{view_count}, 0) + wanted.views
-    FROM wanted
-    WHERE post.{post_id} = wanted.post_id
-    RETURNING wanted.post_id, wanted.views, post.{view_count} - wanted.views AS count_before
+    SET {view_count} = coalesce(counted.baseline, post.{view_count}, 0) + counted.views
+    FROM counted
+    WHERE post.{post_id} = {key}
+    RETURNING counted.post_id, counted.views, post.{view_count} - counted.views AS count_before
+),
+applied AS (
+    UPDATE inkstream.counted_posts AS post
+    SET applied = moved.views, baseline = moved.count_before,
+        refused_code = NULL, refused_since = NULL, refusals = 0, retry_at = NULL
+    FROM moved
+    WHERE post.post_id = moved.post_id
 )
-UPDATE inkstream.counted_posts AS post
-SET applied = moved.views, baseline = moved.count_before
-FROM moved
-WHERE post.post_id = moved.post_id;
+SELECT counted.post_id
+FROM counted
+JOIN {posts} AS post ON post.{post_id} = {key}
+WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
 
 -- name: add_suppression
 -- Nothing may be sent to an address any more. The first reason stays.

@@ -7,13 +7,20 @@ highest count of a window stays, so a count that comes twice, or an older one af
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, LiteralString, NamedTuple, Self
 
+import psycopg
+import structlog
 from psycopg import sql
 
 from enrich.view_windows import Window
 from ops.settings import Settings
-from sinks.postgres import Connection, Pool, fetch, is_transient
+from sinks.postgres import Connection, Pool, PostsTable, blames_row, describe_posts, fetch, is_transient
+
+log = structlog.get_logger(__name__)
+
+NOT_UPDATED = "not-updated"
+"""The code of a post that is there, and that an update leaves as it is: by row-level security, a trigger or a rule."""
 
 _POSTS_AT_ONCE = 500
 """How many posts one transaction looks at or locks at most, when it goes over all there are."""
@@ -51,6 +58,7 @@ class PostCounts(NamedTuple):
         applied: What of the views the platform's count has.
         baseline: What the platform's count was before; `None` until something is applied.
         view_count: The platform's count; `None` where the platform has no such post.
+        refused_code: Why PostgreSQL refuses to change the platform's count; `None` where it does not.
     """
 
     post_id: str
@@ -59,6 +67,35 @@ class PostCounts(NamedTuple):
     applied: int
     baseline: int | None
     view_count: int | None
+    refused_code: str | None = None
+
+
+class SetAside(NamedTuple):
+    """Posts whose count PostgreSQL refuses to change, for the same reason.
+
+    Attributes:
+        code: The SQLSTATE, or `NOT_UPDATED`.
+        posts: How many they are.
+        since: Since when the first of them.
+        example: The id of one.
+    """
+
+    code: str
+    posts: int
+    since: datetime
+    example: str
+
+
+class Waiting(NamedTuple):
+    """Posts that don't have all their views.
+
+    Attributes:
+        missing: How many the platform does not have.
+        set_aside: Those whose count can't be changed.
+    """
+
+    missing: int
+    set_aside: list[SetAside]
 
 
 class WindowChange(NamedTuple):
@@ -94,13 +131,37 @@ class PlatformTable(NamedTuple):
         return cls(settings.posts_table, settings.posts_id_column, settings.view_count_column)
 
     @property
-    def identifiers(self) -> dict[str, sql.Identifier]:
+    def identifiers(self) -> dict[str, sql.Composable]:
         """The names as queries need them: quoted, the table with its schema."""
         return {
             "posts": sql.Identifier(*self.table.split(".")),
             "post_id": sql.Identifier(self.id_column),
             "view_count": sql.Identifier(self.view_count_column),
         }
+
+
+_WHOLE_NUMBER: LiteralString = "CASE WHEN counted.post_id ~ '^(0|[1-9][0-9]{0,17})$' THEN counted.post_id::bigint END"
+_KEYS: Mapping[str, LiteralString] = {
+    "uuid": "CASE WHEN counted.post_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN counted.post_id::uuid END",
+    "bigint": _WHOLE_NUMBER,
+    "integer": _WHOLE_NUMBER,
+    "smallint": _WHOLE_NUMBER,
+    "character": "counted.post_id::bpchar",
+}
+"""An event's post id as the type of the platform's column, so that its index serves; null where it can't be one.
+
+Only the form that PostgreSQL itself writes is read, so that no two ids of events are the same post. Texts need no cast.
+"""
+
+
+def takes_ids_of(table: PostsTable) -> bool:
+    """Whether posts can be found by the ids that events have: by a text, a UUID or a whole number."""
+    return table.id_is_text or (table.id_type or "").partition("(")[0] in _KEYS
+
+
+def key_of(id_type: str | None) -> sql.SQL:
+    """Return the expression that the queries know as `{key}`, for the type of the platform's column."""
+    return sql.SQL(_KEYS.get((id_type or "").partition("(")[0], "counted.post_id"))
 
 
 class ViewCounts:
@@ -116,7 +177,8 @@ class ViewCounts:
 
     def __init__(self, pool: Pool, table: PlatformTable) -> None:
         self._pool = pool
-        self._identifiers = table.identifiers
+        self._table = table
+        self._names: dict[str, sql.Composable] | None = None
 
     async def apply(self, counts: Iterable[WindowCount]) -> Applied:
         """Bring in counts, and move the platform's counts by what has risen; all of it, or nothing.
@@ -139,20 +201,23 @@ class ViewCounts:
             [_window(row) for row in too_late],
         )
 
-    async def settle(self) -> int:
-        """Give posts that have appeared the views that waited for them; return how many posts are still missing.
+    async def settle(self) -> Waiting:
+        """Give posts the views that wait for them, where they have appeared or are to be tried again.
+
+        Returns:
+            What waits still.
 
         Raises:
             psycopg.Error: PostgreSQL is not up to it.
         """
         while True:
             async with self._changing() as using:
-                rows = await fetch(using, "lock_posts_that_appeared", self._identifiers, most=_POSTS_AT_ONCE)
+                names = await self._identifiers(using)
+                rows = await fetch(using, "lock_posts_that_appeared", names, most=_POSTS_AT_ONCE)
+                # Each of them is moved or set aside for a while, so the next turn finds others.
                 await self._move(using, [row["post_id"] for row in rows])
                 if len(rows) < _POSTS_AT_ONCE:
-                    (row,) = await fetch(using, "count_missing_posts", self._identifiers)
-                    missing: int = row["missing"]
-                    return missing
+                    return await self._waiting(using)
 
     async def fold(self, before: datetime) -> None:
         """Fold the windows that start before a moment into the totals of their posts, which stay what they are.
@@ -247,6 +312,7 @@ class ViewCounts:
             psycopg.Error: PostgreSQL is not up to it.
         """
         async with self._pool.transaction() as using:
+            await fetch(using, "check_at_once")
             locked = await self._lock(using, [*post_ids, *(window.post_id for window in windows)])
             before = await self._counts(using, locked)
             as_of = datetime.now(UTC)
@@ -254,7 +320,7 @@ class ViewCounts:
             columns = _columns([WindowCount(window, views, as_of) for window, views in fresh.items()])
             rows = await fetch(using, "set_windows", **columns)
             await fetch(using, "sum_windows", post_ids=locked)
-            await fetch(using, "set_view_counts", self._identifiers, post_ids=locked)
+            await self._write(using, "set_view_counts", locked)
             after = await self._counts(using, locked)
         return Repaired(
             [WindowChange(_window(row), row["views_before"], row["views"]) for row in rows],
@@ -278,6 +344,7 @@ class ViewCounts:
         """Begin a transaction that may lock posts, though not for ever."""
         async with self._pool.transaction() as using:
             await fetch(using, "limit_silence")
+            await fetch(using, "check_at_once")
             yield using
 
     async def _lock(self, using: Connection, post_ids: Sequence[str]) -> list[str]:
@@ -287,16 +354,80 @@ class ViewCounts:
         await fetch(using, "lock_counted_posts", post_ids=distinct)
         return distinct
 
-    async def _move(self, using: Connection, post_ids: Collection[str]) -> None:
-        await fetch(using, "move_view_counts", self._identifiers, post_ids=list(post_ids))
+    async def _move(self, using: Connection, post_ids: Sequence[str]) -> None:
+        await self._write(using, "move_view_counts", post_ids)
+
+    async def _write(self, using: Connection, query: str, post_ids: Sequence[str]) -> None:
+        """Write the platform's counts of posts by a query; set aside those that PostgreSQL refuses to change.
+
+        Raises:
+            psycopg.Error: It is not a post that is refused.
+        """
+        if not post_ids:
+            return
+        try:
+            await self._write_all(using, query, post_ids)
+        except psycopg.Error as error:
+            if not await self._blames_post(using, error):
+                raise
+            if len(post_ids) == 1:
+                await self._set_aside(using, post_ids[0], error.sqlstate or "")
+                return
+            for post_id in post_ids:
+                await self._write(using, query, [post_id])
+
+    async def _write_all(self, using: Connection, query: str, post_ids: Sequence[str]) -> None:
+        async with using.transaction():  # within the transaction, a savepoint
+            rows = await fetch(using, query, await self._identifiers(using), post_ids=list(post_ids))
+        for row in rows:
+            await self._set_aside(using, row["post_id"], NOT_UPDATED)
+
+    async def _blames_post(self, using: Connection, error: psycopg.Error) -> bool:
+        """Whether an error is of a post, and not of the server, or for want of a table or a right."""
+        return blames_row(error) and (await self._described(using)).is_prepared
+
+    async def _set_aside(self, using: Connection, post_id: str, code: str) -> None:
+        (row,) = await fetch(using, "set_post_aside", post_id=post_id, code=code)
+        if row["refusals"] == 1:
+            log.warning("view count of a post not updated, trying again", post=post_id, code=code)
+
+    async def _waiting(self, using: Connection) -> Waiting:
+        names = await self._identifiers(using)
+        (row,) = await fetch(using, "count_missing_posts", names)
+        return Waiting(row["missing"], await set_aside(using, names))
+
+    async def _described(self, using: Connection) -> PostsTable:
+        """Look at the platform's table anew, also at the type of its ids."""
+        described = await describe_posts(using, *self._table)
+        if described.id_type is not None:
+            self._names = self._table.identifiers | {"key": key_of(described.id_type)}
+        return described
+
+    async def _identifiers(self, using: Connection) -> dict[str, sql.Composable]:
+        """Return what the queries have in braces."""
+        if self._names is None:
+            await self._described(using)
+        return self._names or self._table.identifiers | {"key": key_of(None)}
 
     async def _counts(
         self, using: Connection, post_ids: Collection[str] | None, *, after: str = ""
     ) -> list[PostCounts]:
-        rows = await fetch(
-            using, "counts_of_posts", self._identifiers, post_ids=_list(post_ids), after=after, most=_POSTS_AT_ONCE
-        )
+        names = await self._identifiers(using)
+        rows = await fetch(using, "counts_of_posts", names, post_ids=_list(post_ids), after=after, most=_POSTS_AT_ONCE)
         return [PostCounts(**row) for row in rows]
+
+
+async def set_aside(using: Connection, names: Mapping[str, sql.Composable]) -> list[SetAside]:
+    """Return the posts whose count PostgreSQL refuses to change, by why.
+
+    Args:
+        using: A connection.
+        names: The platform's table, from `PlatformTable.identifiers`, and `key` from `key_of`.
+
+    Raises:
+        psycopg.Error: PostgreSQL is not up to it.
+    """
+    return [SetAside(**row) for row in await fetch(using, "count_posts_set_aside", names)]
 
 
 def _highest(counts: Iterable[WindowCount]) -> list[WindowCount]:

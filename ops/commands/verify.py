@@ -159,6 +159,8 @@ def _notes(found: "Report", asked: int, too_old: datetime | None, settings: Sett
             f"{_count(found.missing, 'post')} with views {'is' if found.missing == 1 else 'are'} not in "
             f"{settings.posts_table}; the views wait until then."
         )
+    for code, posts in found.refused.most_common():
+        yield f"PostgreSQL refuses to update {_count(posts, 'post')} with {code}; `inkstream doctor` says what to do."
     if found.moving:
         yield f"{_count(found.moving, 'window')} {_verb(found.moving)} views in flight, and may be compared later."
 
@@ -189,6 +191,7 @@ def _json(left: "Report", repaired: "Repaired | None") -> dict[str, Any]:
         "windows": left.windows,
         "posts": left.posts,
         "posts_missing": left.missing,
+        "posts_refused": dict(left.refused),
         "windows_in_flight": left.moving,
         "drift": left.drift,
         "window_differences": [

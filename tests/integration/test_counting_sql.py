@@ -1,7 +1,7 @@
 """The rule of counting in PostgreSQL's own words: whatever counts come, in whatever order, the totals are the same."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ class Model:
 class FailsAtTheEnd(ViewCounts):
     """Loses its connection when all is done but the commit."""
 
-    async def _move(self, using: Connection, post_ids: Collection[str]) -> None:
+    async def _move(self, using: Connection, post_ids: Sequence[str]) -> None:
         await super()._move(using, post_ids)
         raise psycopg.OperationalError("the connection is lost")
 
@@ -199,7 +199,7 @@ async def test_a_posts_views_are_the_sum_of_the_highest_counts_of_its_windows(
     model = Model()
     for step in some_steps:
         await carry_out(step, tables, model)
-    missing = await tables.one.settle()
+    missing = (await tables.one.settle()).missing
 
     there: dict[str, int] = dict(await tables.rows(b'SELECT id, "viewCount" FROM posts'))
     assert there == {post_id: BASELINE + model.of_post(post_id) for post_id in there}
@@ -256,7 +256,7 @@ async def test_a_worker_that_is_frozen_in_its_transaction_holds_up_others_for_a_
     class Freezes(ViewCounts):
         """Falls silent with all its locks, until it is thawed."""
 
-        async def _move(self, using: Connection, post_ids: Collection[str]) -> None:
+        async def _move(self, using: Connection, post_ids: Sequence[str]) -> None:
             await super()._move(using, post_ids)
             frozen.set()
             await thawed.wait()
@@ -302,7 +302,7 @@ async def test_the_platforms_names_are_settings(
     name = table if schema == "public" else f"{schema}.{table}"
     view_counts = ViewCounts(tables.pools[0], PlatformTable(name, id_column, view_count_column))
     await view_counts.apply(brought([Count(0, 0, 3), Count(1, 0, 2), Count(2, 0, 1)]))
-    assert await view_counts.settle() == 1
+    assert (await view_counts.settle()).missing == 1
     found = await tables.owner.execute(sql.SQL("SELECT {id}, {views} FROM {table} ORDER BY 1").format(**names))
     assert await found.fetchall() == [("post-0", 3), ("post-1", 9)]
 
