@@ -162,8 +162,8 @@ class Traffic:
         topic = self._topic_of[fact.type]
         event = topic.events[fact.type]
         post = row_of(fact)
-        # A clock that is wrong by weeks. An exit's own time must be right, it is held to account; and what is late would
-        # get the time at which it was sent, after what came of it.
+        # A clock that is wrong by weeks. An exit's own time must be right, it is held to account; and what is sent late
+        # would get the time of that, after what came of it.
         if fact.type != "page.exited" and not fact.delay and self._random.random() < _CLOCK_AHEAD:
             fact = fact._replace(time=fact.time + timedelta(days=40))
         with_id = fact.type not in _MAY_LACK_ID or self._random.random() >= _WITHOUT_ID

@@ -190,7 +190,7 @@ def test_no_exit_happens_before_its_view_and_no_click_before_its_search(seed: in
     sent = list(islice(source, 6_000))
     made, followed = times([*sent, *source.owed()])
     assert len(followed) > 500
-    assert not [id for id, time in followed if time < made[id]]
+    assert not [document_id for document_id, time in followed if time < made[document_id]]
 
 
 def test_nearly_every_reader_has_a_place_in_the_development_geo_database() -> None:
