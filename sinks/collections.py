@@ -27,9 +27,16 @@ FieldType = Union[str, tuple[str, ...], list["FieldType"], dict[str, "FieldType"
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index: its fields in order, each 1 (ascending), -1 (descending) or "text"."""
+    """An index: its fields in order, each 1 (ascending), -1 (descending) or "text".
+
+    Attributes:
+        keys: The fields.
+        only_where: Which documents are in it; all where it is empty. Others cost next to nothing, and a query has to
+            ask for what lies within it.
+    """
 
     keys: Mapping[str, int | str]
+    only_where: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
