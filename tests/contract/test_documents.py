@@ -13,11 +13,13 @@ from pydantic import BaseModel
 
 from enrich.documents import Document, Gathering, Occurrence, Write
 from enrich.enricher import Enricher
+from enrich.logs import ERROR_LEVELS
 from enrich.notifications import Notifier, notification, queue_item
 from notifications import receipts, rules
 from notifications.gathering import merge
 from notifications.receipts import Receipt
 from schemas.cloudevents import Decoder
+from schemas.domain import DomainEvent
 from schemas.event import Envelope, Event, InvalidEvent
 from schemas.fields import Value
 from schemas.topics import EventType, Topic, load
@@ -156,6 +158,12 @@ NOT_STORED = {
 }
 """Fields of examples that change no document, and why a producer sends them all the same."""
 
+OF_THE_AUDIT = {"ipAddress", "userEmail", "userRole", "method", "endpoint", "changes"}
+"""Fields of domain events that are stored in `auditLogs` alone, as docs/collections.md says."""
+
+OF_ERRORS = {"endpoint", "method", "fingerprint", "context"}
+"""Fields of log lines that are stored in `errorLogs` alone."""
+
 OF_RECEIPTS = {
     "key": "finds the log",
     "providerId": "finds the log",
@@ -227,6 +235,43 @@ def test_every_field_of_an_example_is_in_a_document_or_decides_what_is(topic: To
             if not changes_something(topic, event_type, example, place)
         }
         assert unused == {field for name, field in NOT_STORED if name == event_type.name}
+
+
+SAMPLES: Sequence[object] = (
+    "other", "2026-01-30T12:00:00Z", "8.8.8.8", 2, True, {"a": 1}, {"page": "/x"}, ["email"], ["x"],
+    [{"token": "x", "platform": "ios"}], {"id": "x", "type": "y"}, False,
+)  # fmt: skip
+"""Some value for a field of every kind."""
+
+
+@pytest.mark.parametrize(
+    ("topic", "event_type"),
+    [(topic, event_type) for topic, event_type in EVENTS if event_type.collections],
+    ids=[event_type.name for _, event_type in EVENTS if event_type.collections],
+)
+def test_every_field_that_a_producer_may_add_to_an_example_is_stored_or_said_not_to_be(
+    topic: Topic, event_type: EventType
+) -> None:
+    for example in event_type.examples:
+        expected = writes(topic, event_type, example)
+        unused = set()
+        for name, field in event_type.schema.model_fields.items():
+            alias = field.alias or name
+            others = []
+            for sample in (*SAMPLES, *closed_lists(event_type.schema.model_json_schema())):
+                try:
+                    others.append(writes(topic, event_type, {**example, alias: sample}))
+                except InvalidEvent:
+                    continue
+            assert others, f"no sample for {alias}"
+            if all(other == expected for other in others):
+                unused.add(alias)
+        known = {field for name, field in NOT_STORED if name == event_type.name}
+        if issubclass(event_type.schema, DomainEvent) and "auditLogs" not in event_type.collections:
+            known |= OF_THE_AUDIT
+        if event_type.name == "log.written" and example["level"] not in ERROR_LEVELS:
+            known |= OF_ERRORS
+        assert unused == known
 
 
 def test_every_field_of_a_receipt_is_in_its_log_or_decides_what_becomes_of_it() -> None:
