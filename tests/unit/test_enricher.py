@@ -355,8 +355,8 @@ def test_a_list_of_filters_that_is_empty_stays_as_it_says_that_nothing_was_chose
 
 def test_properties_are_in_every_analytics_event_and_keep_what_is_empty_within() -> None:
     tracked = {"eventType": "a", "category": "b", "entityId": "c", "entityType": "d"}
-    nothing: dict[str, Any] = {}
-    for properties in (nothing, {"a": {}, "b": None, "c": {"d": {}}}):
+    several: list[dict[str, Any]] = [{}, {"a": {}, "b": None, "c": {"d": {}}}]
+    for properties in several:
         written = body(
             documents("analytics.AnalyticsTracked", {**tracked, "properties": properties}, "analyticsEvents")
         )
