@@ -250,10 +250,11 @@ class Templates:
         self._users = [self._id() for _ in range(_USERS)]
         self._posts = [self._id() for _ in range(_POSTS)]
 
-    def documents(self, collection: str, count: int, span: timedelta) -> Iterator[Body]:
-        """Yield so many documents in the order of their times, which end now."""
+    def documents(self, collection: str, count: int) -> Iterator[Body]:
+        """Yield so many documents in the order of their times, the last of now, the first of a month before."""
         bodies, time_field = self._bodies[collection], _TIME.get(collection, "timestamp")
-        start, session = datetime.now(UTC) - span, ""
+        span, session = timedelta(days=DAYS), ""
+        start = datetime.now(UTC) - span
         for number in range(count):
             body = dict(self._chance.choice(bodies))
             if collection == "systemLogs" and number % 3 == 0:
@@ -343,10 +344,10 @@ def _run(mongo: Mongo, documents: int, each: int, rounds: int, only: Sequence[st
         for name in collections:
             variants = _variants(client, mongo.url, name)
             console.print(f"{name}: {documents:,} documents, {len(variants)} times")
-            _fill(variants, list(templates.documents(name, documents, timedelta(days=DAYS))))
-            more = templates.documents(name, each * rounds, timedelta(minutes=30))
+            bodies = templates.documents(name, documents + rounds * each)
+            _fill(variants, list(islice(bodies, documents)))
             for _ in range(rounds):
-                _measure(chance.sample(variants, len(variants)), list(islice(more, each)), mongo)
+                _measure(chance.sample(variants, len(variants)), list(islice(bodies, each)), mongo)
             costs += _costs(variants)
             answers += [_answer(question, variants) for question in QUESTIONS if question.collection == name]
             for variant in variants:
