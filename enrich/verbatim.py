@@ -57,7 +57,4 @@ def _without_empty_objects(value: BaseModel, dumped: dict[str, Any]) -> dict[str
 @cache
 def _fields(schema: type[BaseModel]) -> dict[str, tuple[str, bool]]:
     """Return the fields of a class by what a producer calls them: the attribute, and whether it may be unknown."""
-    return {
-        field.alias or name: (name, not field.is_required() and field.get_default(call_default_factory=False) is None)
-        for name, field in schema.model_fields.items()
-    }
+    return {field.alias or name: (name, field.default is None) for name, field in schema.model_fields.items()}
