@@ -4,8 +4,10 @@ In comes an event, out goes one document for each of its collections, with the p
 producer sent, its id and its time.
 """
 
+from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -40,21 +42,51 @@ def payload(data: Event, *, without: frozenset[str] = frozenset()) -> dict[str, 
     word.
     """
     body = data.model_dump(by_alias=True, exclude_none=True, exclude={"timestamp", *without})
-    return _without_empty_objects(data, body)
+    _leave_out_empty(type(data), body)
+    return body
 
 
-def _without_empty_objects(value: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
-    """Remove the optional fields from what a model was dumped to that are objects and hold nothing, however deep."""
-    for alias, inner in [item for item in dumped.items() if isinstance(item[1], dict)]:
-        name, optional = _fields(type(value)).get(alias, (None, False))
-        if name is not None and isinstance(model := getattr(value, name), BaseModel):
-            _without_empty_objects(model, inner)
-        if optional and not inner:
-            del dumped[alias]
-    return dumped
+class _ObjectField(NamedTuple):
+    """A field that may hold an object.
+
+    Attributes:
+        name: What a producer calls it.
+        schema: The object's class; `None` where it is free-form.
+        optional: Whether it may be unknown.
+    """
+
+    name: str
+    schema: type[BaseModel] | None
+    optional: bool
+
+
+def _leave_out_empty(schema: type[BaseModel], body: dict[str, Any]) -> None:
+    """Remove the optional objects that hold nothing from what an instance of a class was dumped to, however deep."""
+    for field in _object_fields(schema):
+        inner = body.get(field.name)
+        if isinstance(inner, dict):
+            if inner and field.schema is not None:
+                _leave_out_empty(field.schema, inner)
+            if field.optional and not inner:
+                del body[field.name]
 
 
 @cache
-def _fields(schema: type[BaseModel]) -> dict[str, tuple[str, bool]]:
-    """Return the fields of a class by what a producer calls them: the attribute, and whether it may be unknown."""
-    return {field.alias or name: (name, field.default is None) for name, field in schema.model_fields.items()}
+def _object_fields(schema: type[BaseModel]) -> tuple[_ObjectField, ...]:
+    return tuple(
+        _ObjectField(field.alias or name, kind if issubclass(kind, BaseModel) else None, field.default is None)
+        for name, field in schema.model_fields.items()
+        for kind in _kinds(field.annotation)
+        if issubclass(kind, BaseModel | dict)
+    )
+
+
+def _kinds(annotation: object) -> Iterator[type]:
+    """Yield the classes that an annotation names outside of lists: `dict` for `dict[str, Any] | None`."""
+    if isinstance(annotation, type) and not isinstance(annotation, GenericAlias):
+        yield annotation
+    elif isinstance(origin := get_origin(annotation), type) and issubclass(origin, dict):
+        yield origin
+    elif origin in (Annotated, Union, UnionType):
+        for inner in get_args(annotation):
+            yield from _kinds(inner)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import orjson
 import pytest
@@ -74,10 +74,18 @@ def documents(written: Sequence[Write]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield "notificationQueue", queue_item(notice)
 
 
+def parts(annotation: object) -> Iterator[object]:
+    """Yield an annotation and all that it is made of, outside of lists."""
+    yield annotation
+    if get_origin(annotation) not in (list, tuple, dict):
+        for inner in get_args(annotation):
+            yield from parts(inner)
+
+
 def values_within(schema: type[BaseModel], before: Place = ()) -> Iterator[Place]:
     """Yield the way to every field of a class, however deep, that holds an object with fields of its own."""
     for name, field in schema.model_fields.items():
-        for inner in (field.annotation, *get_args(field.annotation)):
+        for inner in parts(field.annotation):
             if isinstance(inner, type) and issubclass(inner, Value):
                 way = (*before, field.alias or name)
                 yield way
@@ -87,7 +95,7 @@ def values_within(schema: type[BaseModel], before: Place = ()) -> Iterator[Place
 def free_objects(schema: type[BaseModel]) -> Iterator[str]:
     """Yield the fields of a class in which a producer may write whatever object it likes."""
     for name, field in schema.model_fields.items():
-        if dict in {getattr(kind, "__origin__", None) for kind in (field.annotation, *get_args(field.annotation))}:
+        if dict in {get_origin(part) for part in parts(field.annotation)}:
             yield field.alias or name
 
 
