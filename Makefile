@@ -11,7 +11,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down clean test check bench bench-counts bench-notifications bench-paths bench-scale chaos chaos-defects chaos-notifications fuzz lock soak
+.PHONY: help setup run up down clean test check bench bench-counts bench-indexes bench-notifications bench-paths bench-scale chaos chaos-defects chaos-notifications fuzz lock soak
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ bench-scale: setup ## Measure one and two workers, more partitions, and growing 
 
 bench-counts: setup ## Measure how fresh view counts are (ARGS="--hot 1000000" with a popular post)
 	@$(PYTHON) -m bench.view_counts $(ARGS)
+
+bench-indexes: setup ## Measure what each index costs an insert, and what questions read without it
+	@$(PYTHON) -m bench.indexes $(ARGS)
 
 bench-notifications: setup ## Measure how fast notifications leave, and an urgent one behind many
 	@$(PYTHON) -m bench.notifications $(ARGS)

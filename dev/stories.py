@@ -57,6 +57,7 @@ class Fact(NamedTuple):
         traces: What it leaves where that is not simply one document in each of its type's collections.
         owed: Whether an earlier fact only makes sense with this one, so that it is sent even after the end.
         needs_id: Whether other facts refer to it.
+        delay: After how many seconds it is sent.
     """
 
     type: str
@@ -66,6 +67,7 @@ class Fact(NamedTuple):
     traces: tuple[Trace, ...] | None = None
     owed: bool = False
     needs_id: bool = False
+    delay: float = 0.0
 
 
 class Ids:
@@ -144,10 +146,10 @@ class Stories:
         )
         chance = self._random.random()
         if chance < 0.05:
-            # The beacon of the exit overtakes the view, as happens when the view is retried.
-            yield self._exit(moment, view_id, post, stay)
-            late = _after(moment, 0.2 + self._random.random())
-            yield Fact("page.viewed", late, view_id, data, owed=True, needs_id=True)
+            # The beacon of the exit overtakes the view, as happens when the view is retried. It happened before, still.
+            yield self._exit(_after(moment, stay), view_id, post, stay)
+            delay = stay + 0.2 + self._random.random()
+            yield Fact("page.viewed", moment, view_id, data, owed=True, needs_id=True, delay=delay)
             return
         yield Fact("page.viewed", moment, view_id, data, needs_id=True)
         if chance < 0.85:
@@ -254,11 +256,11 @@ class Stories:
         if self._random.random() < 0.15:
             data["filters"] = {"tags": [slug_of(text)]}
         click_first = results > 0 and self._random.random() < 0.05
-        searched = _after(moment, 0.5) if click_first else moment
-        yield Fact("search.performed", searched, search_id, data, owed=click_first, needs_id=True)
+        clicked = _after(moment, 1 + self._stay() / 4)
+        delay = (clicked - moment).total_seconds() + 0.5 if click_first else 0.0
+        yield Fact("search.performed", moment, search_id, data, owed=click_first, needs_id=True, delay=delay)
         if results == 0 or not (click_first or self._random.random() < 0.55):
             return
-        clicked = moment if click_first else _after(moment, 1 + self._stay() / 4)
         post, position = self._blog.post(self._random), min(results, 1 + int(self._random.expovariate(0.5)))
         click = {"searchId": search_id, "sessionId": session, "postId": post.id, "position": position, **user}
         left = Trace("searchQueries", search_id, "clickedResults", {"postId": post.id, "position": position})

@@ -135,7 +135,7 @@ class Traffic:
             self._untold.rotate(-1)
         for fact in facts:
             if fact.type in self._topic_of:
-                self._push((fact.time - self._began).total_seconds(), fact)
+                self._push((fact.time - self._began).total_seconds() + fact.delay, fact)
 
     def _example(self, name: str, moment: datetime) -> Fact:
         event = self._topic_of[name].events[name]
@@ -162,8 +162,9 @@ class Traffic:
         topic = self._topic_of[fact.type]
         event = topic.events[fact.type]
         post = row_of(fact)
-        # A clock that is wrong by weeks; an exit's own time must be right, it is held to account.
-        if fact.type != "page.exited" and self._random.random() < _CLOCK_AHEAD:
+        # A clock that is wrong by weeks. An exit's own time must be right, it is held to account; and what is sent late
+        # would get the time of that, after what came of it.
+        if fact.type != "page.exited" and not fact.delay and self._random.random() < _CLOCK_AHEAD:
             fact = fact._replace(time=fact.time + timedelta(days=40))
         with_id = fact.type not in _MAY_LACK_ID or self._random.random() >= _WITHOUT_ID
         value, headers = self._encoded(fact, topic, with_id=with_id)

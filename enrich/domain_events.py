@@ -92,7 +92,7 @@ def _audit_entry(event: Envelope[DomainEvent], context: Context) -> Document:
             "resource": data.entity_type,
             "resourceId": data.entity,
             "status": "success",
-            **{name: value for name, value in known.items() if value is not None},
+            **{name: value for name, value in known.items() if value not in (None, {})},
         },
         ip_address=data.ip_address,
         user_agent=data.user_agent,

@@ -67,7 +67,7 @@ def occurrence(event: Envelope[LogLine], line: dict[str, Any]) -> Occurrence:
         "method": logged.method,
         "context": logged.context,
     }
-    group.update((field, value) for field, value in request.items() if value is not None)
+    group.update((field, value) for field, value in request.items() if value not in (None, {}))
     return Occurrence(line, group)
 
 

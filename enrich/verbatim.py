@@ -4,7 +4,12 @@ In comes an event, out goes one document for each of its collections, with the p
 producer sent, its id and its time.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from functools import cache
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
 
 from enrich.context import Context
 from enrich.documents import Document, Write
@@ -32,6 +37,56 @@ def head(event: Envelope[Event]) -> dict[str, Any]:
 def payload(data: Event, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return the payload's fields as the producer named them, but for its own idea of time and those in `without`.
 
-    A `null` within free-form fields stays: there it is the producer's word.
+    An optional object that holds nothing, such as `timings` whose keys are all unknown, is left out. What a field that
+    every document has holds stays, and so do `null` and `{}` within free-form fields: there they are the producer's
+    word.
     """
-    return data.model_dump(by_alias=True, exclude_none=True, exclude={"timestamp", *without})
+    body = data.model_dump(by_alias=True, exclude_none=True, exclude={"timestamp", *without})
+    _leave_out_empty(type(data), body)
+    return body
+
+
+class _ObjectField(NamedTuple):
+    """A field that may hold an object.
+
+    Attributes:
+        name: What a producer calls it.
+        schema: The object's class; `None` where it is free-form.
+        optional: Whether it may be unknown.
+    """
+
+    name: str
+    schema: type[BaseModel] | None
+    optional: bool
+
+
+def _leave_out_empty(schema: type[BaseModel], body: dict[str, Any]) -> None:
+    """Remove the optional objects that hold nothing from what an instance of a class was dumped to, however deep."""
+    for field in _object_fields(schema):
+        inner = body.get(field.name)
+        if isinstance(inner, dict):
+            if inner and field.schema is not None:
+                _leave_out_empty(field.schema, inner)
+            if field.optional and not inner:
+                del body[field.name]
+
+
+@cache
+def _object_fields(schema: type[BaseModel]) -> tuple[_ObjectField, ...]:
+    return tuple(
+        _ObjectField(field.alias or name, kind if issubclass(kind, BaseModel) else None, field.default is None)
+        for name, field in schema.model_fields.items()
+        for kind in _kinds(field.annotation)
+        if issubclass(kind, BaseModel | dict)
+    )
+
+
+def _kinds(annotation: object) -> Iterator[type]:
+    """Yield the classes that an annotation names outside of lists: `dict` for `dict[str, Any] | None`."""
+    if isinstance(annotation, type) and not isinstance(annotation, GenericAlias):
+        yield annotation
+    elif isinstance(origin := get_origin(annotation), type) and issubclass(origin, dict):
+        yield origin
+    elif origin in (Annotated, Union, UnionType):
+        for inner in get_args(annotation):
+            yield from _kinds(inner)

@@ -113,38 +113,52 @@ class Gathered:
         return replace(self.pattern, title=title, message=message)
 
     def document(self) -> dict[str, Any]:
-        """Return it as a document for MongoDB."""
-        return {
-            "group": self.group,
-            "generation": self.generation,
-            "newest": [
-                {"time": act.time, "noticeId": act.notice_id, "actorId": act.actor_id, "actorName": act.actor_name}
-                for act in self.newest
-            ],
-            "actors": b"".join(self.actors),
-            "earlier": b"".join(self.earlier),
-            "earlierUntil": self.earlier_until,
-            "title": self.pattern.title,
-            "message": self.pattern.message,
-            "actionUrl": self.pattern.action_url,
-            "actionText": self.pattern.action_text,
-            "actorAvatar": self.actor_avatar,
-        }
+        """Return it as a document for MongoDB; what is `None` is left out."""
+        return _known(
+            {
+                "group": self.group,
+                "generation": self.generation,
+                "newest": [
+                    _known(
+                        {
+                            "time": act.time,
+                            "noticeId": act.notice_id,
+                            "actorId": act.actor_id,
+                            "actorName": act.actor_name,
+                        }
+                    )
+                    for act in self.newest
+                ],
+                "actors": b"".join(self.actors),
+                "earlier": b"".join(self.earlier),
+                "earlierUntil": self.earlier_until,
+                "title": self.pattern.title,
+                "message": self.pattern.message,
+                "actionUrl": self.pattern.action_url,
+                "actionText": self.pattern.action_text,
+                "actorAvatar": self.actor_avatar,
+            }
+        )
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Return what `document` was made of; other fields may stand beside its own. Times have a zone."""
+        """Return what `document` was made of; other fields may stand beside its own. Times have a zone.
+
+        A document of an earlier release has `null` for what is unknown.
+        """
         return cls(
             group=document["group"],
             generation=document["generation"],
             newest=tuple(
-                Act(act["time"], act["noticeId"], act["actorId"], act["actorName"]) for act in document["newest"]
+                Act(act["time"], act["noticeId"], act["actorId"], act.get("actorName")) for act in document["newest"]
             ),
             actors=_split(document["actors"]),
             earlier=_split(document["earlier"]),
-            earlier_until=document["earlierUntil"],
-            pattern=Words(document["title"], document["message"], document["actionUrl"], document["actionText"]),
-            actor_avatar=document["actorAvatar"],
+            earlier_until=document.get("earlierUntil"),
+            pattern=Words(
+                document["title"], document["message"], document.get("actionUrl"), document.get("actionText")
+            ),
+            actor_avatar=document.get("actorAvatar"),
         )
 
 
@@ -236,6 +250,10 @@ def _with(digests: tuple[bytes, ...], digest: bytes) -> tuple[bytes, ...]:
     if at == EXACT or digests[at : at + 1] == (digest,):
         return digests
     return (*digests[:at], digest, *digests[at:])[:EXACT]
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _split(digests: bytes) -> tuple[bytes, ...]:

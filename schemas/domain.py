@@ -14,7 +14,8 @@ class DomainEvent(Event):
     """Something that succeeded in the platform's domain. An attempt that failed is an audit entry instead.
 
     The fields here describe the request, are all optional, and never become properties of an analytics event. What a
-    subclass adds does, except for the entity's id and the actor.
+    subclass adds does, except for the entity's id and the actor. `changes`, and who it was from where, are stored in
+    `auditLogs` alone: of an event that does not go there they are not kept.
 
     Attributes:
         entity_type: What it happened to: `post`, `comment`, `user`, ...

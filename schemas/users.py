@@ -159,8 +159,8 @@ class UserRoleChanged(UserEvent):
     @property
     def audited_changes(self) -> dict[str, Any]:
         """The change of role, where the producer does not tell of changes itself."""
-        before = {} if self.previous_role is None else {"role": self.previous_role}
-        return self.changes or {"before": before, "after": {"role": self.role}}
+        before = {} if self.previous_role is None else {"before": {"role": self.previous_role}}
+        return self.changes or {**before, "after": {"role": self.role}}
 
 
 class UserFollowed(UserEvent):

@@ -14,6 +14,9 @@ against the specification's TypeScript interfaces line by line:
 | `{...}` | `{...}` | an object with these fields |
 
 Fields that are not listed are allowed everywhere, so that a service may add its own. `_id` is the event's id, a string.
+
+Every index of the specification is here. A few are marked as ours: docs/decisions/indexes-for-analysts.md says what
+each costs an insert, and which were left out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,9 +30,16 @@ FieldType = Union[str, tuple[str, ...], list["FieldType"], dict[str, "FieldType"
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index: its fields in order, each 1 (ascending), -1 (descending) or "text"."""
+    """An index: its fields in order, each 1 (ascending), -1 (descending) or "text".
+
+    Attributes:
+        keys: The fields.
+        only_where: Which documents are in it; all where it is empty. Others cost next to nothing, and a query has to
+            ask for what lies within it.
+    """
 
     keys: Mapping[str, int | str]
+    only_where: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -147,6 +157,8 @@ PAGE_VIEWS = Collection(
         Index({"sessionId": 1}),
         Index({"timestamp": -1}),
         Index({"device.type": 1}),
+        # Ours: what a campaign brought. Few views have one.
+        Index({"campaign": 1, "timestamp": -1}, only_where={"campaign": {"$exists": True}}),
     ),
     retention=Retention("timestamp", timedelta(days=90)),
     late_fields=LateFields(highest=("timeSpent", "scrollDepth", "interacted", "exitedAt")),
@@ -179,6 +191,8 @@ ANALYTICS_EVENTS = Collection(
         Index({"userId": 1, "timestamp": -1}),
         Index({"timestamp": -1}),
         Index({"category": 1, "timestamp": -1}),
+        # Ours: what a session did.
+        Index({"sessionId": 1}, only_where={"sessionId": {"$exists": True}}),
     ),
     retention=Retention("timestamp", timedelta(days=180)),
 )
@@ -239,6 +253,9 @@ SEARCH_QUERIES = Collection(
         Index({"resultsCount": 1}),
         # Text index for query analysis
         Index({"query": "text"}),
+        # Ours: what a session and what a user searched for, among all that was ever searched.
+        Index({"sessionId": 1}),
+        Index({"userId": 1, "timestamp": -1}, only_where={"userId": {"$exists": True}}),
     ),
     late_fields=LateFields(united=("clickedResults",)),
 )
@@ -312,7 +329,7 @@ NOTIFICATION_QUEUE = Collection(
         Index({"status": 1, "priority": -1, "createdAt": 1}),
         Index({"nextRetryAt": 1}),
         Index({"userId": 1, "status": 1}),
-        # Our own: what is ready, in the order in which it is claimed, without what waits.
+        # Ours: what is ready, in the order in which it is claimed, without what waits.
         Index({"status": 1, "nextRetryAt": 1, "priority": -1, "createdAt": 1}),
     ),
     retention=Retention("completedAt", timedelta(days=7), only_where={"status": "completed"}),
@@ -357,6 +374,8 @@ EMAIL_LOGS = Collection(
         Index({"userId": 1, "createdAt": -1}),
         Index({"status": 1, "createdAt": -1}),
         Index({"providerId": 1}),
+        # Ours: the mail of a notification.
+        Index({"notificationId": 1}),
     ),
     retention=Retention("createdAt", timedelta(days=30)),
 )
@@ -391,6 +410,8 @@ PUSH_NOTIFICATION_LOGS = Collection(
         Index({"userId": 1, "createdAt": -1}),
         Index({"deviceToken": 1, "createdAt": -1}),
         Index({"status": 1, "createdAt": -1}),
+        # Ours: the push messages of a notification.
+        Index({"notificationId": 1}),
     ),
     retention=Retention("createdAt", timedelta(days=30)),
 )
@@ -455,6 +476,8 @@ SYSTEM_LOGS = Collection(
         Index({"service": 1, "timestamp": -1}),
         Index({"requestId": 1}),
         Index({"timestamp": -1}),
+        # Ours: what a user ran into. Most lines are about nobody.
+        Index({"userId": 1, "timestamp": -1}, only_where={"userId": {"$exists": True}}),
     ),
     retention=Retention("timestamp", timedelta(days=30)),
 )

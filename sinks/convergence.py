@@ -208,17 +208,23 @@ def _is_ours(validator: Mapping[str, Any]) -> bool:
 
 def _declared_indexes(collection: Collection) -> list[dict[str, Any]]:
     """Return the collection's indexes as MongoDB's `createIndexes` takes them."""
-    indexes: list[dict[str, Any]] = [{"key": dict(index.keys), "name": index.name} for index in collection.indexes]
+    indexes: list[dict[str, Any]] = [
+        {"key": dict(index.keys), "name": index.name, **_partial(index.only_where)} for index in collection.indexes
+    ]
     if (retention := collection.retention) is not None:
-        index = {
-            "key": retention.keys,
-            "name": retention.name,
-            "expireAfterSeconds": int(retention.keep.total_seconds()),
-        }
-        if retention.only_where:
-            index["partialFilterExpression"] = dict(retention.only_where)
-        indexes.append(index)
+        indexes.append(
+            {
+                "key": retention.keys,
+                "name": retention.name,
+                "expireAfterSeconds": int(retention.keep.total_seconds()),
+                **_partial(retention.only_where),
+            }
+        )
     return indexes
+
+
+def _partial(only_where: Mapping[str, Any]) -> dict[str, Any]:
+    return {"partialFilterExpression": dict(only_where)} if only_where else {}
 
 
 async def _index_steps(

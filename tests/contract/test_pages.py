@@ -20,7 +20,7 @@ _LOG_CALL = re.compile(r'\blog\.(?:info|warning|error|exception)\(\s*"([^"]+)"')
 
 def block(collection: Collection) -> str:
     fields = "\n".join(f"{name}: {type_text(field_type)}" for name, field_type in collection.fields.items())
-    indexes = ", ".join(f"`{index_text(index)}`" for index in collection.indexes)
+    indexes = ", ".join(index_text(index) for index in collection.indexes)
     return f"{sources(collection)} {retention(collection)}\n\n```\n{fields}\n```\n\nIndexes: {indexes}."
 
 
@@ -37,7 +37,9 @@ def type_text(field_type: FieldType) -> str:
 
 
 def index_text(index: Index) -> str:
-    return "{ " + ", ".join(f"{name}: {direction}" for name, direction in index.keys.items()) + " }"
+    keys = ", ".join(f"{name}: {direction}" for name, direction in index.keys.items())
+    where = "".join(f" where there is a `{name}`" for name in index.only_where)
+    return f"`{{ {keys} }}`{where}"
 
 
 def sources(collection: Collection) -> str:

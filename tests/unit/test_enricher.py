@@ -317,6 +317,65 @@ def test_a_performance_sample_is_kept_as_it_comes() -> None:
     }
 
 
+SAMPLE: dict[str, Any] = {"method": "GET", "endpoint": "/", "statusCode": 200, "duration": 1.5, "service": "blogs-api"}
+AUDITED: dict[str, Any] = {"action": "a", "resource": "user", "resourceId": "ada", "status": "success"}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "payload", "field"),
+    [
+        ("performance.PerformanceSampled", {**SAMPLE, "timings": {"renderingOfALaterRelease": 3.5}}, "timings"),
+        ("performance.PerformanceSampled", {**SAMPLE, "timings": {"database": None}}, "timings"),
+        ("searches.SearchPerformed", {**SEARCH, "filters": {"language": "de"}}, "filters"),
+        ("searches.SearchPerformed", {**SEARCH, "filters": {}}, "filters"),
+        ("logs.LogLine", {**LINE, "metadata": {}}, "metadata"),
+        ("logs.LogLine", {**LINE, "level": "error", "metadata": {}}, "metadata"),
+        ("audit.AuditRecorded", {**AUDITED, "changes": {}}, "changes"),
+    ],
+)
+def test_an_optional_object_that_holds_nothing_is_left_out(
+    class_name: str, payload: dict[str, Any], field: str
+) -> None:
+    written = documents(class_name, payload, "systemLogs")[0]
+    stored = written.line if isinstance(written, Occurrence) else body([written])
+    assert field not in stored
+
+
+def test_an_error_without_context_keeps_none_of_an_earlier_one() -> None:
+    (written,) = documents("logs.LogLine", {**LINE, "level": "error", "context": {}}, "systemLogs", "errorLogs")
+    assert isinstance(written, Occurrence)
+    assert "context" not in written.group
+
+
+def test_a_list_of_filters_that_is_empty_stays_as_it_says_that_nothing_was_chosen() -> None:
+    written = documents("searches.SearchPerformed", {**SEARCH, "filters": {"tags": [], "dateRange": None}})
+    assert isinstance(written[0], Document)
+    assert written[0].body["filters"] == {"tags": []}
+
+
+def test_properties_are_in_every_analytics_event_and_keep_what_is_empty_within() -> None:
+    tracked = {"eventType": "a", "category": "b", "entityId": "c", "entityType": "d"}
+    several: list[dict[str, Any]] = [{}, {"a": {}, "b": None, "c": {"d": {}}}]
+    for properties in several:
+        written = body(
+            documents("analytics.AnalyticsTracked", {**tracked, "properties": properties}, "analyticsEvents")
+        )
+        assert written["properties"] == properties
+
+
+@pytest.mark.parametrize("changes", [{"before": {}, "after": {"bio": "x"}}, {"after": None}, {"before": {"a": {}}}])
+def test_changes_stay_as_the_producer_wrote_them(changes: dict[str, Any]) -> None:
+    updated = {"postId": "p", "authorId": "a", "changes": changes}
+    assert body(documents("posts.PostUpdated", updated, "auditLogs"))["changes"] == changes
+    assert body(documents("audit.AuditRecorded", {**AUDITED, "changes": changes}, "auditLogs"))["changes"] == changes
+
+
+def test_a_change_of_role_without_the_former_role_says_only_which_it_is_now() -> None:
+    changed = {"userId": "ada", "actorId": "grace", "role": "editor"}
+    written = body(documents("users.UserRoleChanged", changed, "auditLogs", name="user.role_changed"))
+    assert written["changes"] == {"after": {"role": "editor"}}
+
+
 REQUEST = {"userId": "ada", "type": "new_follower", "title": "A follower", "message": "Grace follows you"}
 
 

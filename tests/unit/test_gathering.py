@@ -237,6 +237,36 @@ def test_a_state_comes_back_from_mongodb_as_it_was(notices: list[Notice], was_re
     assert Gathered.from_document({"_id": state.id, **document}) == state
 
 
+def bare(actor: str, *, at: int) -> Notice:
+    """A like by somebody without a name or a picture, that leads nowhere."""
+    return replace(like(actor, at=at), actor_name=None, actor_avatar=None, action_url=None, action_text=None)
+
+
+def test_what_is_unknown_is_left_out_of_the_document() -> None:
+    document = merge(None, bare("ada", at=1)).document()
+    assert document.keys() == {"group", "generation", "newest", "actors", "earlier", "title", "message"}
+    assert document["newest"][0].keys() == {"time", "noticeId", "actorId"}
+
+
+def test_earlier_until_is_there_once_there_is_an_earlier_generation() -> None:
+    first = merge(None, like("ada", at=1))
+    second = merge(first, like("grace", at=2), was_read=True)
+    assert "earlierUntil" not in first.document()
+    assert second.document()["earlierUntil"] == NOON + timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("was_read", [False, True])
+def test_a_document_of_an_earlier_release_with_null_for_what_is_unknown_is_read(was_read: bool) -> None:
+    state = merge(None, bare("ada", at=1))
+    names = ("earlierUntil", "actionUrl", "actionText", "actorAvatar")
+    document: dict[str, Any] = {**dict.fromkeys(names), **state.document()}
+    document["newest"] = [{**act, "actorName": None} for act in document["newest"]]
+    stored = Gathered.from_document(document)
+    assert stored == state
+    after = merge(stored, like("grace", at=2), was_read=was_read).document()
+    assert None not in after.values()
+
+
 def test_an_event_with_microseconds_equals_itself_after_it_was_stored() -> None:
     notice = like("ada", at=1, microseconds=999)
     stored = Gathered.from_document(bson.decode(bytes_of(merge(None, notice)), codec_options=ZONED))

@@ -166,6 +166,33 @@ def test_some_exits_come_before_their_view(samples: list[Sample]) -> None:
     assert early > 10
 
 
+def times(samples: list[Sample]) -> tuple[dict[str, datetime], list[tuple[str, datetime]]]:
+    """The time of each view and search by its id, and of what came of them: the id, and when it happened."""
+    enricher = Enricher(ip_hash_key=b"key", geo=None)
+    made: dict[str, datetime] = {}
+    followed: list[tuple[str, datetime]] = []
+    for offset, sample in enumerate(samples):
+        if sample.outcome != "dead-lettered":
+            for write in enricher.documents(decoded(sample, offset)):
+                match write:
+                    case Document("pageViews" | "searchQueries", body):
+                        made.setdefault(body["_id"], body["timestamp"])
+                    case Part(highest={"exitedAt": exited_at}):
+                        followed.append((write.id, exited_at))
+                    case Part(added={"clickedResults": [clicked]}):
+                        followed.append((write.id, clicked["clickedAt"]))
+    return made, followed
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_exit_happens_before_its_view_and_no_click_before_its_search(seed: int) -> None:
+    source = traffic(seed=seed)
+    sent = list(islice(source, 6_000))
+    made, followed = times([*sent, *source.owed()])
+    assert len(followed) > 500
+    assert not [document_id for document_id, time in followed if time < made[document_id]]
+
+
 def test_nearly_every_reader_has_a_place_in_the_development_geo_database() -> None:
     path = Settings(_env_file=None).geo_database_path()
     assert path is not None
