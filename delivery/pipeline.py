@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import faust
 from faust.app.base import BootStrategy
+from faust.web.base import Web
 from mode import ServiceT
 
 from delivery.batch import RecordBatch
@@ -54,12 +55,14 @@ class Pipeline(faust.App):
         name: Names the application, and begins the name of each consumer group.
         settings: Where Kafka is and how much is in flight.
         health: Where consumers report.
+        web_server: Serves the pages.
     """
 
     BootStrategy = WithoutKafka
 
-    def __init__(self, name: str, settings: Settings, health: Health) -> None:
+    def __init__(self, name: str, settings: Settings, health: Health, web_server: type[Web]) -> None:
         self._settings = settings
+        self._web_server = web_server
         self._health = health
         self._consumers: list[RecordConsumer] = []
         self._services: list[ServiceT] = []
@@ -122,6 +125,9 @@ class Pipeline(faust.App):
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         await super().on_start()
+
+    def _new_web(self) -> Web:
+        return self._web_server(self)
 
     def _create_directories(self) -> None:
         # Faust's directories are for tables, and there are none.

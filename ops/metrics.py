@@ -173,6 +173,13 @@ WEBHOOKS = Counter(
     "Requests to the pages for providers, by HTTP status. 403 or 406: wrong key, or not the provider; 503: no Kafka.",
     ["provider", "status"],
 )
+WEB_CONNECTIONS = Gauge("inkstream_web_connections", "Connections to this worker's pages that are open.")
+WEB_REFUSED = Counter(
+    "inkstream_web_refused",
+    "Requests and connections that were refused before a page saw them: compressed, too-large, too-slow, or too-many "
+    "at once. Rising fast: somebody tries to hold up the worker; put a proxy with limits before it.",
+    ["reason"],
+)
 LAG_RECORDS = Gauge(
     "inkstream_lag_records",
     "Records in the partition that are not committed yet, for partitions that this worker owns.",
