@@ -56,6 +56,12 @@ DOCUMENTS_DUPLICATE = Counter(
     "Writes that changed nothing, as the document was there already: sent twice, or read again after a crash.",
     ["collection"],
 )
+STORED_DOCUMENTS_SPOILED = Counter(
+    "inkstream_stored_documents_spoiled",
+    "Stored documents that somebody else has changed so that updates fail: repaired, or left and worked around. "
+    "The log names each of them.",
+    ["collection", "outcome"],
+)
 DEAD_LETTERS = Counter(
     "inkstream_dead_letters",
     "Records set aside as dead letters, by topic and reason. Rising: a producer's release has broken its events.",
