@@ -320,7 +320,7 @@ class Mongo:
         for group in left:
             STORED_DOCUMENTS_SPOILED.labels(ERROR_LOGS.name, "left").inc()
             log.error(
-                "an error group can't be updated, so its lines are stored without it",
+                "an error group is left as it is, its lines stored without it",
                 collection=ERROR_LOGS.name,
                 group=group,
                 advice="correct or delete the group",
