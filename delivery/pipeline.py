@@ -92,21 +92,20 @@ class Pipeline(faust.App):
         channel = BatchChannel(self)
         # Two actors take batches from one channel: while one waits for a store, the other decodes.
         actors = 1 if gathers else self._settings.batches_in_flight
-        self.agent(channel, name=name, concurrency=actors)(_stream_function(agent, name))
-        self._health.agent(label, "not started")
-        self._consumers.append(
-            RecordConsumer(
-                topic,
-                label,
-                group=f"{self.conf.id}.{name}",
-                channel=channel,
-                client_options=client_options(self._settings),
-                batch_records=self._settings.batch_records,
-                batches_in_flight=gathers or self._settings.batches_in_flight,
-                stop_timeout=self._settings.stop_timeout,
-                health=self._health,
-            )
+        consumer = RecordConsumer(
+            topic,
+            label,
+            group=f"{self.conf.id}.{name}",
+            channel=channel,
+            client_options=client_options(self._settings),
+            batch_records=self._settings.batch_records,
+            batches_in_flight=gathers or self._settings.batches_in_flight,
+            stop_timeout=self._settings.stop_timeout,
+            health=self._health,
         )
+        self.agent(channel, name=name, concurrency=actors)(_stream_function(agent, name, consumer))
+        self._health.agent(label, "not started")
+        self._consumers.append(consumer)
 
     def run(self, service: ServiceT) -> None:
         """Start the service with the worker, and stop it after the consumers."""
@@ -149,10 +148,14 @@ class Pipeline(faust.App):
             await resource.close()
 
 
-def _stream_function(agent: Agent, name: str) -> Callable[[Any], Awaitable[None]]:
+def _stream_function(agent: Agent, name: str, consumer: RecordConsumer) -> Callable[[Any], Awaitable[None]]:
     # Faust tells a coroutine function from a callable object by inspection, and logs its name.
     async def run(batches: AsyncIterable[RecordBatch]) -> None:
-        await agent(batches)
+        try:
+            await agent(batches)
+        except Exception:
+            await consumer.agent_failed()
+            raise
 
     run.__name__ = run.__qualname__ = name
     return run
