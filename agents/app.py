@@ -79,7 +79,7 @@ def runs(agent: str) -> bool:
 health = Health()
 app = Pipeline("inkstream", settings, health, WebServer)
 app.conf.logging_config = logging_config(settings)
-stores = Stores(settings)
+stores = Stores(settings, health)
 app.close_last(stores)
 pings: dict[str, Ping] = {"kafka": partial(kafka.ping, settings), "mongodb": stores.mongo.ping}
 

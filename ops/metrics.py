@@ -186,6 +186,12 @@ WEB_REFUSED = Counter(
     "at once. Rising fast: somebody tries to hold up the worker; put a proxy with limits before it.",
     ["reason"],
 )
+REDIS_REFUSED = Counter(
+    "inkstream_redis_refused",
+    "Commands that Redis refused, by feature and kind: NOPERM is a permission that is missing, OOM no room. The "
+    "feature goes on without Redis, limits for each worker alone; `inkstream doctor` names what is missing.",
+    ["feature", "problem"],
+)
 LAG_RECORDS = Gauge(
     "inkstream_lag_records",
     "Records in the partition that are not committed yet, for partitions that this worker owns.",

@@ -45,4 +45,6 @@ def serve(app: faust.App, health: Health) -> None:
     @app.page("/readyz")
     async def readyz(web: View, request: Request) -> Response:
         body = {"ready": health.ready, "dependencies": health.dependencies, "agents": health.agents}
+        if health.features:
+            body["degraded"] = health.features
         return web.json(body, status=200 if health.ready else 503)
