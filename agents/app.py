@@ -51,6 +51,7 @@ from ops.logs import logging_config
 from ops.probe import Ping, Probe
 from ops.settings import Settings
 from ops.verification import Verification
+from ops.web_server import WebServer
 from schemas.cloudevents import Decoder
 from schemas.topics import TopicsError, load
 from sinks import collections
@@ -76,9 +77,9 @@ def runs(agent: str) -> bool:
 
 
 health = Health()
-app = Pipeline("inkstream", settings, health)
+app = Pipeline("inkstream", settings, health, WebServer)
 app.conf.logging_config = logging_config(settings)
-stores = Stores(settings)
+stores = Stores(settings, health)
 app.close_last(stores)
 pings: dict[str, Ping] = {"kafka": partial(kafka.ping, settings), "mongodb": stores.mongo.ping}
 

@@ -76,8 +76,10 @@ class RankPosts(Service):
                     await self._rebuild_if_needed()
             except Exception as error:  # whatever is wrong with this view, it stops nothing that counts
                 self._keep(noted.items())
+                self._recent.note(error)
                 self._report(type(error).__name__)
             else:
+                self._recent.note(None)
                 self._report(None)
 
     async def _rebuild_if_needed(self) -> None:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import structlog
+
 from delivery.batch import Record, RecordBatch
 from delivery.dead_letters import DeadLetter, DeadLetters
 from delivery.retry import until_done
@@ -24,6 +26,7 @@ from schemas.receipts import DeliveryReceived
 from sinks.mongo_faults import blames_content, refusal_of_error
 from sinks.stores import Stores
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 AT_ONCE = 20
@@ -109,15 +112,18 @@ class Receive:
         """Make all changes of one receipt, durably."""
         stores, report = self._stores, receipt.data
         provider = report.provider if report.provider in PROVIDERS else "other"
-        log = await self._in_mongo(partial(stores.delivery_logs.receive, receipt))
+        message = await self._in_mongo(partial(stores.delivery_logs.receive, receipt))
         RECEIPTS.labels(provider, report.kind).inc()
-        if log is None:
+        if message is None:
             RECEIPTS_NOT_OURS.labels(provider).inc()
             return
-        await self._tell_queue(report, log)
+        await self._tell_queue(report, message)
         if reason := _reason_to_suppress(report):
             # The address that we sent to: a provider may name another, to which that one forwards.
-            address = log["to"] if report.channel == "email" else log["deviceToken"]
+            address = message.get("to" if report.channel == "email" else "deviceToken")
+            if not isinstance(address, str):
+                log.error("a log of a message has no address to suppress", id=message["_id"])
+                return
             add = partial(stores.suppressions.add, report.channel, address, reason)
             await until_done(add, stores.suppressions, self._health)
 

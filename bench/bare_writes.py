@@ -89,7 +89,7 @@ class Preparation:
             prepared.updates[collection] = [PartSum(some).update() for some in by_document.values()]
         for first in range(0, len(occurrences), LINES_PER_TRANSACTION):
             chunk = occurrences[first : first + LINES_PER_TRANSACTION]
-            prepared.transactions.append(([write.line for write in chunk], list(group_updates(chunk))))
+            prepared.transactions.append(([write.line for write in chunk], list(group_updates(chunk).values())))
         return prepared
 
 

@@ -92,6 +92,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         self._numbers: dict[RecordBatch, int] = {}  # batches in flight
         self._changed = asyncio.Condition()
         self._rebalancing = False
+        self._agent_failed = False
 
     @property
     def label(self) -> str:
@@ -216,12 +217,18 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         async with self._changed:
             self._changed.notify_all()
 
+    async def agent_failed(self) -> None:
+        """Note that the agent has raised, so nobody finishes what it had in flight."""
+        self._agent_failed = True
+        async with self._changed:
+            self._changed.notify_all()
+
     async def _drain(self) -> None:
-        """Wait until no batch is in flight, for a bounded time."""
-        try:
+        """Wait until no batch is in flight, for a bounded time; not for what a failed agent had."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._stop_timeout.total_seconds()), self._changed:
-                await self._changed.wait_for(lambda: not self._numbers)
-        except TimeoutError:
+                await self._changed.wait_for(lambda: not self._numbers or self._agent_failed)
+        if self._numbers:
             log.warning("batches abandoned, to be read again", agent=self._agent, batches=len(self._numbers))
 
     @Service.timer(1.0)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import faust
 from faust.app.base import BootStrategy
+from faust.web.base import Web
 from mode import ServiceT
 
 from delivery.batch import RecordBatch
@@ -54,12 +55,14 @@ class Pipeline(faust.App):
         name: Names the application, and begins the name of each consumer group.
         settings: Where Kafka is and how much is in flight.
         health: Where consumers report.
+        web_server: Serves the pages.
     """
 
     BootStrategy = WithoutKafka
 
-    def __init__(self, name: str, settings: Settings, health: Health) -> None:
+    def __init__(self, name: str, settings: Settings, health: Health, web_server: type[Web]) -> None:
         self._settings = settings
+        self._web_server = web_server
         self._health = health
         self._consumers: list[RecordConsumer] = []
         self._services: list[ServiceT] = []
@@ -89,21 +92,20 @@ class Pipeline(faust.App):
         channel = BatchChannel(self)
         # Two actors take batches from one channel: while one waits for a store, the other decodes.
         actors = 1 if gathers else self._settings.batches_in_flight
-        self.agent(channel, name=name, concurrency=actors)(_stream_function(agent, name))
-        self._health.agent(label, "not started")
-        self._consumers.append(
-            RecordConsumer(
-                topic,
-                label,
-                group=f"{self.conf.id}.{name}",
-                channel=channel,
-                client_options=client_options(self._settings),
-                batch_records=self._settings.batch_records,
-                batches_in_flight=gathers or self._settings.batches_in_flight,
-                stop_timeout=self._settings.stop_timeout,
-                health=self._health,
-            )
+        consumer = RecordConsumer(
+            topic,
+            label,
+            group=f"{self.conf.id}.{name}",
+            channel=channel,
+            client_options=client_options(self._settings),
+            batch_records=self._settings.batch_records,
+            batches_in_flight=gathers or self._settings.batches_in_flight,
+            stop_timeout=self._settings.stop_timeout,
+            health=self._health,
         )
+        self.agent(channel, name=name, concurrency=actors)(_stream_function(agent, name, consumer))
+        self._health.agent(label, "not started")
+        self._consumers.append(consumer)
 
     def run(self, service: ServiceT) -> None:
         """Start the service with the worker, and stop it after the consumers."""
@@ -122,6 +124,9 @@ class Pipeline(faust.App):
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         await super().on_start()
+
+    def _new_web(self) -> Web:
+        return self._web_server(self)
 
     def _create_directories(self) -> None:
         # Faust's directories are for tables, and there are none.
@@ -143,10 +148,14 @@ class Pipeline(faust.App):
             await resource.close()
 
 
-def _stream_function(agent: Agent, name: str) -> Callable[[Any], Awaitable[None]]:
+def _stream_function(agent: Agent, name: str, consumer: RecordConsumer) -> Callable[[Any], Awaitable[None]]:
     # Faust tells a coroutine function from a callable object by inspection, and logs its name.
     async def run(batches: AsyncIterable[RecordBatch]) -> None:
-        await agent(batches)
+        try:
+            await agent(batches)
+        except Exception:
+            await consumer.agent_failed()
+            raise
 
     run.__name__ = run.__qualname__ = name
     return run

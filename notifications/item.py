@@ -7,7 +7,7 @@ present moment is given.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Self
 
 from notifications import preferences
@@ -70,6 +70,7 @@ class Item:
             UnreadableItemError: It is none.
         """
         try:
+            _check_types(document)
             return cls._read(document)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UnreadableItemError(type(error).__name__) from error
@@ -89,8 +90,8 @@ class Item:
             expires_at=document.get("expiresAt"),
             transactional=document.get("transactional", False),
             recipient=None if recipient is None else _recipient(recipient),
-            deliveries=tuple(map(Delivery.from_document, document.get("deliveries", ()))),
-            revision=document.get("revision", 0),
+            deliveries=tuple(map(Delivery.from_document, document.get("deliveries") or ())),
+            revision=document.get("revision") or 0,
             missing_since=document.get("missingSince"),
         )
 
@@ -134,6 +135,34 @@ class Item:
             return None
         allowed_at = _allowed_at(wants.quiet_hours, now)
         return allowed_at if allowed_at > now else None
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "notificationId": (str,),
+    "userId": (str,),
+    "type": (str,),
+    "channels": (list,),
+    "priority": (int, float),
+    "maxAttempts": (int, float),
+    "createdAt": (datetime,),
+}
+_OPTIONAL_TYPES: Mapping[str, tuple[type, ...]] = {
+    "expiresAt": (datetime, NoneType),
+    "missingSince": (datetime, NoneType),
+    "revision": (int, NoneType),
+    "errors": (list, NoneType),
+    "deliveries": (list, NoneType),
+}
+"""Fields of which a wrong type would be noticed later, or by MongoDB: `$push` and `$inc` are refused then."""
+
+
+def _check_types(document: Mapping[str, Any]) -> None:
+    for name, types in _TYPES.items():
+        if not isinstance(document[name], types):
+            raise TypeError(name)
+    for name, types in _OPTIONAL_TYPES.items():
+        if not isinstance(document.get(name), types):
+            raise TypeError(name)
 
 
 def _recipient(document: Mapping[str, Any]) -> Recipient:

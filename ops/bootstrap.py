@@ -7,7 +7,7 @@ Safe to repeat, to break off, and to run twice at once. What could harm existing
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -19,6 +19,7 @@ from ops.settings import ROOT, Settings
 from schemas.topics import Topic
 from sinks import convergence, migrations, postgres
 from sinks.changes import NO_RISKS, Change, Risk
+from sinks.collections import NAMES
 from sinks.mongo import Mongo
 from sinks.servers import STORE_ERRORS
 
@@ -30,6 +31,8 @@ MIGRATIONS = ROOT / "migrations"
 ANSWER_TIMEOUT = timedelta(seconds=5)
 
 _ASK_AGAIN_AFTER_SECONDS = 0.5
+_NAMED = 5
+"""How many missing things are named."""
 _DETAILS = re.compile(r"\n| \(configured timeouts|, Timeout: ")  # where the drivers' own state begins
 
 
@@ -78,6 +81,57 @@ async def wait_for_kafka(settings: Settings, *, seconds: float, report: Callable
     problem = await _wait("Kafka", partial(kafka.ping, settings), time.monotonic() + seconds, report)
     if problem is not None:
         raise ServerError(problem)
+
+
+async def missing(settings: Settings, topics: Mapping[str, Topic]) -> list[str]:
+    """Return what a worker needs and `inkstream bootstrap` has not created yet: a line for each server that lacks some.
+
+    A server that does not answer is passed over: the worker waits for it.
+
+    Args:
+        settings: Where the servers are, and which agents the worker runs.
+        topics: The declared topics by name.
+    """
+    names = {agent.removeprefix("notify-") for agent in settings.agents} or topics.keys()
+    wanted = kafka_topics.declared([topic for topic in topics.values() if topic.name in names], settings.namespace)
+    questions: Mapping[str, Callable[[], Awaitable[Iterable[str]]]] = {
+        "Kafka lacks topic": partial(_missing_topics, settings, [topic.name for topic in wanted]),
+        "MongoDB lacks collection": partial(_missing_collections, settings.mongo_url.get_secret_value()),
+        "PostgreSQL lacks": partial(_missing_migrations, settings.postgres_url.get_secret_value()),
+    }
+    found = await asyncio.gather(*(_answer(question) for question in questions.values()))
+    return [f"{what} {_listed(lacking)}" for what, lacking in zip(questions, found, strict=True) if lacking]
+
+
+async def _answer(question: Callable[[], Awaitable[Iterable[str]]]) -> list[str]:
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
+            return sorted(await question())
+    except SERVER_ERRORS:
+        return []
+
+
+async def _missing_topics(settings: Settings, names: Iterable[str]) -> Iterable[str]:
+    async with kafka_topics.administration(settings) as admin:
+        return set(names) - (await kafka_topics.partition_counts(admin)).keys()
+
+
+async def _missing_collections(url: str) -> Iterable[str]:
+    mongo = Mongo.connect(url, timeout=ANSWER_TIMEOUT)
+    try:
+        return NAMES - set(await mongo.database.list_collection_names())
+    finally:
+        await mongo.close()
+
+
+async def _missing_migrations(url: str) -> Iterable[str]:
+    changes = await migrations.migrate(url, migrations.read(MIGRATIONS), check=True)
+    return [change.what for change in changes if change.action == "create"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 async def _wait(

@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -33,7 +34,8 @@ from sinks.changes import Change
 from sinks.mongo import Mongo
 from sinks.postgres import PostgresUrlError, PostsTable
 from sinks.recipients import problem_of_view
-from sinks.servers import MongoUrlError, RedisUrlError, describe_mongo, describe_redis
+from sinks.redis_refusals import ADVICE
+from sinks.servers import MongoUrlError, RedisUrlError, check_redis, describe_mongo, describe_redis
 from sinks.view_counts import NOT_UPDATED, PlatformTable, SetAside, key_of, set_aside, takes_ids_of
 
 ANSWER_WITHIN_SECONDS = 20.0
@@ -123,7 +125,7 @@ async def examine(
             partial(_posts, postgres_url, posts),
             partial(_recipients, postgres_url, settings.recipients_view),
         ),
-        redis.ask(partial(_redis, settings.redis_url.get_secret_value())),
+        redis.ask(partial(_redis, settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")),
     )
     await mongo.close()
     return [*_settings_findings(settings), *(finding for findings in examined for finding in findings)]
@@ -315,8 +317,18 @@ def _missing_posts(table: PostsTable, missing: int) -> Iterator[Finding]:
         yield Finding(_VIEW_COUNTS, State.NOTE, what, advice)
 
 
-async def _redis(url: str) -> list[Finding]:
-    return [Finding("Redis", State.WELL, await describe_redis(url))]
+async def _redis(url: str, prefix: str) -> list[Finding]:
+    """Return whether Redis takes each command that a worker uses; it is asked for its version only where we may ask."""
+    check = await check_redis(url, prefix)
+    findings = [
+        Finding("Redis", State.PROBLEM, f"refuses {', '.join(commands)}: {kind}", ADVICE[kind])
+        for kind, commands in check.problems.items()
+    ]
+    if check.denied:
+        what = f"no permission to run {', '.join(check.denied)}: limits hold for each worker alone, and more is missing"
+        advice = f"as its administrator: ACL SETUSER {urlsplit(url).username or 'default'} {check.acl}"
+        findings.append(Finding("Redis", State.PROBLEM, what, advice))
+    return findings or [Finding("Redis", State.WELL, f"{await describe_redis(url)}, takes every command that we use")]
 
 
 async def _drift(subject: str, look: Callable[[], Awaitable[list[Change]]]) -> list[Finding]:

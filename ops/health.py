@@ -21,10 +21,14 @@ class State(TypedDict):
 
 @dataclass
 class Health:
-    """The last known state of all that this worker needs. An unknown dependency is not ready."""
+    """The last known state of all that this worker needs. An unknown dependency is not ready.
+
+    `features` are those that go on with less, as Redis refuses what they ask; they make nothing unready.
+    """
 
     dependencies: dict[str, State] = field(default_factory=dict)
     agents: dict[str, State] = field(default_factory=dict)
+    features: dict[str, State] = field(default_factory=dict)
 
     def dependency(self, name: str, problem: str | None) -> None:
         """Report that a server works (`problem` is `None`), or what is wrong with it."""
@@ -35,6 +39,13 @@ class Health:
         """Report that a topic's agent reads its partitions (`problem` is `None`), or why it does not."""
         AGENT_UP.labels(topic).set(problem is None)
         _report(self.agents, topic, problem)
+
+    def degraded(self, feature: str, problem: str | None) -> None:
+        """Report that a feature goes on without one of its servers, or works again; it makes nothing unready."""
+        if problem is None:
+            self.features.pop(feature, None)
+        else:
+            _report(self.features, feature, problem)
 
     @property
     def ready(self) -> bool:

@@ -56,6 +56,12 @@ DOCUMENTS_DUPLICATE = Counter(
     "Writes that changed nothing, as the document was there already: sent twice, or read again after a crash.",
     ["collection"],
 )
+STORED_DOCUMENTS_SPOILED = Counter(
+    "inkstream_stored_documents_spoiled",
+    "Stored documents that somebody else has changed so that updates fail: repaired, or left and worked around. "
+    "The log names each of them.",
+    ["collection", "outcome"],
+)
 DEAD_LETTERS = Counter(
     "inkstream_dead_letters",
     "Records set aside as dead letters, by topic and reason. Rising: a producer's release has broken its events.",
@@ -176,6 +182,19 @@ WEBHOOKS = Counter(
     "inkstream_webhooks",
     "Requests to the pages for providers, by HTTP status. 403 or 406: wrong key, or not the provider; 503: no Kafka.",
     ["provider", "status"],
+)
+WEB_CONNECTIONS = Gauge("inkstream_web_connections", "Connections to this worker's pages that are open.")
+WEB_REFUSED = Counter(
+    "inkstream_web_refused",
+    "Requests and connections that were refused before a page saw them: compressed, too-large, too-slow, or too-many "
+    "at once. Rising fast: somebody tries to hold up the worker; put a proxy with limits before it.",
+    ["reason"],
+)
+REDIS_REFUSED = Counter(
+    "inkstream_redis_refused",
+    "Commands that Redis refused, by feature and kind: NOPERM is a permission that is missing, OOM no room. The "
+    "feature goes on without Redis, limits for each worker alone; `inkstream doctor` names what is missing.",
+    ["feature", "problem"],
 )
 LAG_RECORDS = Gauge(
     "inkstream_lag_records",

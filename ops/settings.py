@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from string import hexdigits
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -19,6 +20,18 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 ROOT = Path(__file__).resolve().parent.parent
 DEVELOPMENT_IP_HASH_KEY = "development-only-key"
 DEVELOPMENT_UNSUBSCRIBE_KEY = "development-only-key"
+
+_SHORTEST_KEY = 22
+"""Characters of 16 bytes in base64."""
+
+_SHORTEST_HEXADECIMAL = 32
+_FEWEST_CHARACTERS = 8
+"""Of 16 random bytes, fewer different characters come once in a million times."""
+
+_OWN_KEYS: Mapping[str, str] = {
+    "ip_hash_key": "hashes of IP addresses could be undone with it",
+    "unsubscribe_key": "anybody could unsubscribe anybody with it",
+}
 
 EmailProvider = Literal["smtp", "sendgrid", "aws-ses", "mailgun"]
 _NEEDED: Mapping[EmailProvider, tuple[str, ...]] = {
@@ -46,7 +59,7 @@ def _seconds(value: object) -> object:
 
 
 def _absent_where_empty(value: object) -> object:
-    return None if value == "" else value
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def _web_address(value: str) -> str:
@@ -55,6 +68,22 @@ def _web_address(value: str) -> str:
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username is not None:
         raise ValueError("should be a URL like https://blog.example")
     return value.rstrip("/")
+
+
+def _weakness(key: str) -> str | None:
+    """Return what is wrong with a secret key; `None` where it may have the 16 random bytes that it should have."""
+    if not key.strip():
+        return "is empty"
+    if key != key.strip():
+        return "begins or ends with white space"
+    if key in (DEVELOPMENT_IP_HASH_KEY, DEVELOPMENT_UNSUBSCRIBE_KEY):
+        return "is the public development key"
+    shortest = _SHORTEST_HEXADECIMAL if set(key) <= set(hexdigits) else _SHORTEST_KEY
+    if len(key) < shortest:
+        return f"is too short: it has {len(key)} characters and needs at least {shortest}"
+    if len(set(key)) < _FEWEST_CHARACTERS:
+        return "repeats a few characters, so it can be guessed"
+    return None
 
 
 def _smtp_url(value: SecretStr) -> SecretStr:
@@ -126,7 +155,7 @@ class Settings(BaseSettings):
         "SCRAM-SHA-512", description="How to authenticate to Kafka, where the protocol is `SASL_…`."
     )
     kafka_sasl_username: str | None = Field(None, description="Kafka user, where the protocol is `SASL_…`.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Password of the Kafka user.")
+    kafka_sasl_password: OptionalSecret = Field(None, description="Password of the Kafka user.")
     kafka_ca_file: Path | None = Field(
         None,
         description="Certificate authority that signed Kafka's certificate (PEM); the system's by default.",
@@ -159,7 +188,9 @@ class Settings(BaseSettings):
 
     ip_hash_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_IP_HASH_KEY),
-        description="Secret key of the HMAC-SHA-256 that stands for an IP address. A new key makes all visitors new.",
+        min_length=1,
+        description="Secret key of the HMAC-SHA-256 that stands for an IP address, at least 16 random bytes. A new key "
+        "makes all visitors new.",
     )
     geo_database: Path | None = Field(
         None,
@@ -316,7 +347,8 @@ class Settings(BaseSettings):
     unsubscribe_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_UNSUBSCRIBE_KEY),
         min_length=1,
-        description="Secret key of the links that unsubscribe. A new key makes the links in older e-mails void.",
+        description="Secret key of the links that unsubscribe, at least 16 random bytes. A new key makes the links in "
+        "older e-mails void.",
     )
 
     push_rate: float | None = Field(
@@ -364,36 +396,54 @@ class Settings(BaseSettings):
         return {"email_providers": (), **given} if is_elsewhere else given
 
     @model_validator(mode="after")
-    def _refuse_development_secrets(self) -> "Settings":
-        if self.environment != "development" and self.ip_hash_key.get_secret_value() == DEVELOPMENT_IP_HASH_KEY:
-            raise ValueError(
-                f"INKSTREAM_IP_HASH_KEY must be set in {self.environment}: the development key is public, "
-                "so hashes made with it can be undone. Make one with `openssl rand -hex 32`."
-            )
-        if self.environment != "development" and self.unsubscribe_key.get_secret_value() == DEVELOPMENT_UNSUBSCRIBE_KEY:
-            raise ValueError(
-                f"INKSTREAM_UNSUBSCRIBE_KEY must be set in {self.environment}: the development key is public, "
-                "so anybody could unsubscribe anybody with it. Make one with `openssl rand -hex 32`."
-            )
+    def _refuse_what_can_not_be_right(self) -> "Settings":
+        problems = [
+            *self._problems_of_keys(),
+            *self._problems_of_kafka(),
+            *self._problems_of_email(),
+            *self._problems_of_push(),
+        ]
+        if problems:
+            raise ValueError("\n".join(dict.fromkeys(problems)))
         return self
 
-    @model_validator(mode="after")
-    def _ask_for_what_kafka_needs(self) -> "Settings":
+    def _problems_of_keys(self) -> Iterator[str]:
+        if self.environment == "development":
+            return
+        keys = {name: getattr(self, name).get_secret_value() for name in _OWN_KEYS}
+        for name, risk in _OWN_KEYS.items():
+            if weakness := _weakness(keys[name]):
+                yield (
+                    f"{_variable(name)} {weakness}; in {self.environment}, {risk}. "
+                    "Make one with `openssl rand -hex 32`."
+                )
+        if self.mailgun_signing_key and (weakness := _weakness(self.mailgun_signing_key.get_secret_value())):
+            yield (
+                f"{_variable('mailgun_signing_key')} {weakness}; anybody could report bounces with it. "
+                "Copy the HTTP webhook signing key from Mailgun's account security."
+            )
+        others = [*(self._secrets() - _OWN_KEYS.keys()), *_OWN_KEYS]
+        for name, key in keys.items():
+            others.remove(name)  # so that two own keys are compared once
+            for other in sorted(others):
+                if key == getattr(self, other).get_secret_value() and not _weakness(key):
+                    yield (
+                        f"{_variable(name)} is the same as {_variable(other)}; each needs a secret of its own. "
+                        "Make one with `openssl rand -hex 32`."
+                    )
+
+    def _secrets(self) -> set[str]:
+        """Return the names of the secrets that are set."""
+        return {name for name in type(self).model_fields if isinstance(getattr(self, name), SecretStr)}
+
+    def _problems_of_kafka(self) -> Iterator[str]:
         if self.kafka_security_protocol.startswith("SASL") and (
             self.kafka_sasl_username is None or self.kafka_sasl_password is None
         ):
-            raise ValueError(
+            yield (
                 f"INKSTREAM_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs "
                 "INKSTREAM_KAFKA_SASL_USERNAME and INKSTREAM_KAFKA_SASL_PASSWORD"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _ask_for_what_sending_needs(self) -> "Settings":
-        problem = next(self._problems_of_email(), None) or next(self._problems_of_push(), None)
-        if problem:
-            raise ValueError(problem)
-        return self
 
     def _problems_of_email(self) -> Iterator[str]:
         for provider in self.email_providers:

@@ -5,16 +5,17 @@ when Kafka has its receipts, so that a provider posts again what was not kept. N
 verified is looked at further. A page exists where the key is set by which its provider is known.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import faust
+import httpx
 import structlog
 from faust.web import Request, Response, View
 
 from agents.report_receipts import NotReported
-from notifications.outcome import Failed
 from notifications.receipts import Receipt, Unreadable, Unverified, mailgun, sendgrid, ses
 from ops.metrics import WEBHOOKS
 from ops.settings import Settings
@@ -30,6 +31,10 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 _MOST_CERTIFICATES = 10
 """Amazon SNS has one for each region, and a new one now and then."""
+
+_FETCHES_AT_ONCE = 4
+_LARGEST_ANSWER = 2**16
+"""Bytes. Amazon's certificates have 2 KB, its confirmations less."""
 
 
 class Unreachable(Exception):  # noqa: N818  # what happened, not a fault
@@ -107,6 +112,7 @@ class Ses:
     def __init__(self, topic: str, fetch: Fetch) -> None:
         self._topic = topic
         self._fetch = fetch
+        self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
         self._certificates: dict[str, bytes] = {}  # by URL: a new certificate has a new one
 
     async def receipts(self, body: bytes, _: Mapping[str, str]) -> list[Receipt]:
@@ -129,7 +135,11 @@ class Ses:
     async def _certificate(self, url: str) -> bytes:
         certificate = self._certificates.get(url)
         if certificate is None:
-            certificate = await self._fetch(url)
+            # Nothing is verified yet: whoever knows the topic may make up any number of addresses at Amazon.
+            if self._fetching.locked():
+                raise Unreachable("too many certificates are being fetched")
+            async with self._fetching:
+                certificate = await self._fetch(url)
             if len(self._certificates) >= _MOST_CERTIFICATES:
                 self._certificates.clear()
             self._certificates[url] = certificate
@@ -182,16 +192,27 @@ class Webhook:
 
 
 async def fetch(url: str) -> bytes:
-    """Fetch what is at a URL, without following redirects.
+    """Fetch what is at a URL, without following redirects, and within a bounded size and time.
 
     Raises:
         Unreachable: It can't be fetched.
     """
-    async with http.client() as client:
-        response = await http.ask(client, client.build_request("GET", url))
-    if isinstance(response, Failed) or response.status_code != 200:
-        raise Unreachable("Amazon SNS does not answer")
-    return response.content
+    content = b""
+    try:
+        async with (
+            asyncio.timeout(http.TIMEOUT.total_seconds()),
+            http.client() as client,
+            client.stream("GET", url) as response,
+        ):
+            if response.status_code != 200:
+                raise Unreachable("Amazon SNS does not answer")
+            async for chunk in response.aiter_bytes(_LARGEST_ANSWER):
+                content += chunk
+                if len(content) > _LARGEST_ANSWER:
+                    raise Unreachable("Amazon SNS answers with more than a certificate")
+    except (httpx.HTTPError, TimeoutError):
+        raise Unreachable("Amazon SNS does not answer") from None
+    return content
 
 
 def serve(app: faust.App, settings: Settings, report: Report) -> None:
@@ -208,6 +229,5 @@ def _serve(app: faust.App, path: str, webhook: Webhook) -> None:
     @app.page(path, name=path)
     class Page(View):
         async def post(self, request: Request) -> Response:
-            # aiohttp answers more than its limit of 1 MiB with 413; SendGrid posts 768 KB at most.
             answer = await webhook.answer(await request.read(), request.headers)
             return self.text(answer.text, status=answer.status)

@@ -10,7 +10,6 @@ for deletion stay a little longer. No declared index is unique, so nothing wrong
 """
 
 import asyncio
-import sys
 from collections.abc import Collection as Several
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -117,7 +116,7 @@ async def _steps(database: AsyncDatabase[dict[str, Any]], collection: Collection
     indexes = [index async for index in await stored.list_indexes()]
     if not infos:
         change = Change("create", f"collection {collection.name}", collection.purpose)
-        create = {"create": collection.name, "validator": collection.validator, **_STRICT}
+        create = {"create": collection.name, "validator": collection.validator, **_ENFORCED}
         return [_Step((change,), (create,)), *await _index_steps(stored, collection, indexes)]
     return [
         *await _validator_steps(stored, collection, infos[0].get("options", {}), allowed),
@@ -143,9 +142,11 @@ def _obstacle(info: Mapping[str, Any]) -> str | None:
 
 # Validators -----------------------------------------------------------------------------------------------
 
-_STRICT: Mapping[str, str] = {"validationLevel": "strict", "validationAction": "error"}
-_NEW_DOCUMENTS_ONLY: Mapping[str, str] = {"validationLevel": "moderate", "validationAction": "error"}
-_NOTHING_REFUSED: Mapping[str, str] = {"validationLevel": "strict", "validationAction": "warn"}
+# Moderate: a document that does not match, because it was there before or somebody has changed it by hand, may still be
+# updated. Otherwise one such document would stop what it belongs to: a queue, an error's group.
+_ENFORCED: Mapping[str, str] = {"validationLevel": "moderate", "validationAction": "error"}
+_LOGGED: Mapping[str, str] = {"validationLevel": "moderate", "validationAction": "warn"}
+_BY_DEFAULT: Mapping[str, str] = {"validationLevel": "strict", "validationAction": "error"}
 
 _IN_USE = timedelta(days=7)
 """Documents that don't match and are younger than this may be followed by others like them."""
@@ -154,46 +155,41 @@ _IN_USE = timedelta(days=7)
 async def _validator_steps(
     stored: AsyncCollection[dict[str, Any]], collection: Collection, options: Mapping[str, Any], allowed: Risks
 ) -> list[_Step]:
-    """Return what it takes to have the declared validator, by the strictest of these rules that harms nobody.
+    """Return what it takes to have the declared validator, without refusing what something still writes.
 
-    1. Every document matches: the validator refuses what does not match.
-    2. Some don't, and all of those are older than a week: it checks new documents, and leaves updates of those alone.
-    3. Otherwise something still writes such documents: MongoDB accepts and logs them.
-
-    The first rule applies in any case where refusals are allowed. A validator that others made stays until then.
+    Where documents of the last week are accepted now and don't match, MongoDB accepts and logs such documents, until
+    refusals are allowed or there are none. A validator that others made stays until refusals are allowed.
     """
     # MongoDB leaves out what has its default value.
-    found = {name: options.get(name, default) for name, default in _STRICT.items()}
+    found = {name: options.get(name, default) for name, default in _BY_DEFAULT.items()}
     found["validator"] = options.get("validator", {})
-    strict = {**_STRICT, "validator": collection.validator}
-    if found == strict:
+    wanted = {**_ENFORCED, "validator": collection.validator}
+    if found == wanted:
         return []
     what = f"validator of {collection.name}"
-    enforce = {"collMod": collection.name, **strict}
-    misfits = await _count(stored, {"$nor": [collection.validator]})
+    enforce = {"collMod": collection.name, **wanted}
     if found["validator"] and not _is_ours(found["validator"]):
-        detail = "replaces a validator that others made" + (f"; {_refused(misfits)}" if misfits != 0 else "")
-        return [_Step((Change("change", what, detail, risks=frozenset({Risk.REFUSALS})),), (enforce,))]
-    if misfits == 0:
+        change = Change("change", what, "replaces a validator that others made", risks=frozenset({Risk.REFUSALS}))
+        return [_Step((change,), (enforce,))]
+    in_use = await _count(stored, _in_use(collection, found["validator"]))
+    if in_use == 0:
         return [_Step((Change("change", what, "not the declared fields and types"),), (enforce,))]
-    steps = [_Step((Change("change", what, _refused(misfits), risks=frozenset({Risk.REFUSALS})),), (enforce,))]
-    rule = _NOTHING_REFUSED if await _count(stored, _of_this_week(collection), 1) != 0 else _NEW_DOCUMENTS_ONLY
-    eased = {**rule, "validator": collection.validator}
-    if found != eased and Risk.REFUSALS not in allowed:
-        detail = "logs what does not match" if rule is _NOTHING_REFUSED else "checks new documents only"
-        steps.insert(0, _Step((Change("change", what, detail),), ({"collMod": collection.name, **eased},)))
+    detail = f"refuses new documents like {_documents(in_use)} of the last week"
+    steps = [_Step((Change("change", what, detail, risks=frozenset({Risk.REFUSALS})),), (enforce,))]
+    logged = {**_LOGGED, "validator": collection.validator}
+    if found != logged and Risk.REFUSALS not in allowed:
+        steps.insert(0, _Step((Change("change", what, "logs what does not match"),), ({**enforce, **logged},)))
     return steps
 
 
-def _refused(misfits: int | None) -> str:
-    return f"refuses updates of {_documents(misfits)} that {'does' if misfits == 1 else 'do'} not match"
+def _in_use(collection: Collection, accepted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a filter for what is accepted now, does not match, and is of the last week as far as its id tells.
 
-
-def _of_this_week(collection: Collection) -> dict[str, Any]:
-    """Return a filter for documents that don't match, and that may be of the last week as far as their ids tell."""
+    An ObjectId holds the second in which it was made. Any other id may be of today.
+    """
     begin = ObjectId.from_datetime(datetime.now(UTC) - _IN_USE)
-    young = [{"_id": {"$not": {"$type": "objectId"}}}, {"_id": {"$gte": begin}}]
-    return {"$nor": [collection.validator], "$or": young}
+    young = {"$or": [{"_id": {"$not": {"$type": "objectId"}}}, {"_id": {"$gte": begin}}]}
+    return {"$and": [young, dict(accepted), {"$nor": [collection.validator]}]}
 
 
 def _is_ours(validator: Mapping[str, Any]) -> bool:
@@ -302,13 +298,11 @@ async def _expiring(stored: AsyncCollection[dict[str, Any]], retention: Retentio
     return f"deletes {_documents(due)} at once{later}"
 
 
-async def _count(
-    stored: AsyncCollection[dict[str, Any]], condition: Mapping[str, Any], most: int = sys.maxsize
-) -> int | None:
-    """Count documents, up to `most`; return `None` where it takes too long."""
+async def _count(stored: AsyncCollection[dict[str, Any]], condition: Mapping[str, Any]) -> int | None:
+    """Count documents; return `None` where it takes too long."""
     try:
         with pymongo.timeout(_COUNT_LIMIT_S):
-            return await stored.count_documents(condition, limit=most)
+            return await stored.count_documents(condition)
     except PyMongoError as error:
         if not error.timeout:
             raise

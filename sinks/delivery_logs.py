@@ -8,18 +8,25 @@ may be written again after a failure.
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
+import structlog
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import WriteError
 from pymongo.read_concern import ReadConcern
 
 from notifications import receipts
 from notifications.outcome import Outcome, Sent
 from notifications.receipts import Receipt, push
+from ops.metrics import STORED_DOCUMENTS_SPOILED
 from schemas.fields import UNKNOWN
 from schemas.notifications import Channel
 from schemas.receipts import DeliveryReceived
 from sinks.collections import EMAIL_LOGS, PUSH_NOTIFICATION_LOGS
+from sinks.mongo_faults import blames_stored_document
+
+log = structlog.get_logger(__name__)
 
 _READ = ("status", "events", "error", "sentAt", "deliveredAt")
 """What of a log decides how a receipt changes it."""
@@ -89,9 +96,23 @@ class DeliveryLogs:
         }
         if channel == "email":
             update["$addToSet"] = {"events": {"type": "sent", "timestamp": now}}
-        result = await self._logs[channel].update_one({"_id": key, **_WITHOUT_RECEIPT[channel]}, update)
+        wanted = {"_id": key, **_WITHOUT_RECEIPT[channel]}
+        try:
+            result = await self._logs[channel].update_one(wanted, update)
+        except WriteError as error:
+            if not blames_stored_document({"code": error.code}):
+                raise
+            await self._begin_events_anew(channel, key)
+            result = await self._logs[channel].update_one(wanted, update)
         if not result.matched_count:  # a receipt was faster
             await self._logs[channel].update_one({"_id": key}, {"$set": sent, "$min": {"sentAt": now}})
+
+    async def _begin_events_anew(self, channel: Channel, key: str) -> None:
+        """Make `events` a list where somebody else has put something to which nothing can be added."""
+        spoiled = {"_id": key, "$expr": {"$not": [{"$isArray": "$events"}]}}
+        if (await self._logs[channel].update_one(spoiled, {"$set": {"events": []}})).modified_count:
+            STORED_DOCUMENTS_SPOILED.labels("delivery logs", "repaired").inc()
+            log.warning("repaired a log of a message that somebody else has changed", id=key, fields=["events"])
 
     async def receive(self, receipt: Receipt) -> Mapping[str, Any] | None:
         """Bring a receipt into the log of its message, durably.
@@ -104,16 +125,17 @@ class DeliveryLogs:
         if wanted is None:
             return None
         while True:
-            log = await self._logs[channel].find_one(wanted)
-            if log is None:
+            found = await self._logs[channel].find_one(wanted)
+            if found is None:
                 return None
-            changes = receipts.applied(log, receipt) if channel == "email" else push.applied(log, receipt)
+            as_read = {name: {"$eq": found.get(name)} for name in _READ}
+            stored = _readable(found)
+            changes = receipts.applied(stored, receipt) if channel == "email" else push.applied(stored, receipt)
             if not changes:
-                return log
-            as_read = {name: {"$eq": log.get(name)} for name in _READ}
-            result = await self._logs[channel].update_one({"_id": log["_id"], **as_read}, _update(changes))
+                return stored
+            result = await self._logs[channel].update_one({"_id": stored["_id"], **as_read}, _update(changes))
             if result.matched_count:
-                return {name: value for name, value in {**log, **changes}.items() if value is not None}
+                return {name: value for name, value in {**stored, **changes}.items() if value is not None}
 
 
 def _wanted(report: DeliveryReceived) -> dict[str, Any] | None:
@@ -127,6 +149,32 @@ def _wanted(report: DeliveryReceived) -> dict[str, Any] | None:
         return named
     # There is no index of push messages by what their providers call them.
     return None if report.recipient is None else {"deviceToken": report.recipient, **named}
+
+
+def _readable(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a log without the fields that somebody else has changed so that they can't be read."""
+    events, error = stored.get("events"), stored.get("error")
+    spoiled = [name for name in ("sentAt", "deliveredAt") if not isinstance(stored.get(name), datetime | NoneType)]
+    if stored.get("status", receipts.STATUSES[0]) not in receipts.STATUSES:
+        spoiled.append("status")
+    if events is not None and not (isinstance(events, list) and all(map(_is_event, events))):
+        spoiled.append("events")
+    if error is not None and not (isinstance(error, dict) and ("eventId" not in error or _is_of_receipt(error))):
+        spoiled.append("error")
+    if spoiled:
+        STORED_DOCUMENTS_SPOILED.labels("delivery logs", "repaired").inc()
+        log.warning("repaired a log of a message that somebody else has changed", id=stored["_id"], fields=spoiled)
+    return {name: value for name, value in stored.items() if name not in spoiled}
+
+
+def _is_event(event: object) -> bool:
+    if not isinstance(event, dict):
+        return False
+    return isinstance(event.get("type"), str) and isinstance(event.get("timestamp"), datetime)
+
+
+def _is_of_receipt(error: Mapping[str, Any]) -> bool:
+    return isinstance(error["eventId"], str) and isinstance(error.get("timestamp"), datetime)
 
 
 def _update(changes: Mapping[str, Any]) -> dict[str, Any]:

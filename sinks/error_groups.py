@@ -4,7 +4,7 @@ Log lines and the groups they belong to come in, out goes one update per group. 
 given, so they have to be new ones; in any order, and however they are split, the group ends the same.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -29,14 +29,20 @@ class _Sighting(NamedTuple):
     group: dict[str, Any]
 
 
-def group_updates(occurrences: Iterable[Occurrence]) -> Iterator[UpdateOne]:
-    """Return the updates that count these occurrences, one per group, in the order of the groups' ids.
+COUNTERS = ("occurrenceCount", "reopenCount")
+"""Fields that updates add to: where somebody has put anything but a number, the update fails."""
+
+
+def group_updates(occurrences: Iterable[Occurrence]) -> dict[str, UpdateOne]:
+    """Return the updates that count these occurrences, by their groups' ids, and in the order of these.
 
     None of them may have been counted before. The order keeps two writers from waiting for each other crosswise.
     """
     sightings = sorted(map(_sighting, occurrences), key=attrgetter("group_id", "time", "event_id"))
-    for group_id, of_group in groupby(sightings, key=attrgetter("group_id")):
-        yield _group_update(group_id, list(of_group))
+    return {
+        group_id: _group_update(group_id, list(of_group))
+        for group_id, of_group in groupby(sightings, key=attrgetter("group_id"))
+    }
 
 
 def _sighting(occurrence: Occurrence) -> _Sighting:

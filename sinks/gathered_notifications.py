@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import structlog
 from pymongo import InsertOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -21,8 +22,11 @@ from pymongo.read_concern import ReadConcern
 from enrich.notifications import notification, queue_item
 from notifications.gathering import Gathered, merge
 from notifications.notice import Notice
+from ops.metrics import STORED_DOCUMENTS_SPOILED
 from sinks.collections import NOTIFICATION_QUEUE, NOTIFICATIONS
 from sinks.mongo_faults import is_same_id
+
+log = structlog.get_logger(__name__)
 
 _READ_AT_ONCE = 1_000
 _CHANGING = ("title", "message", "actionUrl", "actionText", "actorId", "actorName", "actorAvatar", "gathered")
@@ -84,7 +88,7 @@ class GatheredNotifications:
         results: list[Joined] = []
         while missing:
             latest = await self._latest(missing)
-            changes = {group: _change(latest.get(group), some) for group, some in missing.items()}
+            changes = {group: _next(latest.get(group), some) for group, some in missing.items()}
             documents = {group: _document(change) for group, change in changes.items() if change.joined}
             items = {group: _item(change) for group, change in changes.items() if change.is_new}
             await _write(self._queue, {group: InsertOne(item) for group, item in items.items()})
@@ -110,8 +114,10 @@ class GatheredNotifications:
                 {"_id": {"$gte": f"{group}-", "$lt": f"{group}."}} for group in names[start : start + _READ_AT_ONCE]
             ]
             async for document in self._notifications.find({"$or": ranges}):
-                group = document["gathered"]["group"]
-                if group not in latest or document["gathered"]["generation"] > latest[group]["gathered"]["generation"]:
+                group, _, generation = document["_id"].rpartition("-")
+                if not generation.isdecimal():
+                    continue
+                if group not in latest or int(generation) > _generation(latest[group]):
                     latest[group] = document
         return latest
 
@@ -122,6 +128,28 @@ def _by_group(notices: Iterable[Notice]) -> dict[str, list[Notice]]:
         assert notice.gather is not None
         by_group[notice.gather.group].append(notice)
     return by_group
+
+
+def _generation(document: Mapping[str, Any]) -> int:
+    return int(document["_id"].rpartition("-")[2])
+
+
+def _next(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
+    """Return the group with the notices; a new generation where somebody has changed the latest beyond reading."""
+    if stored is None or _is_readable(stored):
+        return _change(stored, notices)
+    STORED_DOCUMENTS_SPOILED.labels(NOTIFICATIONS.name, "left").inc()
+    log.error("a gathered notification is unreadable, so a new one begins", notification=stored["_id"])
+    change = _change(None, notices)
+    return change._replace(gathered=replace(change.gathered, generation=_generation(stored) + 1))
+
+
+def _is_readable(stored: Mapping[str, Any]) -> bool:
+    try:
+        Gathered.from_document(stored["gathered"])
+        return isinstance(stored["channels"]["inApp"]["read"], bool) and isinstance(stored["gathered"]["version"], int)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _change(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:

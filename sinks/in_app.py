@@ -6,7 +6,6 @@ again, and a message that nobody heard is in the list of notifications.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +16,13 @@ from redis.exceptions import RedisError
 
 from sinks.collections import NOTIFICATIONS
 from sinks.redis import connect
+from sinks.redis_refusals import RedisRefusals
 
 _KEPT = timedelta(minutes=5)
 """Reading happens in the platform's own services, so a count may be so old."""
 
 _TIMEOUT_SECONDS = 1.0
+_FEATURE = "in-app"
 _USERS_AT_ONCE = 1_000
 _SHOWN = ("type", "title", "message", "actionUrl", "actionText", "actorName", "actorAvatar", "priority", "createdAt")
 
@@ -33,12 +34,20 @@ class InApp:
         database: The platform's database.
         url: Where Redis is.
         prefix: Begins the name of every key and channel.
+        refusals: Tells of what Redis refuses.
 
     Raises:
         RedisUrlError: The URL is none of Redis.
     """
 
-    def __init__(self, database: AsyncDatabase[dict[str, Any]], url: str, prefix: str) -> None:
+    def __init__(
+        self,
+        database: AsyncDatabase[dict[str, Any]],
+        url: str,
+        prefix: str,
+        refusals: RedisRefusals | None = None,
+    ) -> None:
+        self._refusals = refusals or RedisRefusals()
         self._notifications = database[NOTIFICATIONS.name]
         self._redis = connect(url, _TIMEOUT_SECONDS)
         self._unread = f"{prefix}unread:"
@@ -70,9 +79,15 @@ class InApp:
         for notification in notifications:
             by_user.setdefault(notification["userId"], []).append(notification)
         users = list(by_user)
-        with suppress(PyMongoError, RedisError):
+        try:
             for start in range(0, len(users), _USERS_AT_ONCE):
                 await self._announce({user: by_user[user] for user in users[start : start + _USERS_AT_ONCE]})
+        except PyMongoError:
+            return
+        except RedisError as error:
+            self._refusals.note(_FEATURE, error)
+        else:
+            self._refusals.succeeded(_FEATURE)
 
     async def _announce(self, by_user: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         unread = await self.unread(by_user.keys())

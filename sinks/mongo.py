@@ -7,26 +7,33 @@ named in the outcome, and stops no other.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple, Self, TypeVar
 
 import pymongo
-from pymongo import AsyncMongoClient
+import structlog
+from bson.decimal128 import Decimal128
+from bson.int64 import Int64
+from pymongo import AsyncMongoClient, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from enrich.documents import Document, Gathering, Occurrence, Part, Write
+from ops.metrics import STORED_DOCUMENTS_SPOILED
 from sinks import mongo_driver
-from sinks.collections import COLLECTIONS, ERROR_LOGS, NOTIFICATIONS, SYSTEM_LOGS
-from sinks.error_groups import group_updates
+from sinks.collections import COLLECTIONS, ERROR_LOGS, NOTIFICATION_QUEUE, NOTIFICATIONS, SYSTEM_LOGS
+from sinks.error_groups import COUNTERS, group_updates
 from sinks.gathered_notifications import GatheredNotifications, Joined
 from sinks.mongo_faults import (
     Refusal,
+    UnknownRefusalError,
     blames_content,
     blames_document,
+    blames_stored_document,
     is_same_id,
     is_transient,
     refusal_of_error,
@@ -34,7 +41,9 @@ from sinks.mongo_faults import (
 )
 from sinks.parts import PartSum, completion
 
-__all__ = ["Mongo", "Outcome", "Refusal", "is_transient"]
+__all__ = ["Mongo", "Outcome", "Refusal", "UnknownRefusalError", "is_transient"]
+
+log = structlog.get_logger(__name__)
 
 DEFAULT_DATABASE = "blog-platform"
 
@@ -42,6 +51,9 @@ _LINES_PER_TRANSACTION = 500
 """Well within MongoDB's 60 s for a transaction, and its advice of 1,000 documents."""
 _APPLICATION = "inkstream"
 _ABANDONED_AFTER = timedelta(seconds=2)
+
+_PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {"number": (int, float, Int64, Decimal128), "array": (list,)}
+"""What PyMongo makes of a BSON type."""
 
 WriteT = TypeVar("WriteT", bound=Write)
 
@@ -145,6 +157,7 @@ class Mongo:
         Raises:
             PyMongoError: If MongoDB is not up to it. Some of the writes may have been carried out; trying all again
                 is safe, and sensible where `is_transient` says so. The rest are bugs.
+            UnknownRefusalError: MongoDB refuses for a reason that is not known to be a document's content.
         """
         documents: defaultdict[str, list[_Placed[Document]]] = defaultdict(list)
         parts: defaultdict[str, list[_Placed[Part]]] = defaultdict(list)
@@ -168,7 +181,7 @@ class Mongo:
                 for name in documents.keys() | parts.keys()
             ),
             self._write_occurrences(occurrences, tally),
-            self._sift(gatherings, lambda some: self._gather(some, tally), tally),
+            self._write_gatherings(gatherings, tally),
             return_exceptions=True,
         )
         errors = [result for result in results if isinstance(result, BaseException)]
@@ -181,8 +194,9 @@ class Mongo:
         self, name: str, documents: list[_Placed[Document]], parts: list[_Placed[Part]], tally: _Tally
     ) -> None:
         # Documents first, so that a part which comes in the same batch meets its document and no placeholder is made.
-        await self._sift(documents, lambda some: self._insert(name, some, tally), tally)
-        await self._sift(parts, lambda some: self._add_parts(name, some, tally), tally)
+        with _explained(name):
+            await self._sift(documents, lambda some: self._insert(name, some, tally), tally)
+            await self._sift(parts, lambda some: self._add_parts(name, some, tally), tally)
 
     async def _sift(
         self,
@@ -222,17 +236,24 @@ class Mongo:
     async def _complete(self, name: str, documents: Sequence[_Placed[Document]], tally: _Tally) -> None:
         """Bring in documents whose `_id` was there already: as a placeholder, to complete; or as themselves."""
         late_fields = COLLECTIONS[name].late_fields
-        completed, refused = 0, 0
+        completed = 0
         if late_fields is not None:
             updates = [completion(write.body, late_fields) for _, write in documents]
             try:
                 completed = (await self._database[name].bulk_write(updates, ordered=False)).modified_count
             except BulkWriteError as error:
-                faults = _content_faults(error)
-                completed, refused = error.details["nModified"], len(faults)
-                for fault in faults:
-                    tally.refuse(documents[fault["index"]][0], refusal_of_fault(fault))
-        tally.count(name, written=completed, duplicates=len(documents) - completed - refused)
+                failed = {fault["index"]: fault for fault in _update_faults(error)}
+                completed = error.details["nModified"]
+                for at, fault in failed.items():
+                    index, write = documents[at]
+                    if await self._repair_lists(name, write.body["_id"]):
+                        await self._sift([documents[at]], lambda some: self._complete(name, some, tally), tally)
+                    else:
+                        _require_content(error, fault)
+                        tally.refuse(index, refusal_of_fault(fault))
+                # Those that failed are counted by themselves.
+                documents = [placed for at, placed in enumerate(documents) if at not in failed]
+        tally.count(name, written=completed, duplicates=len(documents) - completed)
 
     async def _add_parts(self, name: str, parts: Sequence[_Placed[Part]], tally: _Tally) -> None:
         of_document: defaultdict[str, list[_Placed[Part]]] = defaultdict(list)
@@ -246,7 +267,7 @@ class Mongo:
             unchanged = result.matched_count - result.modified_count
         except BulkWriteError as error:
             unchanged = error.details["nMatched"] - error.details["nModified"]
-            failed = {fault["index"]: fault for fault in _content_faults(error)}
+            failed = {fault["index"]: fault for fault in _update_faults(error)}
         stored = [position for position in range(len(groups)) if position not in failed]
         duplicates = unchanged + sum(sums[position].repeated for position in stored)
         tally.count(name, written=sum(len(groups[position]) for position in stored) - duplicates, duplicates=duplicates)
@@ -257,29 +278,68 @@ class Mongo:
         self, name: str, parts: list[_Placed[Part]], fault: dict[str, Any], tally: _Tally
     ) -> None:
         """Deal with the parts of one document whose common update failed."""
-        if is_same_id(fault):
-            # Another writer made the document after we had looked for it. Now we shall find it.
+        if is_same_id(fault) or await self._repair_lists(name, parts[0][1].id):
+            # Another writer made the document after we had looked for it, and now we shall find it; or the update was
+            # stopped by what somebody had put there.
             attempts = [parts]
         elif len(parts) > 1:
             attempts = [[part] for part in parts]
         else:
+            _require_content(BulkWriteError({"writeErrors": [fault]}), fault)
             tally.refuse(parts[0][0], refusal_of_fault(fault))
             return
         for attempt in attempts:
             await self._sift(attempt, lambda some: self._add_parts(name, some, tally), tally)
 
     async def _write_occurrences(self, occurrences: Sequence[_Placed[Occurrence]], tally: _Tally) -> None:
-        for start in range(0, len(occurrences), _LINES_PER_TRANSACTION):
-            chunk = occurrences[start : start + _LINES_PER_TRANSACTION]
-            await self._sift(chunk, lambda some: self._count_occurrences(some, tally), tally)
+        with _explained(f"{SYSTEM_LOGS.name} and {ERROR_LOGS.name}"):
+            for start in range(0, len(occurrences), _LINES_PER_TRANSACTION):
+                chunk = occurrences[start : start + _LINES_PER_TRANSACTION]
+                await self._sift(chunk, lambda some: self._count_occurrences(some, tally), tally)
 
     async def _count_occurrences(self, occurrences: Sequence[_Placed[Occurrence]], tally: _Tally) -> None:
-        """Write log lines and move their groups by those that are new, in one transaction: all of it or nothing."""
-        by_id = {write.line["_id"]: write for _, write in reversed(occurrences)}
+        """Write log lines and move their groups by those that are new; a group never costs a line.
 
+        A group that can't be moved, as somebody has changed it, is repaired. Where that does not help it is left as it
+        is, and its lines are stored without it.
+        """
+        by_id = {write.line["_id"]: write for _, write in reversed(occurrences)}
+        repaired, left = set[str](), set[str]()
+        while True:
+            try:
+                lines, counted = await self._count_once(by_id, left)
+                break
+            except _GroupNotMovedError as failure:
+                group = failure.group
+                if group not in repaired and await self._repair(ERROR_LOGS.name, group, COUNTERS, "number", 0):
+                    repaired.add(group)
+                elif failure.blames_content and await self._is_sound(ERROR_LOGS.name, group):
+                    raise failure.error from None  # so one of these occurrences is not as it should be
+                else:
+                    left.add(group)
+        for group in left:
+            STORED_DOCUMENTS_SPOILED.labels(ERROR_LOGS.name, "left").inc()
+            log.error(
+                "an error group is left as it is, its lines stored without it",
+                collection=ERROR_LOGS.name,
+                group=group,
+                advice="correct or delete the group",
+            )
+        tally.count(SYSTEM_LOGS.name, written=lines, duplicates=len(occurrences) - lines)
+        tally.count(ERROR_LOGS.name, written=counted, duplicates=len(occurrences) - counted)
+
+    async def _count_once(self, by_id: Mapping[str, Occurrence], left: Collection[str]) -> tuple[int, int]:
+        """Write lines, by id, and move their groups, but for those left out, in one transaction: all of it or nothing.
+
+        Returns:
+            How many lines are new, and how many of these were counted in their groups.
+
+        Raises:
+            _GroupNotMovedError: A group was changed by somebody else so that it can't be moved.
+        """
         attempts = 0
 
-        async def count_new(session: AsyncClientSession) -> int:
+        async def count_new(session: AsyncClientSession) -> tuple[int, int]:
             nonlocal attempts
             attempts += 1
             if attempts > 1:
@@ -287,19 +347,68 @@ class Mongo:
             known = self._database[SYSTEM_LOGS.name].find({"_id": {"$in": list(by_id)}}, {"_id": 1}, session=session)
             known_ids = {line["_id"] async for line in known}
             new = [write for line_id, write in by_id.items() if line_id not in known_ids]
+            counted = [write for write in new if write.group["_id"] not in left]
             if new:
                 await self._database[SYSTEM_LOGS.name].insert_many(
                     [write.line for write in new], ordered=False, session=session
                 )
-                await self._database[ERROR_LOGS.name].bulk_write(list(group_updates(new)), session=session)
-            return len(new)
+            if new and (updates := group_updates(counted)):
+                with _named_group(list(updates)):
+                    await self._database[ERROR_LOGS.name].bulk_write(list(updates.values()), session=session)
+            return len(new), len(counted)
 
         # The limit holds for all repetitions together, which it takes where another writer moves the same groups.
         with pymongo.timeout(self._timeout.total_seconds()):
             async with self._client.start_session() as session:
-                new = await session.with_transaction(count_new, read_concern=ReadConcern("snapshot"))
-        for name in (SYSTEM_LOGS.name, ERROR_LOGS.name):
-            tally.count(name, written=new, duplicates=len(occurrences) - new)
+                return await session.with_transaction(count_new, read_concern=ReadConcern("snapshot"))
+
+    async def _is_sound(self, name: str, document_id: str) -> bool:
+        """Whether a stored document passes its collection's rules, or is not there."""
+        unsound = {"_id": document_id, "$nor": [COLLECTIONS[name].validator]}
+        return await self._database[name].find_one(unsound, {"_id": 1}) is None
+
+    async def _repair_lists(self, name: str, document_id: str) -> bool:
+        """Make lists of what somebody else has put where late fields are lists; return whether there was such."""
+        late_fields = COLLECTIONS[name].late_fields
+        lists = () if late_fields is None else late_fields.united
+        return await self._repair(name, document_id, lists, "array", [])
+
+    async def _repair(self, name: str, document_id: str, fields: Sequence[str], kind: str, value: object) -> bool:
+        """Give a stored document fields that our updates can go on from, where it has others there.
+
+        Args:
+            name: The collection.
+            document_id: The document.
+            fields: Which of its fields to look at.
+            kind: The BSON type that they should have.
+            value: What they get where they have another.
+
+        Returns:
+            Whether there was such a field.
+        """
+        found = await self._database[name].find_one({"_id": document_id}) or {}
+        spoiled = [field for field in fields if field in found and not isinstance(found[field], _PYTHON_TYPES[kind])]
+        if not spoiled:
+            return False
+        changes = [
+            # Where another worker was faster, nothing matches.
+            UpdateOne({"_id": document_id, field: {"$eq": found[field]}}, {"$set": {field: value}})
+            for field in spoiled
+        ]
+        try:
+            await self._database[name].bulk_write(changes)
+        except BulkWriteError as error:
+            _update_faults(error)  # where the validator is strict, any other field may be in the way
+            return False
+        STORED_DOCUMENTS_SPOILED.labels(name, "repaired").inc()
+        log.warning(
+            "repaired a stored document that somebody else has changed", collection=name, id=document_id, fields=spoiled
+        )
+        return True
+
+    async def _write_gatherings(self, gatherings: Sequence[_Placed[Gathering]], tally: _Tally) -> None:
+        with _explained(f"{NOTIFICATIONS.name} and {NOTIFICATION_QUEUE.name}"):
+            await self._sift(gatherings, lambda some: self._gather(some, tally), tally)
 
     async def _gather(self, gatherings: Sequence[_Placed[Gathering]], tally: _Tally) -> None:
         """Bring notices into the notifications of their groups."""
@@ -334,7 +443,62 @@ class Mongo:
 
 def _content_faults(error: BulkWriteError) -> list[dict[str, Any]]:
     """Return the single writes that failed for what their documents hold, or raise the error where it has any other."""
+    return _faults(error, blames_document)
+
+
+def _update_faults(error: BulkWriteError) -> list[dict[str, Any]]:
+    """Return the updates that failed for what they or stored documents hold, or raise the error where it has others."""
+    return _faults(error, lambda fault: blames_document(fault) or blames_stored_document(fault))
+
+
+def _faults(error: BulkWriteError, is_known: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
     faults: list[dict[str, Any]] = error.details.get("writeErrors", [])
-    if is_transient(error) or not all(blames_document(fault) for fault in faults):
+    if is_transient(error) or not all(map(is_known, faults)):
         raise error
     return faults
+
+
+def _require_content(error: BulkWriteError, fault: Mapping[str, Any]) -> None:
+    if not blames_document(fault):
+        raise error
+
+
+class _GroupNotMovedError(Exception):
+    """A group's update failed for what the group holds, or an occurrence.
+
+    Attributes:
+        group: Its id.
+        error: What MongoDB said.
+        blames_content: Whether an occurrence may be to blame.
+    """
+
+    def __init__(self, group: str, error: BulkWriteError, *, blames_content: bool) -> None:
+        super().__init__(group)
+        self.group = group
+        self.error = error
+        self.blames_content = blames_content
+
+
+@contextmanager
+def _named_group(groups: Sequence[str]) -> Iterator[None]:
+    """Name the group whose update failed, of those that are updated in this order."""
+    try:
+        yield
+    except BulkWriteError as error:
+        fault = _update_faults(error)[0]
+        if is_same_id(fault):
+            raise
+        # What is too large together is the group's matter: the line itself was taken.
+        may_be_content = blames_document(fault) and refusal_of_fault(fault).reason != "too-large"
+        raise _GroupNotMovedError(groups[fault["index"]], error, blames_content=may_be_content) from None
+
+
+@contextmanager
+def _explained(collection: str) -> Iterator[None]:
+    """Say what to do where MongoDB refuses a write for a reason that is neither passing nor known."""
+    try:
+        yield
+    except OperationFailure as error:
+        if is_transient(error):
+            raise
+        raise UnknownRefusalError(collection, error) from None

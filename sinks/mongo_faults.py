@@ -97,36 +97,47 @@ _TOO_LARGE_CODES = frozenset(
     }
 )
 
-_CONTENT_CODES = _TOO_LARGE_CODES | {
+_COMMAND_CONTENT_CODES = _TOO_LARGE_CODES | {
     15,  # Overflow: nested too deeply
     22,  # InvalidBSON
     378,  # NonConformantBSON
 }
 """Errors of a whole command that one document in it may cause."""
 
-_NOBODYS_CONTENT_CODES = frozenset(
+_CONTENT_CODES = _COMMAND_CONTENT_CODES | {
+    52,  # DollarPrefixedFieldName, in an _id
+    53,  # InvalidIdField
+    _DOCUMENT_VALIDATION_FAILURE,
+    171,  # CannotIndexParallelArrays
+    _DUPLICATE_KEY,
+    16755,  # no geometry, in a field with a 2dsphere index
+    16766,  # an array, in a field with a hashed index
+    17261,  # a text index's `language` that is no string
+    17262,  # a text index's `language` that is unknown
+}
+"""All errors of a single write that are known to be due to its own document. Any other is nobody's content: a server's
+new code must not turn good records into dead letters."""
+
+_STORED_CODES = frozenset(
     {
-        1,  # InternalError
-        8,  # UnknownError
-        13,  # Unauthorized
-        18,  # AuthenticationFailed
-        20,  # IllegalOperation, such as a transaction where there is no replica set
-        26,  # NamespaceNotFound
-        59,  # CommandNotFound
-        73,  # InvalidNamespace
-        79,  # UnknownReplWriteConcern
-        166,  # CommandNotSupportedOnView
-        263,  # OperationNotSupportedInTransaction
-        391,  # ReauthenticationRequired
-        8000,  # AtlasError
+        2,  # BadValue: $push or $addToSet where there is no array
+        14,  # TypeMismatch: $inc, $add or $setUnion of something else
+        28,  # PathNotViable: a field inside of what is no object
+        _DOCUMENT_VALIDATION_FAILURE,
+        16554,  # $add, until MongoDB 6.0
+        17043,  # $setUnion, until MongoDB 6.0
+        17419,  # an update that makes the document too large
     }
 )
-"""Errors of a single write that any document would meet: bugs, ours or the deployment's."""
+"""Errors of an update that are due to the stored document, which somebody else has changed."""
 
 _WORDS = {
     15: "is nested too deeply: MongoDB stores 180 levels",
+    52: "has an _id that MongoDB takes from nobody",
     53: "has an _id that MongoDB takes from nobody",
     171: "has arrays in two fields of one index; only one of them may hold an array",
+    16755: "has no geometry in a field with a 2dsphere index",
+    16766: "has an array in a field with a hashed index",
     17261: "has a field 'language' that is no string; the text index reads it as the text's language",
     17262: "has a field 'language' that names no language the text index knows",
 }
@@ -145,6 +156,30 @@ class Refusal(NamedTuple):
 
 
 _TOO_LARGE = Refusal("too-large", "is too large: MongoDB stores documents of up to 16 MB")
+
+
+class UnknownRefusalError(Exception):
+    """MongoDB refused a write for a reason that is not known to be a record's content; the message says what to do."""
+
+    def __init__(self, collection: str, error: OperationFailure) -> None:
+        # MongoDB's own message is left out, as it may quote documents.
+        found = list(_codes(error))
+        codes = ", ".join(dict.fromkeys(found)) or "no error code"
+        super().__init__(
+            f"MongoDB refused to write to {collection} with {codes}. This is not known to be the content of a record, "
+            "so nothing was committed and no dead letter was sent. Run `inkstream doctor` and look into MongoDB's log; "
+            "codes are listed at https://www.mongodb.com/docs/manual/reference/error-codes/. Once the cause is fixed, "
+            "start the worker again: it continues with the same records."
+        )
+
+
+def _codes(error: OperationFailure) -> Iterator[str]:
+    details = error.details or {}
+    if isinstance(error, BulkWriteError):
+        yield from (f"error {fault.get('code')}" for fault in details.get("writeErrors", ()))
+    else:
+        name = details.get("codeName")
+        yield f"error {error.code}" + (f" ({name})" if name else "")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -183,12 +218,17 @@ def blames_content(error: BaseException) -> bool:
     if isinstance(error, BulkWriteError):
         faults = error.details.get("writeErrors", ())
         return bool(faults) and all(blames_document(fault) and not is_same_id(fault) for fault in faults)
-    return isinstance(error, OperationFailure) and error.code in _CONTENT_CODES
+    return isinstance(error, OperationFailure) and error.code in _COMMAND_CONTENT_CODES
 
 
 def blames_document(fault: Mapping[str, Any]) -> bool:
     """Say whether one of a bulk write's `writeErrors` is due to what its document holds."""
-    return fault.get("code") not in _NOBODYS_CONTENT_CODES
+    return fault.get("code") in _CONTENT_CODES or _is_too_large(fault)
+
+
+def blames_stored_document(fault: Mapping[str, Any]) -> bool:
+    """Say whether one of a bulk write's `writeErrors` may be due to the stored document that it was to update."""
+    return fault.get("code") in _STORED_CODES
 
 
 def is_same_id(fault: Mapping[str, Any]) -> bool:
@@ -229,10 +269,14 @@ def refusal_of_fault(fault: Mapping[str, Any]) -> Refusal:
     if code == _DUPLICATE_KEY:
         fields = ", ".join(fault.get("keyPattern", ()))
         return Refusal("refused-by-store", f"has the same {fields} as another document, which a unique index forbids")
-    # MongoDB 6.0 has no code of its own for this one.
-    if "too large" in fault.get("errmsg", ""):
+    if _is_too_large(fault):
         return _TOO_LARGE
     return _refusal_of_code(code)
+
+
+def _is_too_large(fault: Mapping[str, Any]) -> bool:
+    # MongoDB 6.0 has no code of its own for an insert that is too large.
+    return fault.get("code") == 2 and "too large" in fault.get("errmsg", "")
 
 
 def _refusal_of_code(code: int | None) -> Refusal:

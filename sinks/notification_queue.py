@@ -13,7 +13,7 @@ import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from pymongo.asynchronous.database import AsyncDatabase
@@ -170,10 +170,17 @@ class NotificationQueue:
         )
 
     async def give_up(self, claim: Claim, error: str, now: datetime) -> None:
-        """Let an item fail that can't be read; nothing of it is touched."""
+        """Let an item fail that can't be read; nothing of it is touched but errors that are no list."""
+        noted = _noted([error], now)
+        given = noted["$push"]["errors"]["$each"]
+        is_list = isinstance(claim.item.get("errors", []), list)
         await self._items.update_one(
             {"_id": claim.id, "lease.token": claim.token},
-            {"$set": {"status": "failed"}, "$unset": {"lease": "", "nextRetryAt": ""}, **_noted([error], now)},
+            {
+                "$set": {"status": "failed", **({} if is_list else {"errors": given})},
+                "$unset": {"lease": "", "nextRetryAt": ""},
+                **(noted if is_list else {}),
+            },
         )
 
     async def confirm(self, item_id: str, key: str, receipt: Receipt, now: datetime) -> bool:
@@ -200,7 +207,8 @@ class NotificationQueue:
             if deliveries == item.deliveries:
                 return False
             after = replace(item, deliveries=deliveries)
-            token = found.get("lease", {}).get("token")
+            lease = found.get("lease")
+            token = lease.get("token") if isinstance(lease, Mapping) else None
             # Whoever holds it, or takes up what a dead worker left, says what its status is.
             is_ours = token is None and not any(delivery.state == "sending" for delivery in deliveries)
             changes = status_update(after, now) if is_ours else {}
@@ -216,7 +224,8 @@ class NotificationQueue:
         """Return how much could be claimed now."""
         ready = await self._items.count_documents(_READY, limit=MOST_COUNTED)
         oldest = await self._oldest_ready(1)
-        return Backlog(ready, oldest[0]["createdAt"] if oldest else None)
+        created_at = oldest[0].get("createdAt") if oldest else None
+        return Backlog(ready, created_at if isinstance(created_at, datetime) else None)
 
     async def is_any_ready(self) -> bool:
         """Return whether there is something to claim."""
@@ -226,7 +235,7 @@ class NotificationQueue:
         """Return what is most urgent; of many that are equally so another part each time, as others choose too."""
         ready = self._items.find(_READY, {"priority": 1}).sort([("priority", -1), ("createdAt", 1)])
         candidates = await ready.limit(4 * limit).to_list()
-        if len(candidates) == 4 * limit and candidates[0]["priority"] == candidates[-1]["priority"]:
+        if len(candidates) == 4 * limit and candidates[0].get("priority") == candidates[-1].get("priority"):
             start = limit * self._chance.randrange(4)
             candidates = candidates[start : start + limit]
         return [candidate["_id"] for candidate in candidates[:limit]]
@@ -245,7 +254,7 @@ class NotificationQueue:
         for priority in _PRIORITIES:
             ready = self._items.find({**_READY, "priority": priority}, {"createdAt": 1}).sort("createdAt", 1)
             found += await ready.limit(count).to_list()
-        return sorted(found, key=lambda item: item["createdAt"])[:count]
+        return sorted(found, key=_created_at)[:count]
 
 
 def _as_read(claim: Claim, item: Item) -> dict[str, Any]:
@@ -278,5 +287,12 @@ def _noted(errors: Iterable[str], now: datetime) -> dict[str, Any]:
     return {"$push": {"errors": {"$each": noted, "$slice": -_ERRORS_KEPT}}} if noted else {}
 
 
-def _urgency(claim: Claim) -> tuple[int, datetime]:
-    return -claim.item["priority"], claim.item["createdAt"]
+def _urgency(claim: Claim) -> tuple[float, datetime]:
+    # Somebody may have changed an item so that it can't be read: it comes first, and fails.
+    priority = claim.item.get("priority")
+    return -priority if isinstance(priority, int | float) else -URGENCY["urgent"], _created_at(claim.item)
+
+
+def _created_at(item: Mapping[str, Any]) -> datetime:
+    created_at = item.get("createdAt")
+    return created_at if isinstance(created_at, datetime) else datetime.min.replace(tzinfo=UTC)

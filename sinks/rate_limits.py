@@ -1,11 +1,11 @@
 """Rate limits in Redis, shared by all workers: how fast a provider may be asked, and how often a user be told.
 
-In come a name and a limit; out goes whether one more may go now. Where Redis does not answer, each worker keeps to the
-limits by itself, so all of them together may go beyond.
+In come a name and a limit; out goes whether one more may go now. Where Redis does not answer, or refuses, each worker
+keeps to the limits by itself, so all of them together may go beyond.
 """
 
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple
@@ -13,8 +13,12 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 
 from sinks.redis import connect
+from sinks.redis_refusals import RedisRefusals
 
 _TIMEOUT_SECONDS = 1.0
+_FEATURE = "limits"
+_NAMES_KEPT = 100_000
+"""Of so many names this worker knows by itself whom it admitted: those asked for last."""
 
 # A bucket is `level`, the tokens that it had `at` a moment of Redis' own clock, in microseconds.
 _TAKE = """
@@ -66,43 +70,67 @@ class RateLimits:
         url: Where Redis is.
         prefix: Begins the name of every key.
         clock: Seconds that only grow, for when Redis does not answer.
+        refusals: Tells of what Redis refuses.
 
     Raises:
         RedisUrlError: The URL is none of Redis.
     """
 
-    def __init__(self, url: str, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        prefix: str,
+        clock: Callable[[], float] = time.monotonic,
+        refusals: RedisRefusals | None = None,
+    ) -> None:
         self._redis = connect(url, _TIMEOUT_SECONDS)
         self._prefix = f"{prefix}limit:"
         self._take = self._redis.register_script(_TAKE)
         self._admit = self._redis.register_script(_ADMIT)
         self._clock = clock
+        self._refusals = refusals or RedisRefusals()
         self._own: defaultdict[str, tuple[float, float]] = defaultdict(lambda: (float("inf"), 0.0))
+        self._own_admitted: OrderedDict[str, dict[str, float]] = OrderedDict()  # by name: members, and when
 
     async def take(self, name: str, rate: Rate) -> timedelta:
         """Take a token; return how long to wait for one where there is none, else zero."""
         try:
             microseconds = await self._take(keys=[self._prefix + name], args=[rate.per_second, rate.burst])
-        except RedisError:
+        except RedisError as error:
+            self._refusals.note(_FEATURE, error)
             return self._take_own(name, rate)
+        self._refusals.succeeded(_FEATURE)
         return timedelta(microseconds=int(microseconds))
 
     async def admit(self, name: str, limit: int, window: timedelta, member: str) -> bool:
         """Tell whether the member is among the first so many within the window; asked again, it gets the same answer.
 
-        Without Redis everybody is: too many are better than none.
+        Without Redis this worker knows only whom it has admitted itself since.
         """
         try:
             admitted = await self._admit(
                 keys=[self._prefix + name], args=[limit, round(window.total_seconds() * 1000), member]
             )
-        except RedisError:
-            return True
+        except RedisError as error:
+            self._refusals.note(_FEATURE, error)
+            return self._admit_own(name, limit, window, member)
+        self._refusals.succeeded(_FEATURE)
         return bool(admitted)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._redis.aclose()
+
+    def _admit_own(self, name: str, limit: int, window: timedelta, member: str) -> bool:
+        now = self._clock()
+        before = self._own_admitted.pop(name, {})
+        admitted = {one: at for one, at in before.items() if now - at < window.total_seconds()}
+        if is_in := member in admitted or len(admitted) < limit:
+            admitted.setdefault(member, now)
+        self._own_admitted[name] = admitted
+        if len(self._own_admitted) > _NAMES_KEPT:
+            self._own_admitted.popitem(last=False)
+        return is_in
 
     def _take_own(self, name: str, rate: Rate) -> timedelta:
         level, at = self._own[name]

@@ -20,6 +20,7 @@ from notifications.preferences import DEFAULTS, Preferences, QuietHours
 from schemas.notifications import Device
 from sinks.postgres import Pool, connection, fetch
 from sinks.redis import connect
+from sinks.redis_refusals import RedisRefusals
 from sinks.together import Together
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ LOOK_AGAIN = timedelta(seconds=30)
 """How often to look whether a view that is not there has come."""
 
 _TIMEOUT_SECONDS = 1.0
+_FEATURE = "recipients"
 _LONGEST_ADDRESS = 320
 
 
@@ -65,6 +67,7 @@ class Recipients:
         prefix: Begins the name of every key.
         kept: How long Redis keeps what the view said.
         clock: Seconds that only grow.
+        refusals: Tells of what Redis refuses.
 
     Raises:
         RedisUrlError: The URL is none of Redis.
@@ -78,6 +81,7 @@ class Recipients:
         prefix: str,
         kept: timedelta,
         clock: Callable[[], float] = time.monotonic,
+        refusals: RedisRefusals | None = None,
     ) -> None:
         self._pool = pool
         self._view = view
@@ -85,6 +89,7 @@ class Recipients:
         self._prefix = f"{prefix}recipient:"
         self._kept = kept
         self._clock = clock
+        self._refusals = refusals or RedisRefusals()
         self._absent_until: float | None = None
         self._has_answered = False
         self._has_complained = False
@@ -114,7 +119,8 @@ class Recipients:
     async def _read_kept(self, user_ids: list[str]) -> dict[str, "_Known"]:
         try:
             values = await self._redis.mget([self._prefix + user_id for user_id in user_ids])
-        except RedisError:
+        except RedisError as error:
+            self._refusals.note(_FEATURE, error)
             return {}
         found = ((user_id, _kept(value)) for user_id, value in zip(user_ids, values, strict=True) if value)
         return {user_id: known for user_id, known in found if known}
@@ -126,8 +132,10 @@ class Recipients:
                     for_long = self._kept if one.is_user else min(self._kept, UNKNOWN_KEPT)
                     commands.set(self._prefix + user_id, one.model_dump_json(by_alias=True), px=for_long)
                 await commands.execute()
-        except RedisError:
-            return
+        except RedisError as error:
+            self._refusals.note(_FEATURE, error)
+        else:
+            self._refusals.succeeded(_FEATURE)
 
     async def _ask_view(self, user_ids: list[str]) -> dict[str, "_Known"]:
         if self._absent_until is not None and self._clock() < self._absent_until:

@@ -12,8 +12,10 @@ from itertools import islice
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from enrich.view_windows import LENGTH, Window, start_of
+from sinks.redis_refusals import RedisRefusals
 
 LAST_HOUR = 12
 """How many windows make up the last hour: eleven whole ones, and the one that runs."""
@@ -32,14 +34,20 @@ _COMPLETE_FOR = timedelta(minutes=5)
 _RANKED_FOR = timedelta(milliseconds=1_900)
 _POSTS_AT_ONCE = 1_000
 _TIMEOUT_SECONDS = 2.0
+_FEATURE = "recent views"
 
 
 class RedisUrlError(ValueError):
     """The URL is no address of Redis. The message does not repeat it: it may hold a password."""
 
 
-def connect(url: str, timeout_seconds: float) -> redis.asyncio.Redis:
+def connect(url: str, timeout_seconds: float, name: str | None = "inkstream") -> redis.asyncio.Redis:
     """Return a client, which connects when it is used, and once more where the server has closed the connection.
+
+    Args:
+        url: Where Redis is.
+        timeout_seconds: How long to wait for it.
+        name: How the client is called in the server's list; `None` for a client without a name.
 
     Raises:
         RedisUrlError: The URL is none of Redis.
@@ -50,7 +58,8 @@ def connect(url: str, timeout_seconds: float) -> redis.asyncio.Redis:
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 1),
-            client_name="inkstream",
+            client_name=name,
+            driver_info=None,  # else each connection begins with CLIENT SETINFO, which needs one more permission
             decode_responses=True,
         )
     except ValueError:
@@ -76,13 +85,15 @@ class RecentViews:
     Args:
         url: Where Redis is.
         prefix: Begins the name of every key.
+        refusals: Tells of what Redis refuses.
 
     Raises:
         RedisUrlError: The URL is none of Redis.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(self, url: str, prefix: str, refusals: RedisRefusals | None = None) -> None:
         self._redis = connect(url, _TIMEOUT_SECONDS)
+        self._refusals = refusals or RedisRefusals()
         self._last_hour = f"{prefix}views:last-hour"
         self._trending = f"{prefix}trending"
         self._complete = f"{prefix}views:complete"
@@ -146,6 +157,13 @@ class RecentViews:
             commands.zremrangebyrank(self._trending, 0, -TRENDING_POSTS - 1)
             commands.expire(self._trending, _RANKING_KEPT)
             await commands.execute()
+
+    def note(self, error: Exception | None) -> None:
+        """Take what a turn of writing ended with; `None` where all of it was done."""
+        if error is None:
+            self._refusals.succeeded(_FEATURE)
+        elif isinstance(error, RedisError):
+            self._refusals.note(_FEATURE, error)
 
     async def close(self) -> None:
         """Close all connections."""

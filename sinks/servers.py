@@ -3,15 +3,18 @@
 In come addresses; out comes what each server says of itself. Nothing is changed.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import psycopg
+import redis.asyncio
 import redis.exceptions
 from pymongo.errors import ConfigurationError, PyMongoError
 
 from sinks.mongo import Mongo
 from sinks.redis import RedisUrlError as RedisUrlError
 from sinks.redis import connect
+from sinks.redis_refusals import kind_of
 
 MongoUrlError = ConfigurationError
 """The URL is no connection string of MongoDB; the message does not repeat it."""
@@ -48,6 +51,105 @@ async def describe_mongo(mongo: Mongo) -> MongoServer:
     hello = await admin.command("hello")
     build = await admin.command("buildInfo")
     return MongoServer(build["version"], hello.get("setName"), hello.get("primary"), len(hello.get("hosts", [])))
+
+
+_KEPT_MILLISECONDS = 5_000
+"""How long what the check of commands writes stays."""
+
+REDIS_COMMANDS: Mapping[str, tuple[object, ...]] = {
+    "SET": ("{prefix}doctor", "x", "PX", _KEPT_MILLISECONDS),
+    "GET": ("{prefix}doctor",),
+    "MGET": ("{prefix}doctor",),
+    "ZADD": ("{prefix}doctor", "XX", 1, "x"),
+    "ZRANGE": ("{prefix}doctor", 0, 0),
+    "ZSCORE": ("{prefix}doctor", "x"),
+    "ZCARD": ("{prefix}doctor",),
+    "ZREMRANGEBYSCORE": ("{prefix}doctor", 1, 1),
+    "ZREMRANGEBYRANK": ("{prefix}doctor", 0, 0),
+    "ZUNIONSTORE": ("{prefix}doctor", 1, "{prefix}doctor"),
+    "HSET": ("{prefix}doctor", "x", "x"),
+    "HMGET": ("{prefix}doctor", "x"),
+    "EXPIREAT": ("{prefix}doctor:nothing", 4_102_444_800),
+    "EXPIRE": ("{prefix}doctor", _KEPT_MILLISECONDS // 1_000),
+    "PEXPIRE": ("{prefix}doctor", _KEPT_MILLISECONDS),
+    "TIME": (),
+    "INFO": ("server",),
+    "MULTI": (),
+    "EXEC": (),
+    "EVALSHA": ("0" * 40, 0),
+    "SCRIPT LOAD": ("return 1",),
+    "PUBLISH": ("{prefix}doctor", ""),
+    "SUBSCRIBE": ("{prefix}doctor",),
+    "UNSUBSCRIBE": ("{prefix}doctor",),
+    "CLIENT SETNAME": ("inkstream",),
+}
+"""Every command that a worker uses, with arguments that do no harm: one key is written, which expires. As that is a
+text, Redis answers to commands for sets and hashes with WRONGTYPE, which says that they may be run."""
+
+
+class RedisCheck(NamedTuple):
+    """What a Redis says of the commands that a worker uses.
+
+    Attributes:
+        denied: Those that the role may not run.
+        problems: What else it refuses, by kind, such as `OOM`, with the commands.
+        acl: The permissions that the role needs, as `ACL SETUSER` takes them.
+    """
+
+    denied: list[str]
+    problems: dict[str, list[str]]
+    acl: str
+
+
+def redis_acl(prefix: str) -> str:
+    """Return the permissions that a worker needs, as `ACL SETUSER` takes them."""
+    commands = " ".join(f"+{command.lower().replace(' ', '|')}" for command in REDIS_COMMANDS)
+    return f"~{prefix}* &{prefix}* {commands}"
+
+
+async def check_redis(url: str, prefix: str) -> RedisCheck:
+    """Try each command that a worker uses.
+
+    Args:
+        url: Where Redis is.
+        prefix: Begins the name of every key and channel.
+
+    Raises:
+        RedisError: It does not answer.
+        RedisUrlError: The URL is none of Redis.
+    """
+    denied, problems = list[str](), dict[str, list[str]]()
+    async with connect(url, _TIMEOUT_SECONDS, name=None) as client:  # giving a name is one of the commands
+        for command, arguments in REDIS_COMMANDS.items():
+            filled = [text.format(prefix=prefix) if isinstance(text, str) else text for text in arguments]
+            try:
+                await _try(client, command, filled)
+            except redis.exceptions.RedisError as error:
+                kind = kind_of(error)
+                if kind is None:
+                    raise
+                if kind == "NOPERM":
+                    denied.append(command)
+                elif kind not in ("WRONGTYPE", "other"):
+                    problems.setdefault(kind, []).append(command)
+    return RedisCheck(denied, problems, redis_acl(prefix))
+
+
+async def _try(client: redis.asyncio.Redis, command: str, arguments: list[object]) -> None:
+    """Run a command, or have Redis refuse it for what it is: what it answers else is not looked at."""
+    if command in ("SUBSCRIBE", "UNSUBSCRIBE"):
+        async with client.pubsub() as listening:
+            await listening.execute_command(command, *arguments)
+            await listening.parse_response(block=True, timeout=_TIMEOUT_SECONDS)
+    else:
+        # `MULTI` by itself would change what the connection's next command means.
+        connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.send_command(*command.split(), *arguments)
+            await connection.read_response()
+        finally:
+            await connection.disconnect()
+            await client.connection_pool.release(connection)
 
 
 async def describe_redis(url: str) -> str:

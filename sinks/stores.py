@@ -7,6 +7,7 @@ import random
 from os import getpid
 from socket import gethostname
 
+from ops.health import Health
 from ops.settings import Settings
 from sinks.delivery_logs import DeliveryLogs
 from sinks.in_app import InApp
@@ -18,6 +19,7 @@ from sinks.postgres import Pool
 from sinks.rate_limits import RateLimits
 from sinks.recipients import Recipients
 from sinks.redis import RecentViews
+from sinks.redis_refusals import RedisRefusals
 from sinks.stored_views import StoredViews
 from sinks.suppressions import Suppressions
 from sinks.view_counts import PlatformTable, ViewCounts
@@ -29,6 +31,7 @@ class Stores:
 
     Args:
         settings: Where the servers are.
+        health: Where to show what Redis refuses.
 
     Attributes:
         mongo: Takes what events became.
@@ -46,7 +49,7 @@ class Stores:
         in_app: In Redis, what tells people's applications.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, health: Health | None = None) -> None:
         redis_url, prefix = settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:"
         self.mongo = Mongo.connect(settings.mongo_url.get_secret_value())
         self.clock = MongoClock(self.mongo.database)
@@ -59,11 +62,14 @@ class Stores:
         self.view_counts = ViewCounts(pool, PlatformTable.of(settings))
         self.suppressions = Suppressions(pool)
 
-        self.recent_views = RecentViews(redis_url, prefix)
-        self.recipients = Recipients(pool, settings.recipients_view, redis_url, prefix, settings.recipients_kept)
-        self.rate_limits = RateLimits(redis_url, prefix)
-        self.wake_ups = WakeUps(redis_url, prefix)
-        self.in_app = InApp(self.mongo.database, redis_url, prefix)
+        refusals = RedisRefusals(health)
+        self.recent_views = RecentViews(redis_url, prefix, refusals)
+        self.recipients = Recipients(
+            pool, settings.recipients_view, redis_url, prefix, settings.recipients_kept, refusals=refusals
+        )
+        self.rate_limits = RateLimits(redis_url, prefix, refusals=refusals)
+        self.wake_ups = WakeUps(redis_url, prefix, refusals)
+        self.in_app = InApp(self.mongo.database, redis_url, prefix, refusals)
 
         in_redis = (self.recent_views, self.recipients, self.rate_limits, self.wake_ups, self.in_app)
         self._connected = (*in_redis, self.suppressions, pool, self.mongo)

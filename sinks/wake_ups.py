@@ -13,6 +13,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from sinks.redis import connect
+from sinks.redis_refusals import RedisRefusals
 
 LOOK_EVERY = timedelta(seconds=5)
 """How often to look where nothing was announced: an announcement may have been lost."""
@@ -20,6 +21,7 @@ LOOK_EVERY = timedelta(seconds=5)
 LOOK_EVERY_WITHOUT_REDIS = timedelta(seconds=1)
 
 _TIMEOUT_SECONDS = 1.0
+_FEATURE = "wake-ups"
 _KEPT = timedelta(days=1)
 _GRAIN_MILLISECONDS = 100
 """Due times within this are one."""
@@ -31,13 +33,15 @@ class WakeUps:
     Args:
         url: Where Redis is.
         prefix: Begins the name of every key and channel.
+        refusals: Tells of what Redis refuses.
 
     Raises:
         RedisUrlError: The URL is none of Redis.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(self, url: str, prefix: str, refusals: RedisRefusals | None = None) -> None:
         self._redis = connect(url, _TIMEOUT_SECONDS)
+        self._refusals = refusals or RedisRefusals()
         self._due = f"{prefix}queue:due"
         self._channel = f"{prefix}queue:wake"
         self._listening: PubSub | None = None
@@ -55,8 +59,10 @@ class WakeUps:
                 if any(moment < now + LOOK_EVERY for moment in moments):
                     commands.publish(self._channel, "")
                 await commands.execute()
-        except RedisError:
-            return
+        except RedisError as error:
+            self._refusals.note(_FEATURE, error)
+        else:
+            self._refusals.succeeded(_FEATURE)
 
     async def wait(self) -> None:
         """Return when something is due, when it is time to look, or when the connection has gone."""
@@ -64,7 +70,8 @@ class WakeUps:
             listening = await self._listen()
             seconds = await self._seconds_to_next()
             await listening.get_message(ignore_subscribe_messages=True, timeout=seconds)
-        except RedisError:
+        except RedisError as error:
+            self._refusals.note(_FEATURE, error)
             await self._forget()
             await asyncio.sleep(LOOK_EVERY_WITHOUT_REDIS.total_seconds())
 

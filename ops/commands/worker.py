@@ -1,7 +1,8 @@
 """`inkstream worker`: Faust's worker, quiet on the terminal but for the log.
 
 In come topics, out go documents, until a signal stops it. A Kafka that does not answer at the start is waited for, and
-then told of in a line; what is down later the worker waits out by itself.
+then told of in a line; what is down later the worker waits out by itself. Where `inkstream bootstrap` has not been run,
+it ends at once with exit code 1, and says what is missing.
 """
 
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from faust.worker import Worker as FaustWorker
 from mode.utils.loops import get_event_loop
 from rich.console import Console
 
-from ops.commands.command import quieten_clients, reported_errors
+from ops.commands.command import PROBLEM, declared_topics, fail, quieten_clients, reported_errors
 from ops.settings import Settings
 
 WAIT_FOR_KAFKA_SECONDS = 30.0
@@ -27,13 +28,17 @@ class Worker(faust_worker):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Wait for Kafka, then run until stopped, and exit."""
-        from ops.bootstrap import wait_for_kafka
+        from ops.bootstrap import missing, wait_for_kafka
 
         quieten_clients()  # until the worker sets up its log
         console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        loop = get_event_loop()
         with reported_errors():
-            waiting = wait_for_kafka(Settings(), seconds=WAIT_FOR_KAFKA_SECONDS, report=console.print)
-            get_event_loop().run_until_complete(waiting)
+            settings = Settings()
+            loop.run_until_complete(wait_for_kafka(settings, seconds=WAIT_FOR_KAFKA_SECONDS, report=console.print))
+            topics = {topic.name: topic for topic in declared_topics(settings).all.values()}
+            if lacking := loop.run_until_complete(missing(settings, topics)):
+                fail([*lacking, "Run `inkstream bootstrap`, then start the worker again."], PROBLEM)
         super().__call__(*args, **kwargs)
 
     def on_worker_created(self, worker: mode.Worker) -> None:

@@ -84,7 +84,7 @@ def plus_equals_groups() -> None:
             known = [by_id[line["_id"]] async for line in found]
             await original(sink, occurrences, tally)
             if known:
-                await sink.database[ERROR_LOGS.name].bulk_write(list(group_updates(known)))
+                await sink.database[ERROR_LOGS.name].bulk_write(list(group_updates(known).values()))
 
         return count_occurrences
 

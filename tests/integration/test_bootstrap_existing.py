@@ -84,7 +84,7 @@ async def test_retention_deletes_nothing_of_existing_collections_until_it_is_all
         "MongoDB: missing index pageViews.timestamp_1: deletes 20 documents at once; needs --allow-expiry",
         "MongoDB: missing index auditLogs.timestamp_1: deletes 30 documents at once; needs --allow-expiry",
     ]
-    advice = "6 waiting, as they can harm existing data: `inkstream bootstrap --allow-expiry --allow-refusals`"
+    advice = "3 waiting, as they can harm existing data: `inkstream bootstrap --allow-expiry`"
     assert {*waiting, advice} <= {*ended.output.splitlines()}
     for name in ("systemLogs", "pageViews", "auditLogs"):
         assert await existing.expiry(name, "timestamp_1") is None
@@ -94,7 +94,7 @@ async def test_retention_deletes_nothing_of_existing_collections_until_it_is_all
     assert checked.code == WAITING
     assert {*waiting, advice} <= {*checked.output.splitlines()}
 
-    allowed = await inkstream(pipeline.environment, "bootstrap", "--allow-expiry", "--allow-refusals")
+    allowed = await inkstream(pipeline.environment, "bootstrap", "--allow-expiry")
     assert allowed.code == 0, allowed
     assert await existing.expiry("systemLogs", "timestamp_1") == 30 * DAY
     assert (await inkstream(pipeline.environment, "bootstrap", "--check")).output == "All is as declared.\n"
@@ -146,38 +146,48 @@ async def test_a_unique_index_of_others_is_reported_with_what_it_does(existing: 
 
 async def test_old_documents_can_be_updated_while_new_ones_are_checked(existing: Existing) -> None:
     logs = await existing.fill("systemLogs", 1, timedelta(days=20))
-    waits = (
-        "different validator of systemLogs: refuses updates of 1 document that does not match; needs --allow-refusals"
-    )
-    first = await existing.bootstrap(Risk.EXPIRY)
-    assert "changed validator of systemLogs: checks new documents only" in first
-    assert waits in first
+    assert "changed validator of systemLogs: not the declared fields and types" in await existing.bootstrap(Risk.EXPIRY)
     await logs.update_one({}, {"$set": {"text": "y"}})
     with pytest.raises(WriteError):
         await logs.insert_one({"timestamp": NOW, "text": "z"})
-    assert await existing.bootstrap() == [waits]
-    await existing.bootstrap(Risk.REFUSALS)
-    with pytest.raises(WriteError):
-        await logs.update_one({}, {"$set": {"text": "z"}})
+    assert await existing.bootstrap() == []
 
 
 @pytest.mark.parametrize("identity", ["of this week", "a number"])
-async def test_a_service_that_still_writes_other_documents_goes_on(existing: Existing, identity: str) -> None:
+async def test_a_service_that_still_writes_other_documents_goes_on_until_refusals_are_allowed(
+    existing: Existing, identity: str
+) -> None:
     logs = await existing.fill("systemLogs", 1, timedelta(days=20))
     await logs.insert_one({"timestamp": NOW, **({"_id": 7} if identity == "a number" else {})})
-    assert "changed validator of systemLogs: logs what does not match" in await existing.bootstrap()
+    waits = "different validator of systemLogs: refuses new documents like {} of the last week; needs --allow-refusals"
+    first = await existing.bootstrap(Risk.EXPIRY)
+    assert "changed validator of systemLogs: logs what does not match" in first
+    assert waits.format("1 document") in first
     await logs.insert_one({"timestamp": NOW, "text": "z"})
+    await logs.update_many({}, {"$set": {"text": "y"}})
+    assert await existing.bootstrap() == [waits.format("2 documents")]
+    await existing.bootstrap(Risk.REFUSALS)
+    with pytest.raises(WriteError):
+        await logs.insert_one({"timestamp": NOW, "text": "z"})
     await logs.update_many({}, {"$set": {"text": "y"}})
 
 
-async def test_the_validator_becomes_strict_by_itself_once_every_document_matches(existing: Existing) -> None:
-    logs = await existing.fill("systemLogs", 1, timedelta(days=20))
+async def test_the_validator_refuses_by_itself_once_nothing_writes_other_documents(existing: Existing) -> None:
+    logs = await existing.fill("systemLogs", 1, timedelta(0))
     await existing.bootstrap(Risk.EXPIRY)
     await logs.delete_many({})
     assert await existing.bootstrap() == ["changed validator of systemLogs: not the declared fields and types"]
     options = await existing.options("systemLogs")
-    assert options.get("validationLevel", "strict") == "strict"
-    assert options.get("validationAction", "error") == "error"
+    assert (options["validationLevel"], options["validationAction"]) == ("moderate", "error")
+
+
+async def test_a_document_changed_by_hand_holds_up_no_release(existing: Existing) -> None:
+    earlier = {"$jsonSchema": {"bsonType": "object", "properties": {"_id": {"bsonType": "string"}}}}
+    groups = existing.database["errorLogs"]
+    await groups.insert_one({"_id": "spoiled"}, bypass_document_validation=True)
+    assert await existing.bootstrap() == [], "it was refused before, and is refused now"
+    await existing.database.command("collMod", "errorLogs", validator={**earlier, "name": {"$exists": True}})
+    assert await existing.bootstrap() == ["changed validator of errorLogs: not the declared fields and types"]
 
 
 async def test_a_validator_that_others_made_stays_until_it_may_be_replaced(existing: Existing) -> None:

@@ -228,3 +228,33 @@ async def test_a_link_that_unsubscribes_finds_whose_it_is_and_changes_no_log(mon
     found = await logs.receive(receipt("unsubscribed", providerId="unknown"))
     assert found == await stored(mongo)
     assert (found["to"], found["status"]) == ("ada@example.org", "queued")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"events": "none"},
+        {"events": [{"type": 5}]},
+        {"status": "splendid"},
+        {"sentAt": "yesterday"},
+        {"deliveredAt": 5},
+        {"error": "none"},
+        {"error": {"eventId": 5}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channel", ["email", "push"])
+async def test_a_log_that_somebody_changed_takes_attempts_and_receipts(
+    mongo: Mongo, logs: DeliveryLogs, changes: dict[str, Any], channel: Channel
+) -> None:
+    await logs.open(channel, KEY, EMAIL if channel == "email" else PUSH)
+    update = {"q": {"_id": KEY}, "u": {"$set": changes}}
+    await mongo.database.command("update", COLLECTIONS[channel], updates=[update], bypassDocumentValidation=True)
+    await settle(logs, Sent("their-id"), channel=channel)
+    for one in (receipt("delivered", channel=channel), receipt("delivered", channel=channel)):
+        assert await logs.receive(one) is not None
+    found = await stored(mongo, channel)
+    assert found["status"] == "delivered"
+    assert found["deliveredAt"] == NOON + 10 * SECOND
+    if channel == "email":
+        assert types(found)[-1] == "delivered"

@@ -370,3 +370,41 @@ async def test_no_group_is_forgotten_where_the_driver_finds_no_connection_at_fir
         "Reader 2 liked your post",
         "Reader 3, Reader 2 and Reader 1 liked your post",
     ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gathered": "mine"},
+        {"gathered.version": "one"},
+        {"gathered.actors": 5},
+        {"gathered.newest": "nobody"},
+        {"gathered.generation": None},
+        {"channels": "all"},
+        {"channels.inApp.read": "yes"},
+    ],
+    ids=str,
+)
+async def test_a_notification_that_somebody_changed_stops_nobody(mongo: Mongo, changes: dict[str, Any]) -> None:
+    await join(mongo, [*likes(range(3)), *likes(range(3), "post-2")])
+    group = like(0).gather
+    assert group is not None
+    first = {"_id": f"{group.group}-1"}
+    unset = {"$unset": dict.fromkeys(changes, "")} if None in changes.values() else {"$set": changes}
+    notifications = mongo.database["notifications"]
+    await mongo.database.command(
+        "update", "notifications", updates=[{"q": first, "u": unset}], bypassDocumentValidation=True
+    )
+    if "gathered.generation" in changes:
+        await notifications.update_one(first, {"$unset": {"gathered.group": ""}})
+    spoiled = await notifications.find_one(first)
+    outcome = await join(mongo, [*likes(range(3, 5)), *likes(range(3, 5), "post-2")])
+    assert outcome.refused == []
+    assert sum(outcome.written.values()) == 4
+    assert await notifications.find_one(first) == spoiled
+    second = await notifications.find_one({"_id": f"{group.group}-2"})
+    assert second is not None
+    assert second["title"] == "Reader 4 and Reader 3 liked your post"
+    assert await notifications.count_documents({}) == 3
+    again = await join(mongo, likes(range(3, 5)))
+    assert again.written == {}

@@ -11,13 +11,14 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo.errors import OperationFailure
 
-from dev.stack import Platform
+from dev.servers.mongo import Mongo as MongoServer
+from dev.stack import Platform, Ports
 from enrich.documents import Document, Occurrence, Part, Write
 from sinks.collections import COLLECTIONS
 from sinks.convergence import converge
-from sinks.mongo import Mongo, Outcome, Refusal, is_transient
+from sinks.mongo import Mongo, Outcome, Refusal, UnknownRefusalError, is_transient
+from sinks.mongo_faults import blames_content
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -608,6 +609,113 @@ async def test_a_mongodb_that_is_not_there_is_transient() -> None:
 
 async def test_a_bug_is_not_transient(mongo: Mongo) -> None:
     await mongo.database.command("create", "view of views", viewOn="pageViews", pipeline=[])
-    with pytest.raises(OperationFailure) as caught:
+    with pytest.raises(UnknownRefusalError, match="view of views with error 166") as caught:
         await mongo.write([Document("view of views", {"_id": "a"})])
     assert not is_transient(caught.value)
+
+
+# Documents that somebody else has changed
+
+SPOILED: dict[str, Any] = {
+    "occurrenceCount": "many",
+    "reopenCount": ["twice"],
+    "firstOccurrence": "yesterday",
+    "lastOccurrence": {"day": 1},
+    "lastEventId": 5,
+    "resolved": "maybe",
+    "name": 5,
+    "context": "none",
+    "judged": "by me",
+    "padding": "x" * (16 * 2**20 - 4_000),
+}
+
+
+async def spoil(mongo: Mongo, collection: str, document_id: str, **fields: Any) -> None:
+    updates = [{"q": {"_id": document_id}, "u": {"$set": fields}}]
+    result = await mongo.database.command("update", collection, updates=updates, bypassDocumentValidation=True)
+    assert result["nModified"] == 1
+
+
+@pytest.mark.parametrize("level", ["moderate", "strict"])
+@pytest.mark.parametrize("field", SPOILED)
+async def test_a_spoiled_group_costs_no_line_and_holds_up_no_other_group(mongo: Mongo, field: str, level: str) -> None:
+    await mongo.database.command("collMod", "errorLogs", validationLevel=level)
+    try:
+        await mongo.write([error("1", at(1), group="spoiled"), error("2", at(2), group="well")])
+        # Resolved, so that the next line reopens it and adds to `reopenCount` as well.
+        await spoil(mongo, "errorLogs", "spoiled", resolvedAt=at(1), **{"resolved": True, field: SPOILED[field]})
+        lines = [error("3", at(3), group="spoiled", message="x" * 9_000), error("4", at(4), group="well")]
+        outcome = await mongo.write(lines)
+    finally:
+        await mongo.database.command("collMod", "errorLogs", validationLevel="moderate")
+    assert outcome.refused == []
+    assert outcome.written["systemLogs"] == 2
+    assert [line["_id"] for line in await stored(mongo, "systemLogs")] == ["1", "2", "3", "4"]
+    spoiled, well = await stored(mongo, "errorLogs")
+    assert well["occurrenceCount"] == 2
+    assert await mongo.write(lines) == Outcome({}, {"systemLogs": 2, "errorLogs": 2}, [])
+    if field == "occurrenceCount":
+        assert spoiled["occurrenceCount"] == 1
+    elif field == "reopenCount":
+        assert (spoiled["reopenCount"], spoiled["occurrenceCount"]) == (1, 2)
+    elif field != "padding" and level == "moderate":
+        assert spoiled["occurrenceCount"] == 2
+
+
+@pytest.mark.parametrize("value", ["none", 5, {"postId": "x"}, True])
+async def test_a_list_of_clicks_that_is_none_is_begun_anew(mongo: Mongo, value: object) -> None:
+    await mongo.write([search("a"), search("b"), click_on("early", click("p", 1, 1))])
+    for search_id in ("a", "early"):
+        await spoil(mongo, "searchQueries", search_id, clickedResults=value)
+    clicks = [click("p", 1, 10), click("q", 2, 20)]
+    late: list[Write] = [click_on("a", clicks[0]), click_on("b", clicks[0]), click_on("a", clicks[1]), search("early")]
+    outcome = await mongo.write(late)
+    assert (outcome.refused, outcome.written) == ([], {"searchQueries": 4})
+    found = {document["_id"]: document["clickedResults"] for document in await stored(mongo, "searchQueries")}
+    assert found == {"a": clicks, "b": clicks[:1], "early": []}
+
+
+@pytest.mark.parametrize("field", ["postId", "timeSpent", "device", "exitedAt"])
+async def test_an_exit_of_a_view_that_somebody_changed_is_taken(mongo: Mongo, field: str) -> None:
+    await mongo.write([view("a"), view("b")])
+    await spoil(mongo, "pageViews", "a", **{field: "x" if field != "postId" else 5})
+    assert (await mongo.write([exit_of("a", 5), exit_of("b", 5)])).refused == []
+    views = await stored(mongo, "pageViews")
+    assert [found["interacted"] for found in views] == [False, False]
+    assert [found["scrollDepth"] for found in views] == [10, 10]
+
+
+class TestableMongo(MongoServer):
+    """A MongoDB whose answers can be chosen."""
+
+    __test__ = False
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--setParameter=enableTestCommands=1"]
+
+
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of such a server."""
+    server = TestableMongo(tmp_path_factory.mktemp("mongo"), Ports.free().mongo)
+    server.start()
+    yield server.url
+    server.forget()
+
+
+@pytest.mark.parametrize("code", [9, 16, 66, 96, 146, 218, 334, 99_999])
+async def test_a_code_that_nobody_knows_stops_the_write_and_blames_no_record(choosing: str, code: int) -> None:
+    mongo = Mongo.connect(choosing)
+    await converge(mongo.database, check=False)
+    admin = mongo.database.client.admin
+    refusing = {"failCommands": ["insert", "update"], "errorCode": code}
+    chosen: list[list[Write]] = [[view("a"), view("b")], [exit_of("c", 1)], [error("d", at(1))]]
+    for writes in chosen:
+        await admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=refusing)
+        with pytest.raises(UnknownRefusalError, match=f"error {code}") as caught:
+            await mongo.write(writes)
+        assert not is_transient(caught.value)
+        assert not blames_content(caught.value)
+        assert (await mongo.write(writes)).refused == []
+    await mongo.database.client.drop_database(mongo.database.name)
+    await mongo.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifications.item import Item
+from notifications.item import Item, UnreadableItemError
 from notifications.states import Delivery, begin, plan, postpone, skip
 from sinks.mongo import Mongo
 from sinks.notification_queue import LEASE, Backlog, Claim, NotificationQueue
@@ -258,3 +258,42 @@ async def test_claiming_reads_no_more_than_what_is_ready(mongo: Mongo, queue: No
         verbosity="executionStats",
     )
     assert plan["executionStats"]["totalKeysExamined"] < 10
+
+
+@pytest.mark.parametrize("level", ["moderate", "strict"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"priority": "high"},
+        {"createdAt": "today"},
+        {"errors": "none"},
+        {"revision": "first"},
+        {"channels": "email"},
+        {"deliveries": "none"},
+        {"maxAttempts": None},
+        {"expiresAt": "never"},
+        {"lease": "mine"},
+    ],
+    ids=str,
+)
+async def test_an_item_that_somebody_changed_holds_up_no_other(
+    mongo: Mongo, queue: NotificationQueue, changes: dict[str, Any], level: str
+) -> None:
+    if level == "strict" and not {"revision", "deliveries", "expiresAt", "lease"} & changes.keys():
+        pytest.skip("a strict validator, as before an upgrade's bootstrap, lets nobody change it")
+    await mongo.database.command("collMod", "notificationQueue", validationLevel=level)
+    await add(mongo, [item("spoiled"), item("well"), item("waits", due=NOON + SECOND)])
+    update = {"q": {"_id": "spoiled"}, "u": {"$set": changes}}
+    await mongo.database.command("update", "notificationQueue", updates=[update], bypassDocumentValidation=True)
+    assert await queue.wake(NOON + 2 * SECOND) == 1
+    claims = {claim.id: claim for _ in range(4) for claim in await queue.claim(7, NOON + 2 * SECOND)}
+    assert {"well", "waits"} <= claims.keys()
+    assert (await queue.measure()).items == 3 - len(claims)
+    if "spoiled" in claims and "lease" not in changes:
+        with pytest.raises(UnreadableItemError):
+            read(claims["spoiled"])
+        await queue.give_up(claims["spoiled"], "the item can't be read", NOON)
+        given_up = await stored(mongo, "spoiled")
+        assert given_up["status"] == "failed"
+        assert given_up["errors"][-1]["message"] == "the item can't be read"
+    assert await queue.held(claims["well"]) is not None

@@ -19,7 +19,16 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from sinks.mongo_faults import Refusal, blames_content, is_same_id, is_transient, refusal_of_error, refusal_of_fault
+from sinks.mongo_faults import (
+    Refusal,
+    UnknownRefusalError,
+    blames_content,
+    blames_stored_document,
+    is_same_id,
+    is_transient,
+    refusal_of_error,
+    refusal_of_fault,
+)
 
 
 def bulk_error(*codes: int, write_concern: bool = False) -> BulkWriteError:
@@ -67,6 +76,17 @@ def test_a_fault_that_passes_is_transient_and_blames_no_document(error: PyMongoE
         InvalidOperation("client is closed"),
         bulk_error(166),
         bulk_error(11000),
+        # Of what an update meets in a stored document, and of codes that are new or of a server's own.
+        bulk_error(2),
+        bulk_error(9),
+        bulk_error(14),
+        bulk_error(16),
+        bulk_error(28),
+        bulk_error(16554),
+        bulk_error(17043),
+        bulk_error(31013),
+        bulk_error(99999),
+        bulk_error(121, 99999),
         KeyError("a bug"),
         TypeError("a bug"),
     ],
@@ -89,6 +109,7 @@ def test_a_bug_is_neither_transient_nor_any_document_s_fault(error: Exception) -
         OperationFailure("too large", 10334),
         bulk_error(121),
         bulk_error(17262),
+        *(bulk_error(code) for code in (52, 53, 171, 10334, 16755, 16766, 17261, 17419)),
     ],
     ids=lambda error: f"{type(error).__name__} {getattr(error, 'code', '')}",
 )
@@ -143,3 +164,24 @@ def test_a_failed_validation_without_details_is_still_a_refusal() -> None:
 def test_what_is_too_large_has_a_reason_of_its_own() -> None:
     assert refusal_of_fault({"code": 2, "errmsg": "object to insert too large. size in bytes: 1"}).reason == "too-large"
     assert refusal_of_error(DocumentTooLarge("16777217 bytes")).reason == "too-large"
+
+
+@pytest.mark.parametrize("code", [2, 14, 28, 121, 16554, 17043, 17419])
+def test_what_stops_an_update_of_a_changed_document_may_be_that_document(code: int) -> None:
+    assert blames_stored_document({"code": code})
+
+
+@pytest.mark.parametrize("code", [13, 20, 66, 112, 166, 11000, 11600, 99999, None])
+def test_no_other_error_is_a_stored_documents(code: int | None) -> None:
+    assert not blames_stored_document({"code": code})
+
+
+def test_an_unknown_refusal_says_the_code_the_collection_and_what_to_do_and_quotes_no_document() -> None:
+    error = BulkWriteError({"writeErrors": [{"code": 99999, "errmsg": "no ada@example.org", "op": {"to": "ada"}}]})
+    message = str(UnknownRefusalError("systemLogs", error))
+    assert "systemLogs" in message
+    assert "error 99999" in message
+    assert "inkstream doctor" in message
+    assert "ada" not in message
+    named = UnknownRefusalError("systemLogs", OperationFailure("no", 166, {"codeName": "CommandNotSupportedOnView"}))
+    assert "error 166 (CommandNotSupportedOnView)" in str(named)

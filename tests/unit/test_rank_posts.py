@@ -21,6 +21,7 @@ class Redis(RecentViews):
     """Recent views that are nowhere but here."""
 
     def __init__(self) -> None:
+        super().__init__("redis://127.0.0.1:9", "")
         self.written: dict[Window, int] = {}
         self.problem: Exception | None = None
         self.complete = False

@@ -1,9 +1,12 @@
 """What the pages for providers answer, without a server; `tests/integration/test_receipts.py` has the whole way."""
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hmac import new
 from pathlib import Path
 from typing import Any
@@ -211,3 +214,48 @@ async def test_nothing_is_fetched_for_another_topic_or_from_elsewhere() -> None:
 async def test_what_cant_be_reached_is_said_to_be_so() -> None:
     with pytest.raises(Unreachable):
         await fetch("http://127.0.0.1:1/")
+
+
+async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    with suppress(ConnectionError):
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+        for _ in range(size // 2**10):
+            writer.write(bytes(2**10))
+            await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize(("size", "is_taken"), [(2 * 2**10, True), (2**16, True), (2**17, False), (2**30, False)])
+async def test_no_more_is_fetched_than_a_certificate_has(size: int, is_taken: bool) -> None:
+    async with await asyncio.start_server(partial(answering, size=size), "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        if is_taken:
+            assert len(await fetch(url)) == size
+        else:
+            with pytest.raises(Unreachable, match="more than a certificate"):
+                await fetch(url)
+
+
+async def test_made_up_certificates_are_not_fetched_without_limit() -> None:
+    fetched, go_on = [], asyncio.Event()
+
+    async def slow(url: str) -> bytes:
+        fetched.append(url)
+        await go_on.wait()
+        raise Unreachable("Amazon SNS does not answer")
+
+    webhook = Webhook(Ses(TOPIC, slow), Reported())
+    made_up = [
+        of_sns(
+            "SubscriptionConfirmation",
+            SigningCertURL=f"https://sns.us-east-2.amazonaws.com/SimpleNotificationService-{number:032x}.pem",
+        )
+        for number in range(100)
+    ]
+    answers = [asyncio.create_task(webhook.answer(*request_)) for request_ in made_up]
+    done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+    go_on.set()
+    assert {(await answer).status for answer in answers} == {503}
+    assert done
+    assert len(fetched) < 10

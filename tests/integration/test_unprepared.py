@@ -1,0 +1,109 @@
+"""Workers that can't begin, or go on: they say why and what to do, and end without waiting for what can't be."""
+
+import time
+
+import pytest
+
+from tests.integration.pipeline import Message, Pipeline, Worker, plain, until
+
+ENDS_WITHIN_SECONDS = 60.0
+LONG = 600
+"""Seconds that a stop would wait for batches in flight."""
+
+
+async def ended(worker: Worker, seconds: float = ENDS_WITHIN_SECONDS) -> tuple[int, str]:
+    """Return the exit code of a worker that ends by itself, and its log."""
+
+    async def has_ended() -> bool:
+        return worker.process.poll() is not None
+
+    await until(has_ended, "the worker has ended", seconds)
+    return worker.process.returncode, worker.log.read_text()
+
+
+async def test_a_worker_without_topics_says_so_and_how_to_create_them(pipeline: Pipeline) -> None:
+    with pipeline.worker(namespace="nobody-made.") as worker:
+        code, said = await ended(worker)
+    assert code == 1
+    assert "Kafka lacks topic nobody-made." in said
+    assert "Run `inkstream bootstrap`" in said
+    assert "Traceback" not in said
+    assert "MongoDB lacks" not in said
+
+
+async def test_only_topics_of_the_agents_that_run_are_needed(counting: Pipeline) -> None:
+    with counting.worker(agents="page-views,post-comments") as worker:
+        code, said = await ended(worker)
+    assert (code, "no agent post-comments" in said) == (2, True)
+    with counting.worker(agents="page-views") as worker:
+        await worker.until_ready()
+    with counting.worker(agents="page-views,notify-domain-events") as worker:
+        code, said = await ended(worker)
+    assert code == 1
+    assert "domain-events, " in said
+    assert "log-lines" not in said
+
+
+@pytest.mark.parametrize("collection", ["pageViews", "notificationQueue"])
+async def test_a_worker_without_a_collection_does_not_let_mongodb_create_it(
+    counting: Pipeline, collection: str
+) -> None:
+    await counting.database.drop_collection(collection)
+    with counting.worker() as worker:
+        code, said = await ended(worker)
+    assert code == 1
+    assert f"MongoDB lacks collection {collection}\n" in said
+    assert "Run `inkstream bootstrap`" in said
+    assert collection not in await counting.database.list_collection_names()
+
+
+async def test_a_worker_without_tables_names_the_migrations(counting: Pipeline) -> None:
+    counting.rows("DROP SCHEMA inkstream CASCADE")
+    with counting.worker() as worker:
+        code, said = await ended(worker)
+    assert code == 1
+    assert "PostgreSQL lacks migration 0001_schema.sql, " in said
+    assert "Run `inkstream bootstrap`" in said
+    await counting.prepare()
+    with counting.worker() as worker:
+        await worker.until_ready()
+
+
+def tracked(number: int) -> Message:
+    return plain(
+        eventId=f"event-{number}", eventType="thing_done", category="engagement", entityId="e", entityType="thing"
+    )
+
+
+async def test_an_unknown_refusal_ends_the_worker_at_once_and_leaves_all_as_it_was(pipeline: Pipeline) -> None:
+    await pipeline.database.drop_collection("analyticsEvents")
+    await pipeline.database.command("create", "analyticsEvents", viewOn="elsewhere", pipeline=[])
+    await pipeline.send("analytics-events", [tracked(number) for number in range(10)])
+    with pipeline.worker(stop_timeout=LONG) as worker:
+        began = time.monotonic()
+        code, said = await ended(worker)
+        print(f"the worker ended after {time.monotonic() - began:.1f} s, of which its start takes most")
+    assert code == 1
+    assert "MongoDB refused to write to analyticsEvents with error 166" in said
+    assert "batches abandoned" in said
+    assert await pipeline.committed("analytics-events") == 0
+    assert await pipeline.read("analytics-events.dead-letter") == []
+    await pipeline.database.drop_collection("analyticsEvents")
+    await pipeline.prepare()
+    with pipeline.worker() as worker:
+        await pipeline.settled("analytics-events")
+    assert len(await pipeline.documents("analyticsEvents")) == 10
+
+
+async def test_agents_that_live_finish_what_they_have_while_another_has_died(pipeline: Pipeline) -> None:
+    await pipeline.database.drop_collection("analyticsEvents")
+    await pipeline.database.command("create", "analyticsEvents", viewOn="elsewhere", pipeline=[])
+    with pipeline.worker(stop_timeout=30) as worker:
+        await worker.until_ready()
+        lines = [plain(level="info", message=f"line {number}", service="a", environment="b") for number in range(500)]
+        await pipeline.send("log-lines", lines)
+        await pipeline.send("analytics-events", [tracked(1)])
+        code, _ = await ended(worker)
+    assert code == 1
+    stored = await pipeline.documents("systemLogs")
+    assert len(stored) == await pipeline.committed("log-lines")
