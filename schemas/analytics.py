@@ -19,7 +19,8 @@ class PageContext(Value):
 
     @model_validator(mode="after")
     def _is_within_limits(self) -> Self:
-        check_free_content(self.model_extra or {})
+        if self.model_extra:
+            check_free_content(self.model_extra)
         return self
 
 

@@ -29,7 +29,7 @@ def _whole(value: object) -> object:
 
 
 def check_free_content(content: dict[str, Any]) -> dict[str, Any]:
-    """Return an object of free content, where it has no more than a document should hold.
+    """Return an object of free content, as it was read from JSON, where it has no more than a document should hold.
 
     Raises:
         PydanticCustomError: It is too large or too deep, or holds a number that would become another one.
@@ -43,19 +43,19 @@ def check_free_content(content: dict[str, Any]) -> dict[str, Any]:
             if entries > MOST_ENTRIES:
                 raise _too_much(f"at most {MOST_ENTRIES:,} fields and items in all")
             values: Iterable[Any] = holder
-            if isinstance(holder, dict):
-                characters += sum(map(len, holder))
+            if type(holder) is dict:
+                characters += len("".join(holder))
                 values = holder.values()
             for value in values:
-                match value:
-                    case str():
-                        characters += len(value)
-                    case dict() | list():
-                        below.append(value)
-                    case float() if not isfinite(value):
-                        raise _too_much("numbers of up to 1.8e308: it holds one that no document can hold")
-                    case int() if not -(2**63) <= value < 2**63:
-                        raise _too_much("whole numbers of up to 64 bits: it holds one that no document can hold")
+                kind = type(value)
+                if kind is str:
+                    characters += len(value)
+                elif kind is dict or kind is list:
+                    below.append(value)
+                elif kind is float and not isfinite(value):
+                    raise _too_much("numbers of up to 1.8e308: it holds one that no document can hold")
+                elif kind is int and not -(2**63) <= value < 2**63:
+                    raise _too_much("whole numbers of up to 64 bits: it holds one that no document can hold")
         if characters > MOST_CHARACTERS:
             raise _too_much(f"texts and names of at most {MOST_CHARACTERS:,} characters in all")
         if not below:

@@ -98,7 +98,9 @@ class PostPublished(PostEvent):
     author_name: Label | None = Field(None, exclude=True, repr=False)
     author_avatar: Link | None = Field(None, exclude=True, repr=False)
     excerpt: Prose | None = Field(None, exclude=True, repr=False)
-    follower_ids: Annotated[tuple[Id, ...], Field(max_length=10_000)] = Field((), exclude=True, repr=False)
+    follower_ids: Annotated[tuple[Id, ...], Field(max_length=10_000, fail_fast=True)] = Field(
+        (), exclude=True, repr=False
+    )
 
 
 class PostUnpublished(PostEvent):

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from schemas.event import Event, Moment
 from schemas.fields import Amount, Count, Id, Label, Value
 
-_Labels = Annotated[list[Label], Field(max_length=1_000)]
+_Labels = Annotated[list[Label], Field(max_length=1_000, fail_fast=True)]
 
 
 class DateRange(Value):

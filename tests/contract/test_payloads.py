@@ -219,8 +219,12 @@ def test_what_is_longer_than_its_limit_is_refused_with_its_length_and_without_it
             assert f"{field.name}: string should have at most {limit} characters; came a string of {LONG}" in message
             passed(topic, event, with_value(full, field.path, "." * limit))
         if field.kind == "array":
-            message = refusal(topic, event, with_value(full, field.path, ["x"] * LONG))
-            assert field.name in message
+            items: tuple[object, ...] = ("x", None, {})
+            for item in items:
+                message = refusal(topic, event, with_value(full, field.path, [item] * 20_000))
+                assert field.name in message
+                # Of all those items, the first that is wrong is the last that is looked at.
+                assert f"{field.name}.1" not in message
 
 
 def nested(levels: int, inner: object = 1) -> Any:
