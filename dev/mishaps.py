@@ -81,16 +81,16 @@ def _wrong_type(fact: Fact, topic: Topic) -> Mishap:
     return _with_data(fact, {**fact.data, topic.events[fact.type].key: {"is": ["an", "object"]}}, "schema")
 
 
-def _wrong_address(fact: Fact, _: Topic) -> Mishap | None:
+def _address_as_number(fact: Fact, _: Topic) -> Mishap | None:
     if "ipAddress" not in fact.data:
         return None
-    return _with_data(fact, {**fact.data, "ipAddress": "300.1.2.3, 10.0.0.1"}, "schema")
+    return _with_data(fact, {**fact.data, "ipAddress": 0x5102_45A0}, "schema")
 
 
-def _negative_amount(fact: Fact, _: Topic) -> Mishap | None:
+def _amount_as_text(fact: Fact, _: Topic) -> Mishap | None:
     for field in ("timeSpent", "duration", "executionTime"):
         if field in fact.data:
-            return _with_data(fact, {**fact.data, field: -1}, "schema")
+            return _with_data(fact, {**fact.data, field: "1_000"}, "schema")
     return None
 
 
@@ -129,11 +129,11 @@ def _envelope_without_data(fact: Fact, _: Topic) -> Mishap:
 
 
 def _null_byte(fact: Fact, _: Topic) -> Mishap | None:
-    return _with_free_field(fact, b'{"a\\u0000b": 1}')
+    return _with_free_field(fact, b'{"a\\u0000b": 1}', "refused-by-store")
 
 
 def _endless_integer(fact: Fact, _: Topic) -> Mishap | None:
-    return _with_free_field(fact, b'{"count": 123456789012345678901234567890}')
+    return _with_free_field(fact, b'{"count": 123456789012345678901234567890}', "schema")
 
 
 MISHAPS: tuple[Spoil, ...] = (
@@ -145,12 +145,12 @@ MISHAPS: tuple[Spoil, ...] = (
     _endless_integer,
     _null,
     _missing_field,
-    _wrong_address,
+    _address_as_number,
     _prose,
     _no_type,
     _not_utf8,
     _time_without_zone,
-    _negative_amount,
+    _amount_as_text,
     _array,
     _half_a_character,
     _envelope_without_data,
@@ -166,13 +166,13 @@ def _with_data(fact: Fact, data: Mapping[str, Any], reason: str) -> Mishap:
     return Mishap(value, headers, reason)
 
 
-def _with_free_field(fact: Fact, content: bytes) -> Mishap | None:
+def _with_free_field(fact: Fact, content: bytes, reason: str) -> Mishap | None:
     """Put JSON that MongoDB can't hold where anything is allowed, as text: no encoder would write it."""
     field = _FREE_FIELDS.get(fact.type)
     if field is None:
         return None
     value, headers = binary(fact._replace(data={**fact.data, field: "@"}))
-    return Mishap(value.replace(b'"@"', content), headers, "refused-by-store")
+    return Mishap(value.replace(b'"@"', content), headers, reason)
 
 
 def _changed(headers: Headers, name: str, value: bytes) -> Headers:

@@ -38,9 +38,6 @@ def entry(
         ip_address: Where the request came from, in the clear; it is stored as its hash, or as `unknown`.
         user_agent: What the request came with, or `unknown`.
         context: Knows the hash.
-
-    Raises:
-        InvalidEvent: `ip_address` is no IP address.
     """
     origin = {
         "ipAddress": UNKNOWN if ip_address is None else context.address(ip_address).hash,

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from enrich.bots import recognise
 from enrich.geo import GeoDatabase
-from enrich.ip_address import hash_ip
+from enrich.ip_address import hash_ip, read_ip
 from enrich.user_agent import READ, device
+from schemas.fields import UNKNOWN
 
 REMEMBERED_ADDRESSES = 30_000
 """At some 600 bytes each, 18 MB when full."""
@@ -24,7 +25,7 @@ class Address(NamedTuple):
     """What documents hold of an IP address. They share what is in here, so nobody may change it.
 
     Attributes:
-        hash: Stands for the address.
+        hash: Stands for the address; `unknown` where none could be read.
         geo: `pageViews.geo`, where that is known.
     """
 
@@ -52,7 +53,7 @@ class Context:
         geo: Where addresses are looked up; `None` leaves `geo` out of every document.
 
     Attributes:
-        address: Tells what to store of an IP address; raises `InvalidEvent` where it is none.
+        address: Tells what to store of an IP address, in whatever form it came.
     """
 
     def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None) -> None:
@@ -64,10 +65,12 @@ class Context:
         """Tell what to store of a user agent."""
         return _user_agent(header[:READ])  # so that what is remembered has a bound
 
-    def _address(self, ip: str) -> Address:
-        hashed = hash_ip(ip, self._ip_hash_key)
+    def _address(self, written: str) -> Address:
+        ip = read_ip(written)
+        if ip is None:
+            return Address(UNKNOWN, None)
         place = self._geo and self._geo.locate(ip)
-        return Address(hashed, place._asdict() if place else None)
+        return Address(hash_ip(ip, self._ip_hash_key), place._asdict() if place else None)
 
 
 @lru_cache(maxsize=REMEMBERED_USER_AGENTS)

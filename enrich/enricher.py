@@ -51,7 +51,7 @@ class Enricher:
         """Describe everything that is to be written for an event.
 
         Raises:
-            InvalidEvent: A value can't be what its field says, such as an IP address that is none.
+            InvalidEvent: A value can't be what its field says.
         """
         schema = type(event.data)
         describe = self._described_by.get(schema)

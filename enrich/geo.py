@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import maxminddb
 
-from enrich.ip_address import canonical_ip
+from enrich.ip_address import read_ip
 
 
 class GeoDatabaseError(Exception):
@@ -69,7 +69,7 @@ class GeoDatabase:
         """
         try:
             # An IPv4 address is looked up as it is: reading it in Python takes as long as finding its place.
-            place = _place(self._reader.get(canonical_ip(ip) if ":" in ip else ip))
+            place = _place(self._reader.get((read_ip(ip) or "") if ":" in ip else ip))
         except (TypeError, ValueError):  # the reader's word for a null character, and for all else
             return None
         return place and self._places.setdefault(place, place)

@@ -3,11 +3,12 @@
 In come `page.viewed` and `page.exited`; out go a `Document` and a `Part` of the same `_id`. Of engagement the highest
 stays, so an exit before its view, two exits, and a view read again all end in the same document.
 
-The fields are the specification's, and two of our own:
+The fields are the specification's, and three of our own:
 
 - `bot`, only on views by programs: `rule`, which rule said so, and `name`, the part of the user agent that gave it
   away, if there is one. Human views are those with `{bot: {$exists: false}}`.
 - `reportedTimestamp`, only where the producer's time had to be corrected: what it claimed.
+- `clamped: true`, only where `timeSpent` or `scrollDepth` was out of its range, and became the nearest value within it.
 """
 
 from typing import Any
@@ -22,11 +23,7 @@ COLLECTION = "pageViews"
 
 
 def viewed(event: Envelope[PageViewed], context: Context) -> list[Write]:
-    """Make the document of a view.
-
-    Raises:
-        InvalidEvent: `ipAddress` is no IPv4 or IPv6 address.
-    """
+    """Make the document of a view."""
     view = event.data
     address = context.address(view.ip_address)
     user_agent = context.user_agent(view.user_agent)
@@ -61,6 +58,8 @@ def viewed(event: Envelope[PageViewed], context: Context) -> list[Write]:
         body["exitedAt"] = view.exited_at
     if user_agent.bot:
         body["bot"] = user_agent.bot
+    if event.clamped:
+        body["clamped"] = True
     return [Document(COLLECTION, body)]
 
 
@@ -73,4 +72,6 @@ def exited(event: Envelope[PageExited], _: Context) -> list[Write]:
         "interacted": leaving.interacted,
         "exitedAt": leaving.exited_at,
     }
+    if event.clamped:
+        engagement["clamped"] = True
     return [Part(COLLECTION, leaving.view_id, event.time, highest=engagement, added={})]

@@ -9,7 +9,7 @@ import unicodedata
 from enrich.analytics import analytics_event
 from enrich.context import Context
 from enrich.documents import Document, Part, Write
-from enrich.verbatim import head, payload
+from enrich.verbatim import clamped, head, payload
 from schemas.event import Envelope
 from schemas.searches import SearchPerformed, SearchResultClicked
 
@@ -19,7 +19,7 @@ COLLECTION = "searchQueries"
 def performed(event: Envelope[SearchPerformed], _: Context) -> list[Write]:
     """Describe a search."""
     search = event.data
-    query = head(event) | payload(search)
+    query = head(event) | payload(search) | clamped(event)
     query["normalizedQuery"] = normalized(search.query)
     query["clickedResults"] = []
     return [

@@ -23,7 +23,7 @@ def documents(event: Envelope[Event], _: Context) -> list[Write]:
 
 def body(event: Envelope[Event]) -> dict[str, Any]:
     """Return the event as one document; what the producer did not say is left out."""
-    return head(event) | payload(event.data)
+    return head(event) | payload(event.data) | clamped(event)
 
 
 def head(event: Envelope[Event]) -> dict[str, Any]:
@@ -32,6 +32,11 @@ def head(event: Envelope[Event]) -> dict[str, Any]:
     if event.reported_time is not None:
         fields["reportedTimestamp"] = event.reported_time
     return fields
+
+
+def clamped(event: Envelope[Event]) -> dict[str, Any]:
+    """Return the mark of a document with a measurement that was out of its range, `clamped: true`; or nothing."""
+    return {"clamped": True} if event.clamped else {}
 
 
 def payload(data: Event, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:

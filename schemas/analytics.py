@@ -1,11 +1,11 @@
 """Custom analytics: whatever a team wants to count, with fields of its own choosing."""
 
-from typing import Any
+from typing import Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas.event import Event, Moment
-from schemas.fields import UNKNOWN, Id, Link, Name, Value
+from schemas.fields import UNKNOWN, FreeContent, Id, Link, Name, Value, check_free_content
 
 
 class PageContext(Value):
@@ -16,6 +16,12 @@ class PageContext(Value):
     page: Link = UNKNOWN
     referrer: Link | None = None
     user_agent: Link = UNKNOWN
+
+    @model_validator(mode="after")
+    def _is_within_limits(self) -> Self:
+        if self.model_extra:
+            check_free_content(self.model_extra)
+        return self
 
 
 class AnalyticsTracked(Event):
@@ -49,6 +55,6 @@ class AnalyticsTracked(Event):
     entity_type: Name
     user_id: Id | None = None
     session_id: Id | None = None
-    properties: dict[str, Any] = Field(default_factory=dict)
+    properties: FreeContent = Field(default_factory=dict)
     context: PageContext | None = None
     timestamp: Moment | None = None

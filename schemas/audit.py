@@ -1,11 +1,11 @@
 """Audit entries: who did what, as a service wants it kept for compliance."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 
 from schemas.event import Event, Moment
-from schemas.fields import Id, Link, Name
+from schemas.fields import FreeContent, Id, IpAddress, Link, Name, Prose
 
 
 class AuditRecorded(Event):
@@ -41,10 +41,10 @@ class AuditRecorded(Event):
     user_id: Id | None = None
     user_email: Name | None = None
     user_role: Name | None = None
-    changes: dict[str, Any] | None = None
-    ip_address: Name | None = None
+    changes: FreeContent | None = None
+    ip_address: IpAddress | None = None
     user_agent: Link | None = None
     method: Name | None = None
     endpoint: Link | None = None
-    error_message: str | None = None
+    error_message: Prose | None = None
     timestamp: Moment | None = None

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id
+from schemas.fields import Id, Label
 
 
 class CategoryEvent(DomainEvent):
@@ -17,7 +17,7 @@ class CategoryEvent(DomainEvent):
     title_field: ClassVar[str | None] = "name"
 
     category_id: Id
-    name: str | None = None
+    name: Label | None = None
     slug: Id | None = None
     user_id: Id | None = None
 
@@ -39,7 +39,7 @@ class CategoryCreated(CategoryEvent):
         }
     )
 
-    name: str
+    name: Label
     slug: Id
     parent_id: Id | None = None
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from schemas.event import LATEST, Envelope, Event, InvalidEvent, Moment
+from schemas.repairs import NO_REPAIRS, Repairs, repair
 from schemas.topics import EventType, Topic
 
 STRUCTURED = b"application/cloudevents+json"
@@ -66,12 +67,12 @@ class Decoder:
         value = _json(record.value)
         name, identity, time, payload = self._attributes(value, dict(record.headers) if record.headers else None)
         event_type = self._event_type(name)
-        data = _validated(event_type, payload)
+        data, repairs = _validated(event_type, payload)
         identity = identity or _position(record)
         if len(identity) > MAX_ID_LENGTH:
             raise InvalidEvent("schema", f"id: should have at most {MAX_ID_LENGTH} characters; came {len(identity)}")
         happened, reported = self._times(data, time, record.timestamp)
-        return Envelope(identity, event_type, happened, reported, data)
+        return Envelope(identity, event_type, happened, reported, data, repairs.clamped)
 
     def _attributes(self, value: object, headers: Mapping[str, bytes | None] | None) -> _Attributes:
         """Read an event's attributes from wherever its form has them."""
@@ -136,7 +137,7 @@ def _structured(value: object) -> _Attributes:
 
 def _json(value: bytes) -> object:
     try:
-        read: object = from_json(value, cache_strings="keys")  # hardly any value comes twice
+        read: object = from_json(value, cache_strings="keys", allow_inf_nan=False)  # hardly any value comes twice
     except ValueError as error:
         raise InvalidEvent("not-json", f"the value is not JSON: {error}") from error
     return read
@@ -155,17 +156,22 @@ def _text(body: Mapping[str, object], name: str) -> str | None:
     raise InvalidEvent("schema", f"{name}: should be a valid string; came {_kind(text)}")
 
 
-def _validated(event_type: EventType, payload: object) -> Event:
+def _validated(event_type: EventType, payload: object) -> tuple[Event, Repairs]:
+    """Return the event, and what had to be repaired in its payload, which is changed then."""
     validator = event_type.schema.__pydantic_validator__
+    repairs = NO_REPAIRS
     try:
-        data: Event = validator.validate_python(payload)
+        try:
+            return validator.validate_python(payload), repairs
+        except ValidationError as error:
+            repairs = repair(payload, error.errors(include_url=False))
+            return validator.validate_python(payload), repairs
     except ValidationError:
         try:
             # Once more, as JSON: then the errors speak of objects and arrays, as its producer does.
-            data = validator.validate_json(to_json(payload))
+            return validator.validate_json(to_json(payload)), repairs
         except ValidationError as error:
-            raise _invalid(error, event_type.name) from error
-    return data
+            raise _invalid(error, event_type.name, repairs) from error
 
 
 def _check_version(version: str | None) -> None:
@@ -200,19 +206,20 @@ def _from_milliseconds(timestamp: int) -> datetime:
     return datetime.fromtimestamp(timestamp / 1000, UTC)
 
 
-def _invalid(error: ValidationError, subject: str) -> InvalidEvent:
+def _invalid(error: ValidationError, subject: str, repairs: Repairs) -> InvalidEvent:
     """Turn a validation error into what a producer's developer can act on, without any value that came."""
     details = error.errors(include_url=False, include_context=False)
-    lines = [_complaint(detail) for detail in details[:5]]
+    lines = [_complaint(detail, repairs) for detail in details[:5]]
     if len(details) > len(lines):
         lines.append(f"and {len(details) - len(lines)} more")
     return InvalidEvent("schema", f"{subject}: " + "; ".join(lines))
 
 
-def _complaint(detail: ErrorDetails) -> str:
+def _complaint(detail: ErrorDetails, repairs: Repairs) -> str:
     path = ".".join(str(part) for part in detail["loc"]) or "the value"
     if detail["type"] == "missing":
-        return f"{path}: missing"
+        came_as = repairs.absent.get(detail["loc"])
+        return f"{path}: {came_as}; required" if came_as else f"{path}: missing"
     expected = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{path}: {expected[:1].lower()}{expected[1:]}; came {_kind(detail['input'])}"
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import ConfigDict, Field
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id, Link
+from schemas.fields import Id, Label, Link, Prose
 
 
 class CommentEvent(DomainEvent):
@@ -24,7 +24,7 @@ class CommentEvent(DomainEvent):
 
     comment_id: Id
     post_id: Id
-    post_title: str | None = None
+    post_title: Label | None = None
     post_slug: Id | None = None
     parent_id: Id | None = None
     author_id: Id | None = None
@@ -64,9 +64,9 @@ class CommentCreated(CommentEvent):
     author_id: Id
     post_author_id: Id | None = None
     parent_author_id: Id | None = None
-    author_name: str | None = Field(None, exclude=True, repr=False)
+    author_name: Label | None = Field(None, exclude=True, repr=False)
     author_avatar: Link | None = Field(None, exclude=True, repr=False)
-    excerpt: str | None = Field(None, exclude=True, repr=False)
+    excerpt: Prose | None = Field(None, exclude=True, repr=False)
 
 
 class CommentUpdated(CommentEvent):
@@ -131,7 +131,7 @@ class CommentLiked(CommentEvent):
     )
 
     user_id: Id
-    user_name: str | None = Field(None, exclude=True, repr=False)
+    user_name: Label | None = Field(None, exclude=True, repr=False)
     user_avatar: Link | None = Field(None, exclude=True, repr=False)
 
 

@@ -7,7 +7,7 @@ From these few declarations follow the documents for `analyticsEvents`, `userAct
 from typing import Any, ClassVar
 
 from schemas.event import Event, Moment
-from schemas.fields import Id, Link, Name
+from schemas.fields import FreeContent, Id, IpAddress, Link, Name
 
 
 class DomainEvent(Event):
@@ -34,13 +34,13 @@ class DomainEvent(Event):
     session_id: Id | None = None
     page: Link | None = None
     referrer: Link | None = None
-    ip_address: Name | None = None
+    ip_address: IpAddress | None = None
     user_agent: Link | None = None
     user_email: Name | None = None
     user_role: Name | None = None
     method: Name | None = None
     endpoint: Link | None = None
-    changes: dict[str, Any] | None = None
+    changes: FreeContent | None = None
 
     @property
     def entity(self) -> str:

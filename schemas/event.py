@@ -7,8 +7,9 @@ with its identity and its time. Nothing here touches a store or a clock.
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Generic, NamedTuple, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
     from schemas.topics import EventType
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
 _EARLIEST = datetime(1, 1, 11, tzinfo=UTC)
 LATEST = datetime(9999, 12, 21, tzinfo=UTC)
 
-Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=LATEST)]
-"""A moment with a time zone: `2026-01-31T12:00:00Z`, or seconds or milliseconds since 1970."""
+
+def _no_digits_alone(value: object) -> object:
+    # Read as a number, the year "2026" would be half an hour after the beginning of 1970.
+    if type(value) is str and ":" not in value:
+        raise PydanticCustomError("moment", "should be a time with a zone, as in 2026-01-31T12:00:00Z")
+    return value
+
+
+NO_DIGITS_ALONE = BeforeValidator(_no_digits_alone)
+"""Belongs to every time: a text is ISO 8601, and a number comes as a number. Stands last in the annotation."""
+
+Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=LATEST), NO_DIGITS_ALONE]
+"""A moment with a time zone: `2026-01-31T12:00:00Z`, or as a number the seconds or milliseconds since 1970."""
 
 
 class Event(BaseModel):
@@ -44,6 +56,7 @@ class Envelope(NamedTuple, Generic[EventT]):
         time: When it happened; never far ahead of its Kafka timestamp.
         reported_time: What the producer claimed, where `time` had to be corrected; else `None`.
         data: The payload.
+        clamped: Whether a measurement in it was out of its range, and became the nearest value within it.
     """
 
     id: str
@@ -51,6 +64,7 @@ class Envelope(NamedTuple, Generic[EventT]):
     time: datetime
     reported_time: datetime | None
     data: EventT
+    clamped: bool = False
 
 
 class InvalidEvent(ValueError):  # noqa: N818  # what a record is, not a fault of ours

@@ -1,19 +1,19 @@
 """Log lines of the platform's services."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 
 from schemas.event import Event, Moment
-from schemas.fields import Id, Link, Name, Value
+from schemas.fields import FreeContent, Id, Link, LogText, Name, Value
 
 
 class LoggedError(Value):
     """An error as a service's runtime reports it."""
 
     name: Name = "Error"
-    message: str = ""
-    stack: str = ""
+    message: LogText = ""
+    stack: LogText = ""
 
 
 class LogLine(Event):
@@ -59,15 +59,15 @@ class LogLine(Event):
     )
 
     level: Literal["debug", "info", "warn", "error", "fatal"]
-    message: str
+    message: LogText
     service: Name
     environment: Name
     error: LoggedError | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: FreeContent | None = None
     request_id: Id | None = None
     user_id: Id | None = None
     endpoint: Link | None = None
     method: Name | None = None
     fingerprint: Name | None = None
-    context: dict[str, Any] | None = None
+    context: FreeContent | None = None
     timestamp: Moment | None = None

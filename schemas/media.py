@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from schemas.domain import DomainEvent
-from schemas.fields import Count, Id, Name
+from schemas.fields import Count, Id, Label, Name
 
 
 class MediaEvent(DomainEvent):
@@ -18,7 +18,7 @@ class MediaEvent(DomainEvent):
 
     media_id: Id
     user_id: Id
-    filename: str | None = None
+    filename: Label | None = None
 
 
 class MediaUploaded(MediaEvent):
@@ -39,7 +39,7 @@ class MediaUploaded(MediaEvent):
         }
     )
 
-    filename: str
+    filename: Label
     mime_type: Name
     size: Count
     post_id: Id | None = None

@@ -2,14 +2,30 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, Strict
+from pydantic_core import PydanticCustomError
 
 from schemas.event import Event, Moment
-from schemas.fields import Id, Link, Name, Value
+from schemas.fields import WHOLE, Flag, Id, Label, Link, Name, Prose, Value
 
 Channel = Literal["inApp", "email", "push"]
 Priority = Literal["low", "medium", "high", "urgent"]
 Platform = Literal["ios", "android", "web"]
+
+
+def _at_least_one(channels: tuple[Channel, ...]) -> tuple[Channel, ...]:
+    # Not by `min_length`, which also complains of no item where the first one was wrong.
+    if not channels:
+        raise PydanticCustomError("too_short", "should have at least 1 item")
+    return channels
+
+
+Channels = Annotated[
+    tuple[Channel, ...],
+    Field(max_length=10, fail_fast=True, json_schema_extra={"minItems": 1}),
+    AfterValidator(_at_least_one),
+]
+"""Where to tell a user, at least in one place."""
 
 
 class RelatedEntity(Value):
@@ -63,19 +79,19 @@ class NotificationRequested(Event):
 
     user_id: Id
     type: Name
-    title: str
-    message: str
+    title: Label
+    message: Prose
     action_url: Link | None = None
-    action_text: str | None = None
+    action_text: Label | None = None
     related_entity: RelatedEntity | None = None
     actor_id: Id | None = None
-    actor_name: str | None = None
+    actor_name: Label | None = None
     actor_avatar: Link | None = None
-    channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("inApp",)
+    channels: Channels = ("inApp",)
     priority: Priority = "medium"
     expires_at: Moment | None = None
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    max_attempts: Annotated[int, Strict(), Field(ge=1, le=100), WHOLE] = 5
     email: Annotated[str, Field(min_length=1, max_length=320)] | None = Field(None, exclude=True, repr=False)
-    devices: Annotated[tuple[Device, ...], Field(max_length=20)] = Field((), exclude=True, repr=False)
-    transactional: bool = False
+    devices: Annotated[tuple[Device, ...], Field(max_length=20, fail_fast=True)] = Field((), exclude=True, repr=False)
+    transactional: Flag = False
     timestamp: Moment | None = None

@@ -3,7 +3,7 @@
 from pydantic import ConfigDict
 
 from schemas.event import Event, Moment
-from schemas.fields import Amount, Id, Link, Name, Percentage
+from schemas.fields import Amount, Flag, Id, IpAddress, Label, Link, Percentage
 
 
 class PageViewed(Event):
@@ -36,18 +36,18 @@ class PageViewed(Event):
     post_id: Id
     post_slug: Id
     session_id: Id
-    ip_address: Name
+    ip_address: IpAddress
     user_agent: Link
     timestamp: Moment | None = None
     user_id: Id | None = None
     url: Link | None = None
     referrer: Link | None = None
-    source: str | None = None
-    medium: str | None = None
-    campaign: str | None = None
+    source: Label | None = None
+    medium: Label | None = None
+    campaign: Label | None = None
     time_spent: Amount = 0.0
     scroll_depth: Percentage = 0.0
-    interacted: bool = False
+    interacted: Flag = False
     exited_at: Moment | None = None
 
 
@@ -77,5 +77,5 @@ class PageExited(Event):
     exited_at: Moment
     time_spent: Amount = 0.0
     scroll_depth: Percentage = 0.0
-    interacted: bool = False
+    interacted: Flag = False
     timestamp: Moment | None = None

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Strict
 
 from schemas.event import Event, Moment
-from schemas.fields import Amount, Id, Link, Name, Value
+from schemas.fields import WHOLE, Amount, Id, Link, Name, Value
 
 
 class Timings(Value):
@@ -46,7 +46,7 @@ class PerformanceSampled(Event):
 
     method: Name
     endpoint: Link
-    status_code: Annotated[int, Field(ge=0, le=999)]
+    status_code: Annotated[int, Strict(), Field(ge=0, le=999), WHOLE]
     duration: Amount
     service: Name
     timings: Timings | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id, Link, Name
+from schemas.fields import Id, Label, Link, Name, Prose
 
 
 class PostEvent(DomainEvent):
@@ -22,7 +22,7 @@ class PostEvent(DomainEvent):
 
     post_id: Id
     slug: Id | None = None
-    title: str | None = None
+    title: Label | None = None
     author_id: Id | None = None
     user_id: Id | None = None
 
@@ -45,7 +45,7 @@ class PostCreated(PostEvent):
     )
 
     author_id: Id
-    title: str
+    title: Label
 
 
 class PostUpdated(PostEvent):
@@ -94,11 +94,13 @@ class PostPublished(PostEvent):
 
     slug: Id
     author_id: Id
-    title: str
-    author_name: str | None = Field(None, exclude=True, repr=False)
+    title: Label
+    author_name: Label | None = Field(None, exclude=True, repr=False)
     author_avatar: Link | None = Field(None, exclude=True, repr=False)
-    excerpt: str | None = Field(None, exclude=True, repr=False)
-    follower_ids: Annotated[tuple[Id, ...], Field(max_length=10_000)] = Field((), exclude=True, repr=False)
+    excerpt: Prose | None = Field(None, exclude=True, repr=False)
+    follower_ids: Annotated[tuple[Id, ...], Field(max_length=10_000, fail_fast=True)] = Field(
+        (), exclude=True, repr=False
+    )
 
 
 class PostUnpublished(PostEvent):
@@ -165,7 +167,7 @@ class PostLiked(PostEvent):
     )
 
     user_id: Id
-    user_name: str | None = Field(None, exclude=True, repr=False)
+    user_name: Label | None = Field(None, exclude=True, repr=False)
     user_avatar: Link | None = Field(None, exclude=True, repr=False)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from schemas.event import Event, Moment
-from schemas.fields import Id, Link, Name
+from schemas.fields import Flag, Id, Link, Name, Prose
 
 Kind = Literal["delivered", "opened", "clicked", "bounced", "complained", "deferred", "unsubscribed", "token_gone"]
 
@@ -57,9 +57,9 @@ class DeliveryReceived(Event):
     notification_id: Id | None = None
     key: Id | None = None
     kind: Kind
-    permanent: bool = False
+    permanent: Flag = False
     recipient: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(None, exclude=True, repr=False)
     code: Name | None = None
-    message: str | None = None
+    message: Prose | None = None
     url: Link | None = None
     timestamp: Moment

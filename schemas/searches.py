@@ -5,7 +5,9 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from schemas.event import Event, Moment
-from schemas.fields import Amount, Count, Id, Value
+from schemas.fields import Amount, Count, Id, Label, Value
+
+_Labels = Annotated[list[Label], Field(max_length=1_000, fail_fast=True)]
 
 
 class DateRange(Value):
@@ -18,8 +20,8 @@ class DateRange(Value):
 class SearchFilters(Value):
     """What a search was narrowed to."""
 
-    categories: list[str] | None = None
-    tags: list[str] | None = None
+    categories: _Labels | None = None
+    tags: _Labels | None = None
     date_range: DateRange | None = None
 
 

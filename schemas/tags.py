@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id
+from schemas.fields import Id, Label
 
 
 class TagEvent(DomainEvent):
@@ -17,7 +17,7 @@ class TagEvent(DomainEvent):
     title_field: ClassVar[str | None] = "name"
 
     tag_id: Id
-    name: str | None = None
+    name: Label | None = None
     slug: Id | None = None
     user_id: Id | None = None
 
@@ -38,7 +38,7 @@ class TagCreated(TagEvent):
         }
     )
 
-    name: str
+    name: Label
     slug: Id
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from schemas.domain import DomainEvent
-from schemas.fields import Id, Link, Name
+from schemas.fields import Id, Label, Link, Name
 
 
 class UserEvent(DomainEvent):
@@ -24,7 +24,7 @@ class UserEvent(DomainEvent):
     title_field: ClassVar[str | None] = "name"
 
     user_id: Id
-    name: str | None = None
+    name: Label | None = None
     actor_id: Id | None = None
 
 
@@ -186,7 +186,7 @@ class UserFollowed(UserEvent):
     actor_fields: ClassVar[tuple[str, ...]] = ("follower_id",)
 
     follower_id: Id
-    follower_name: str | None = Field(None, exclude=True, repr=False)
+    follower_name: Label | None = Field(None, exclude=True, repr=False)
     follower_avatar: Link | None = Field(None, exclude=True, repr=False)
 
 

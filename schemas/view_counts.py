@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from schemas.event import Event, Moment
+from schemas.event import NO_DIGITS_ALONE, Event, Moment
 from schemas.fields import Count, Id
 
 PostId = Annotated[Id, Field(pattern=r"^[^\x00]*$")]
@@ -60,10 +60,10 @@ class ViewsCounted(Event):
         }
     )
 
-    window_id: str
+    window_id: Annotated[str, Field(max_length=512)]
     post_id: PostId
     window_start: Moment
-    window_end: AwareDatetime  # of the last window of all, later than any moment
+    window_end: Annotated[AwareDatetime, NO_DIGITS_ALONE]  # of the last window of all, later than any moment
     views: Count
     as_of: Moment
     oldest_view_at: Moment

@@ -148,6 +148,8 @@ PAGE_VIEWS = Collection(
         # Timestamps
         "timestamp": "Date",
         "exitedAt?": "Date",
+        # Our own: timeSpent or scrollDepth was out of its range
+        "clamped?": "boolean",
     },
     # The specification's sharding key is { postId: 1, timestamp: 1 }. An exit that comes before its view knows neither,
     # so its placeholder would live on another shard than the view: before sharding, route exits by post as well.
@@ -161,7 +163,7 @@ PAGE_VIEWS = Collection(
         Index({"campaign": 1, "timestamp": -1}, only_where={"campaign": {"$exists": True}}),
     ),
     retention=Retention("timestamp", timedelta(days=90)),
-    late_fields=LateFields(highest=("timeSpent", "scrollDepth", "interacted", "exitedAt")),
+    late_fields=LateFields(highest=("timeSpent", "scrollDepth", "interacted", "exitedAt", "clamped")),
 )
 
 ANALYTICS_EVENTS = Collection(
@@ -246,6 +248,8 @@ SEARCH_QUERIES = Collection(
             "dateRange?": {"from": "Date", "to": "Date"},
         },
         "timestamp": "Date",
+        # Our own: executionTime was out of its range
+        "clamped?": "boolean",
     },
     indexes=(
         Index({"normalizedQuery": 1, "timestamp": -1}),
@@ -544,6 +548,8 @@ PERFORMANCE_LOGS = Collection(
         "requestId?": "string",
         # Timestamps
         "timestamp": "Date",
+        # Our own: a measurement was out of its range
+        "clamped?": "boolean",
     },
     indexes=(
         Index({"endpoint": 1, "timestamp": -1}),

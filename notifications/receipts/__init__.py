@@ -49,6 +49,7 @@ _EVENT_TYPES: Mapping[Kind, str] = {
 }
 
 _LONGEST_ID = 256
+_LONGEST_MESSAGE = 65_536
 _LONGEST_LINK = 8192
 _LONGEST_MESSAGE = 500
 _READ = 2_000
@@ -154,7 +155,9 @@ def receipt(provider: str, report: Report) -> Receipt:
             "permanent": report.permanent,
             "recipient": recipient if recipient and len(recipient) <= _LONGEST_ID else None,
             "code": None if report.code is None else without_addresses(report.code, None)[:_LONGEST_ID] or None,
-            "message": None if report.message is None else without_addresses(report.message, recipient) or None,
+            "message": None
+            if report.message is None
+            else without_addresses(report.message, recipient)[:_LONGEST_MESSAGE] or None,
             "url": _link(report.url, recipient),
             "timestamp": report.timestamp,
         }

@@ -43,8 +43,33 @@ What a service can send, and where it goes. An event is a [CloudEvent](https://c
 
 By its id an event that is sent twice is stored once: give each event one of its own (a UUID), and when you send it
 again, send the same. The record's key is the value of the field that is named below: events with the same key stay in
-order. A time is ISO 8601 with a zone, or milliseconds since 1970. Fields that are not listed are ignored, except
-where it says so. What can't be read ends in the topic's dead-letter topic, with a message that says what to change.
+order. Fields that are not listed are ignored, except where it says so. What can't be read ends in the topic's
+dead-letter topic, with a message that says what to change.
+
+## What a field may hold
+
+Types are JSON's, and nothing is converted without a word: `"5"` and `true` are no numbers, `1` and `"yes"` no booleans,
+`42` no id. These are the exceptions, and there are no others:
+
+- **`null` is absence.** An optional field that is `null`, at any depth, has its default. The same holds for an empty
+  text where a field may not be empty, such as the `userId` of a visitor who is not signed in. A required field is
+  missing then. In free content (`properties`, `changes`, `metadata`, `context`) a `null` is kept.
+- **A measurement out of its range becomes the nearest value within it**, and its document gets `clamped: true`: a page
+  that bounces scrolls to 100.4 %, a clock that is set measures -0.3 s. Measurements are the fields of type "number".
+  A "whole number" (a count, a position, a status code) out of its range makes a dead letter.
+- **A whole number may be written with a point**: `5.0` is 5. `5.5` is none.
+- **A time** is text in ISO 8601 with a zone (`2026-01-31T12:00:00Z`), or a number: seconds since 1970 up to
+  20,000,000,000, milliseconds above. Text of digits alone, a date alone, and a time without a zone are none.
+- **`ipAddress`** is read with or without a port, brackets and a zone (`81.2.69.160:51344`, `[::1]:443`,
+  `fe80::1%eth0`), also from a list as in `X-Forwarded-For`: the first address counts. One that can't be read is stored
+  as `unknown`; the event is not refused for it.
+
+Every text, list and object has a limit, which is named below; what exceeds it makes a dead letter. "Free content" has
+at most 10,000 fields and items, 64 levels, and 1,000,000 characters in its texts and names, in all. Its numbers are
+kept as they came: one that can't be (`1e999`, a whole number beyond 64 bits) makes a dead letter. `NaN` and `Infinity`
+are not JSON. Of a name that is twice in an object, the last value counts. [Why so](decisions/payloads.md).
+
+## Topics
 
 """
 
@@ -192,6 +217,8 @@ def _kind(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         return "time"
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {}), definitions)}"
+    if schema.get("additionalProperties") is True and "properties" not in schema:
+        return "free content"
     return _JSON_TYPES.get(schema.get("type", ""), "anything")
 
 
@@ -202,6 +229,8 @@ def _limits(schema: Mapping[str, Any]) -> str:
         words.append("not empty")
     if "maxLength" in schema:
         words.append(f"at most {schema['maxLength']} characters")
+    if "maxItems" in schema:
+        words.append(f"at most {schema['maxItems']} items")
     if least is not None and most is not None and most < 2**53:
         words.append(f"{least} to {most}")
     elif least is not None:

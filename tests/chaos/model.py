@@ -45,7 +45,7 @@ REFUSED_BY_STORE = frozenset({"refused-by-store", "too-large"})
 
 _CODEC: CodecOptions[Any] = CodecOptions(tz_aware=True)
 LATE: Mapping[str, Collection[str]] = {
-    PAGE_VIEWS.name: ("timeSpent", "scrollDepth", "interacted", "exitedAt"),
+    PAGE_VIEWS.name: ("timeSpent", "scrollDepth", "interacted", "exitedAt", "clamped"),
     SEARCH_QUERIES.name: ("clickedResults",),
 }
 """The fields that other events than the document's own may change."""

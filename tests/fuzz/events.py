@@ -159,17 +159,33 @@ _USER_AGENTS = (
     "Mozilla/" + "(" * 1_000,
     "Cubot " * 200,
 )
-_IP_ADDRESSES = ("81.2.69.160", "::ffff:1.2.3.4", "2001:DB8:0::1", "::", "0.0.0.0")
+_IP_ADDRESSES = (
+    "81.2.69.160",
+    "::ffff:1.2.3.4",
+    "2001:DB8:0::1",
+    "::",
+    "0.0.0.0",
+    "fe80::1%eth0",
+    "1.2.3.4:80",
+    "[::1]:443",
+    "[2001:db8::1]",
+    "[::ffff:1.2.3.4%1]:80",
+    "1.2.3.4, 5.6.7.8",
+    "unknown, 1.2.3.4",
+)
 _NO_IP_ADDRESSES = (
     "",
-    "fe80::1%eth0",
+    "unknown",
     "fe80::1%",
-    "1.2.3.4:80",
+    "[",
+    "[]:1",
+    "1.2.3.4:99999999",
     "01.2.3.4",
+    "," * 256,
+    "1.2.3.4:" * 32,
     "\uff11.\uff12.\uff13.\uff14",
     "1.2.3.4\0",
     "256.1.1.1",
-    "1.2.3.4, 5.6.7.8",
 )
 _STACKS = (
     "TypeError: x\n    at new A.b [as c] (/app/src/posts/publish.ts:42:17)\n    at async /app/server.ts:1:5",
@@ -192,7 +208,7 @@ _OF_FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """What some fields hold, beside anything: more of the code is reached than by chance."""
 
-_LENGTHS = (1, 2, 255, 256, 257, 320, 321, 4_096, 8_191, 8_192, 8_193, 10_000, 10_001, 70_000)
+_LENGTHS = (1, 2, 255, 256, 257, 320, 321, 1_024, 1_025, 4_096, 8_191, 8_192, 8_193, 10_000, 10_001, 65_537, 70_000)
 _LETTERS = ("a", " ", "é", "漢", "👍", "\0", ".", "1", "'", "@", "at x:1\n")
 
 _SOUND_MOMENTS = (
@@ -209,9 +225,6 @@ _SOUND_MOMENTS = (
     "0001-01-11T14:00:00+14:00",
     "9999-12-20T12:00:00-12:00",
     "9999-12-21T00:00:00Z",
-    "1769860800",
-    "1769860800000",
-    "2026",
 )
 _MOMENTS = (
     *_SOUND_MOMENTS,
@@ -228,6 +241,10 @@ _MOMENTS = (
     "0000-01-01T00:00:00Z",
     "+10000-01-01T00:00:00Z",
     "-0001-01-01T00:00:00Z",
+    "1769860800",
+    "1769860800000",
+    "1769860800.5",
+    "2026",
     "-62135510400",
     "nan",
     "",
@@ -370,6 +387,36 @@ def spoilt(event: EventType) -> SearchStrategy[dict[str, Any]]:
     return st.one_of(st.builds(_changed, payloads(event), changes), tampered(event.examples))
 
 
+_LOOKALIKES: Mapping[str, tuple[Any, ...]] = {
+    "string": (0, 42, 1.5, True, ["a"], {}),
+    "time": (True, "1769860800", "2026", "2026-01-31", "now", [1_769_860_800], "1:" * 200_000),
+    "number": (True, False, "5", "1_000", " 5 ", "0x10", "1e3", "\u0665", [5], Raw("1e999"), Raw("-1e999")),
+    "integer": (True, "5", "2_0_0", " 5 ", "0x10", "5.0", 5.5, Raw("5e-1"), Raw("1e999"), Raw("1e300"), [5]),
+    "boolean": ("yes", "on", "true", "True", "1", 1, 0, 1.0, "", [], [True]),
+    "array": ("a", "a,b", "[]", 0, {}, {"0": "a"}),
+    "object": ("a", "{}", 0, [], [["a", "b"]]),
+}
+"""Values that some readers take for one of another type."""
+
+
+@cache
+def coerced(event: EventType) -> SearchStrategy[dict[str, Any]]:
+    """Return payloads of an event's class of which one field has a value of another type, that looks like the right."""
+    properties = event.schema.model_json_schema(by_alias=True)["properties"].items()
+    changes = [(name, value) for name, schema in properties for value in _LOOKALIKES.get(_kind(schema), ())]
+    return st.builds(
+        lambda payload, change: {**payload, change[0]: change[1]}, payloads(event), st.sampled_from(changes)
+    )
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    [*others] = (choice for choice in schema.get("anyOf", [schema]) if choice.get("type") != "null")
+    plain = others[0]
+    if plain.get("format") == "date-time":
+        return "time"
+    return "object" if "$ref" in plain else str(plain.get("type"))
+
+
 def _changed(payload: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     return _present({**payload, **changes})
 
@@ -429,7 +476,8 @@ class _Shapes:
     def _object(self, schema: Mapping[str, Any]) -> SearchStrategy[dict[str, Any]]:
         fields = {name: self._field(name, field) for name, field in schema["properties"].items()}
         required = schema.get("required", ())
-        optional = {name: _mostly(field, st.just(ABSENT)) for name, field in fields.items() if name not in required}
+        nothing = st.sampled_from((ABSENT, None))
+        optional = {name: _mostly(field, nothing) for name, field in fields.items() if name not in required}
         return st.fixed_dictionaries({**fields, **optional}).map(_present)
 
     def _field(self, name: str, schema: Mapping[str, Any]) -> SearchStrategy[Any]:
@@ -497,6 +545,8 @@ def _within(kind: str, least: float | None, most: float | None) -> SearchStrateg
     return st.one_of(
         st.sampled_from([*ends, 1, Raw("-0.0"), Raw("1e-400")]),
         st.floats(min_value=least, max_value=most, allow_nan=False, allow_infinity=False),
+        # Measurements may be out of their range.
+        st.floats(allow_nan=False, allow_infinity=False),
     )
 
 

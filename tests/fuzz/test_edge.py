@@ -4,15 +4,18 @@ Twice the same record comes to the same, and the three forms of an event to the 
 """
 
 from dataclasses import replace
+from math import isfinite
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas.event import InvalidEvent
+from schemas.fields import MOST_CHARACTERS, MOST_LEVELS
 from schemas.topics import EventType, Topic
 from tests.fuzz import events
-from tests.fuzz.edge import EVENTS, REASONS, TOPICS, Passed, edge
+from tests.fuzz.edge import EVENTS, REASONS, TOPICS, Passed, edge, stored
 from tests.fuzz.events import FORMS, Record
 from tests.fuzz.profiles import fuzzed
 
@@ -63,6 +66,59 @@ def test_an_odd_event_is_taken_or_refused(topic: Topic, event: EventType, data: 
 @fuzzed(20)
 def test_an_event_that_went_wrong_is_taken_or_refused(topic: Topic, event: EventType, data: st.DataObject) -> None:
     taken(topic, data.draw(events.spoilt_events(event)))
+
+
+@every_event
+@given(data=st.data())
+@fuzzed(8)
+def test_a_value_of_another_type_is_refused(topic: Topic, event: EventType, data: st.DataObject) -> None:
+    record = events.sent("binary", event, data.draw(events.coerced(event)), "event", NOON)
+    assert isinstance(taken(topic, record), InvalidEvent)
+
+
+@every_event
+@given(data=st.data())
+@fuzzed(8)
+def test_an_optional_field_that_is_null_is_absent(topic: Topic, event: EventType, data: st.DataObject) -> None:
+    payload = data.draw(events.payloads(event))
+    optional = [str(field.alias) for field in event.schema.model_fields.values() if not field.is_required()]
+    nulls = data.draw(st.sets(st.sampled_from(optional)) if optional else st.just(set[str]()))
+    without = {name: value for name, value in payload.items() if name not in nulls}
+    outcomes = [
+        taken(topic, events.sent("binary", event, body, "event", NOON))
+        for body in (without, without | dict.fromkeys(nulls))
+    ]
+    assert len({_told(outcome) for outcome in outcomes}) == 1
+
+
+@every_event
+@given(data=st.data())
+@fuzzed(8)
+def test_what_is_written_holds_no_number_and_no_size_beyond_the_limits(
+    topic: Topic, event: EventType, data: st.DataObject
+) -> None:
+    outcome = taken(topic, data.draw(st.one_of(events.events(event), events.spoilt_events(event))))
+    if isinstance(outcome, Passed):
+        for write in (*outcome.writes, *outcome.notices):
+            for _, document in stored(write):
+                _check(document)
+
+
+def _check(document: dict[str, Any]) -> None:
+    values: list[tuple[Any, int]] = [(document, 1)]
+    for value, level in values:  # which grows meanwhile
+        assert level <= MOST_LEVELS + 4
+        match value:
+            case dict():
+                values += [(inner, level + 1) for inner in value.values()]
+            case list():
+                values += [(inner, level + 1) for inner in value]
+            case str():
+                assert len(value) <= MOST_CHARACTERS
+            case float():
+                assert isfinite(value)
+            case int():
+                assert -(2**63) <= value < 2**63
 
 
 @every_event

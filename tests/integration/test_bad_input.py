@@ -24,6 +24,21 @@ def tracked(identity: str, **changes: object) -> bytes:
     )
 
 
+def page_view(identity: str, **changes: object) -> bytes:
+    return orjson.dumps(
+        {
+            "type": "page.viewed",
+            "eventId": identity,
+            "postId": "post-1",
+            "postSlug": "introduction",
+            "sessionId": "session-1",
+            "ipAddress": "81.2.69.160",
+            "userAgent": "Mozilla/5.0",
+            **changes,
+        }
+    )
+
+
 def nested(levels: int) -> dict[str, object]:
     value: dict[str, object] = {}
     for _ in range(levels):
@@ -48,12 +63,24 @@ BAD: dict[str, tuple[Message, str]] = {
     "null header": (Message(tracked("h"), [("ce_type", None), ("ce_id", b"\xff")]), "schema"),  # type: ignore[list-item]
     "integer beyond 64 bits": (
         Message(tracked("i").replace(b'"properties":{}', b'"properties":{"n":%d}' % 2**70)),
-        "refused-by-store",
+        "schema",
     ),
+    "a number that would become Infinity": (
+        Message(tracked("f").replace(b'"properties":{}', b'"properties":{"n":1e999}')),
+        "schema",
+    ),
+    "a number that JSON does not have": (
+        Message(tracked("a").replace(b'"properties":{}', b'"properties":{"n":NaN}')),
+        "not-json",
+    ),
+    "a text where an object belongs": (Message(tracked("o", properties=EMAIL)), "schema"),
+    "a time of digits": (Message(tracked("e", timestamp="1769860800")), "schema"),
+    "null where a field is required": (Message(tracked("q", entityId=None)), "schema"),
+    "a text of a megabyte": (Message(tracked("l", category="." * 1_000_000)), "schema"),
     "null byte in a name": (Message(tracked("n", properties={"a\0b": 1})), "refused-by-store"),
-    "too deep for MongoDB": (Message(tracked("p", properties=nested(190))), "refused-by-store"),
+    "too deep for MongoDB": (Message(tracked("p", properties=nested(190))), "schema"),
     "too deep for JSON": (Message(b"[" * 100_000), "not-json"),
-    "over 16 MB": (Message(tracked("b", properties={"text": "x" * 17 * 2**20})), "too-large"),
+    "over 16 MB": (Message(tracked("b", properties={"text": "x" * 17 * 2**20})), "schema"),
 }
 
 
@@ -105,6 +132,36 @@ async def test_names_that_mongodb_treats_specially_are_stored_as_they_are(pipeli
     with pipeline.worker(agents="analytics-events"):
         await pipeline.settled("analytics-events")
     assert (await pipeline.documents("analyticsEvents"))["special"]["properties"] == special
+
+
+async def test_what_is_no_reason_to_refuse_an_event_is_stored_and_marked(pipeline: Pipeline) -> None:
+    values: dict[str, dict[str, object]] = {
+        "null": {"scrollDepth": None, "timeSpent": None, "interacted": None, "source": None, "userId": ""},
+        "clamped": {"scrollDepth": 100.4, "timeSpent": -0.3},
+        "port": {"ipAddress": "81.2.69.160:51344"},
+        "port6": {"ipAddress": "[2001:db8::1]:443"},
+        "alone6": {"ipAddress": "2001:db8::1"},
+        "hidden": {"ipAddress": "unknown"},
+    }
+    left = {"type": "page.exited", "viewId": "null", "postId": "post-1", "exitedAt": 1769860800000, "scrollDepth": 250}
+    messages = [Message(page_view(identity, **changes)) for identity, changes in values.items()]
+    await pipeline.send("page-views", [Message(orjson.dumps(left)), *messages])
+    with pipeline.worker(agents="page-views"):
+        await pipeline.settled("page-views")
+    documents = await pipeline.documents("pageViews")
+    assert set(documents) == set(values)
+    assert await pipeline.read("page-views.dead-letter") == []
+    assert {name: document.get("clamped") for name, document in documents.items() if "clamped" in document} == {
+        "null": True,
+        "clamped": True,
+    }
+    assert (documents["null"]["scrollDepth"], documents["null"]["timeSpent"]) == (100, 0)
+    assert (documents["clamped"]["scrollDepth"], documents["clamped"]["timeSpent"]) == (100, 0)
+    assert "userId" not in documents["null"]
+    hashes = {name: document["ipAddress"] for name, document in documents.items()}
+    assert hashes["port"] == hashes["null"]
+    assert hashes["port6"] == hashes["alone6"] != hashes["port"]
+    assert hashes["hidden"] == "unknown"
 
 
 async def test_when_most_is_bad_the_worker_stops_with_nothing_committed(pipeline: Pipeline) -> None:

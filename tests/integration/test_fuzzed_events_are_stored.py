@@ -24,9 +24,7 @@ AT_ONCE = 500
 FEWEST = 2_000
 
 REFUSALS = {
-    "holds a whole number beyond 64 bits, which MongoDB can't store",
     "holds what MongoDB can't: a null byte in a field name, or a type it does not know",
-    "is nested too deeply: MongoDB stores 180 levels",
 }
 """Why MongoDB may refuse what passed the edge; all of it is in those parts of an event that may hold anything."""
 

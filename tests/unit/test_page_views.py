@@ -13,7 +13,7 @@ from enrich.context import Context
 from enrich.documents import Document, Part
 from enrich.geo import GeoDatabase
 from enrich.ip_address import hash_ip
-from schemas.event import Envelope, InvalidEvent
+from schemas.event import Envelope
 from schemas.page_views import PageExited, PageViewed
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -114,9 +114,32 @@ def test_an_exit_is_a_part_of_its_views_document() -> None:
     assert page_views.exited(event, CONTEXT) == [Part("pageViews", "view-1", NOON, highest, {})]
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(InvalidEvent, match="ipAddress: should be an IPv4 or IPv6 address"):
-        view(ipAddress="somewhere")
+@pytest.mark.parametrize("address", ["somewhere", "", "unknown", "81.2.69", "081.2.69.160", "_hidden, -"])
+def test_a_view_counts_where_its_address_can_not_be_read(address: str) -> None:
+    document = view(ipAddress=address)
+    assert document["ipAddress"] == "unknown"
+    assert "geo" not in document
+
+
+@pytest.mark.parametrize(
+    "address", ["81.2.69.160:51344", " 81.2.69.160", "[::ffff:81.2.69.160]:443", "81.2.69.160, 10.0.0.1"]
+)
+def test_an_address_is_the_same_in_whatever_form_a_proxy_wrote_it(address: str) -> None:
+    assert view(ipAddress=address) == view(ipAddress="81.2.69.160")
+    assert "81.2.69.160" not in repr(view(ipAddress=address))
+
+
+def test_a_measurement_that_was_out_of_its_range_is_marked_in_the_view_and_by_the_exit() -> None:
+    seen = Envelope("view-1", sentinel.type, NOON, None, PageViewed.model_validate(LEAST), clamped=True)
+    [document] = page_views.viewed(seen, CONTEXT)
+    assert isinstance(document, Document)
+    assert document.body["clamped"] is True
+    assert "clamped" not in view()
+    payload = {"postId": "post-1", "viewId": "view-1", "exitedAt": NOON}
+    left = Envelope("exit-1", sentinel.type, NOON, None, PageExited.model_validate(payload), clamped=True)
+    [part] = page_views.exited(left, CONTEXT)
+    assert isinstance(part, Part)
+    assert part.highest["clamped"] is True
 
 
 TEXT = st.text(max_size=100)
