@@ -16,6 +16,7 @@ from enrich.context import Context
 from enrich.documents import Document, Part, Write
 from enrich.traffic_source import find
 from schemas.event import Envelope
+from schemas.identity import of_producer
 from schemas.page_views import PageExited, PageViewed
 
 COLLECTION = "pageViews"
@@ -73,4 +74,4 @@ def exited(event: Envelope[PageExited], _: Context) -> list[Write]:
         "interacted": leaving.interacted,
         "exitedAt": leaving.exited_at,
     }
-    return [Part(COLLECTION, leaving.view_id, event.time, highest=engagement, added={})]
+    return [Part(COLLECTION, of_producer(leaving.view_id), event.time, highest=engagement, added={})]
