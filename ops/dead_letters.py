@@ -106,7 +106,7 @@ def _order(letter: Letter) -> tuple[datetime, int, int]:
 def _known(letter: Letter, by_origin: Mapping[str, Letter]) -> Letter:
     """Return the letter with what is known of where it was first.
 
-    Releases before 0.9 signed no replay. What such a record claims is believed where the letter of that place is here
+    Earlier releases signed no replay. What such a record claims is believed where the letter of that place is here
     and says the same: then nothing can be had by it.
     """
     if not letter.claimed:

@@ -21,6 +21,7 @@ from schemas.event import LATEST, Envelope, Event, InvalidEvent, Moment
 from schemas.identity import ReplaySigner
 from schemas.topics import EventType, Topic
 
+_STRUCTURED = b"application/cloudevents+json"
 _JSON = b"application/json"
 _CLOUDEVENTS = "application/cloudevents"
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,60}", re.ASCII)
@@ -87,6 +88,8 @@ class Decoder:
         """Read an event's attributes from wherever its form has them."""
         if headers:
             content_type = headers.get("content-type")
+            if content_type is not None and content_type.startswith(_STRUCTURED):
+                return _structured(_object(value))
             # Most records need not have the names of their headers read in any case.
             if "ce_type" not in headers or not (content_type is None or content_type.startswith(_JSON)):
                 headers = _canonical(headers)
@@ -240,14 +243,12 @@ def _data(event: Mapping[str, object]) -> object:
     Raises:
         InvalidEvent: There is none, or it is not JSON.
     """
-    media_type = event.get("datacontenttype")
-    is_json = media_type is None or "json" in str(media_type).lower()
     encoded = event.get("data_base64")
     if encoded is None:
         if "data" not in event:
             raise InvalidEvent("schema", "data: missing; in structured mode it is the payload")
         data = event["data"]
-        if isinstance(data, str) and not is_json:
+        if isinstance(data, str) and not _is_json(event.get("datacontenttype")):
             raise InvalidEvent("schema", "datacontenttype: should be application/json; only JSON is read")
         return data
     if event.get("data") is not None:
@@ -265,11 +266,16 @@ def _data(event: Mapping[str, object]) -> object:
     try:
         return _json(decoded, "what data_base64 stands for")
     except InvalidEvent as error:
-        if is_json:
+        if _is_json(event.get("datacontenttype")):
             raise
         raise InvalidEvent(
             "not-json", f"{error.message}; datacontenttype should be application/json, as only JSON is read"
         ) from error
+
+
+def _is_json(media_type: object) -> bool:
+    """Whether a content type of data is JSON's, as it is where it is left out."""
+    return media_type is None or "json" in str(media_type).lower()
 
 
 def _json(value: bytes, what: str = "the value") -> object:
@@ -349,9 +355,10 @@ def _check_version(version: str | None) -> None:
 
 def _named(name: str) -> str:
     """Return the identity of an event that its producer calls so."""
-    if len(name) > identity.MAX_LENGTH:
-        raise InvalidEvent("schema", f"id: should have at most {identity.MAX_LENGTH} characters; came {len(name)}")
-    return identity.of_producer(name)
+    made = identity.of_producer(name)
+    if len(made) > identity.MAX_LENGTH:
+        raise InvalidEvent("schema", f"id: should have at most {identity.MAX_LENGTH} characters; came {len(made)}")
+    return made
 
 
 def _header(headers: _Headers, name: str) -> str | None:

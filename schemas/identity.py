@@ -18,7 +18,7 @@ REPLAY_ATTEMPT = "replay_attempt"
 """Header of a replayed record: how often it has been replayed, this time included."""
 
 MAX_LENGTH = 256
-"""Characters that a producer's id may have."""
+"""Characters that the id of a producer's event may have."""
 
 _APART = "id:"
 # A topic's name has no colon. All forms that a position could have, not just those of topics that are declared today.

@@ -75,10 +75,10 @@ def _other_text(value: bytes, text: bytes) -> str | None:
         return "its strings are in single quotes; JSON has double quotes (json.dumps in Python)"
     if text.startswith((b"//", b"/*", b"#")):
         return "it begins with a comment, and JSON has none"
-    if _FORM.fullmatch(text.rstrip(_BLANKS)):
-        return "it is form-encoded (name=value&...)"
     if _BASE64.fullmatch(value) and _is_json_in_base64(text):
         return "it is base64; send the bytes that it stands for"
+    if _FORM.fullmatch(text.rstrip(_BLANKS)):
+        return "it is form-encoded (name=value&...)"
     return None
 
 
@@ -94,7 +94,7 @@ def _fault(value: bytes, complaint: str) -> str:
     """Return what is wrong with text that was meant to be JSON, or with bytes that nothing is known of."""
     at = _offset(value, complaint)
     if complaint.startswith("recursion limit exceeded"):
-        return "its objects and arrays are nested more than 200 deep"
+        return f"its objects and arrays are nested more than 200 deep ({complaint})"
     if complaint.startswith("trailing comma"):
         return f"a comma stands before a closing bracket ({complaint})"
     if complaint.startswith("trailing characters"):
