@@ -159,8 +159,8 @@ class Settings(BaseSettings):
 
     ip_hash_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_IP_HASH_KEY),
-        description="Secret key of the HMAC-SHA-256 that stands for an IP address. A new key makes all visitors new. A key "
-        "derived from it signs what `inkstream replay` sends, so it is the same for the workers and for that command.",
+        description="Secret key of the HMAC-SHA-256 that stands for an IP address. A new key makes all visitors new. A "
+        "key made of it signs what `inkstream replay` sends, so it is the same for the workers and for that command.",
     )
     geo_database: Path | None = Field(
         None,

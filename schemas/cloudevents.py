@@ -26,6 +26,7 @@ _JSON = b"application/json"
 _CLOUDEVENTS = "application/cloudevents"
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,60}", re.ASCII)
 _VERSION = re.compile(r"[0-9]+\.[0-9]+", re.ASCII)
+_NO_BATCH = "batch mode is not supported; send each event in a record of its own"
 _LONGEST_NAME = 100
 """Characters of a name of the producer's that a message tells."""
 _MOMENT = TypeAdapter(Moment)
@@ -206,9 +207,6 @@ def _check_format(media_type: str) -> None:
         raise InvalidEvent(
             "not-json", f"the header content-type says {media_type}: only {_CLOUDEVENTS}+json is read; send JSON"
         )
-
-
-_NO_BATCH = "batch mode is not supported; send each event in a record of its own"
 
 
 def _is_event(body: Mapping[str, object], headers: _Headers) -> bool:

@@ -31,8 +31,8 @@ _ENCODINGS = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|\0\0\0[{\[\"\s]\0\0\0.|[{\[\"\s]\0\0\0.\0\0\0", re.DOTALL), "UTF-32"),
     (re.compile(rb"\xff\xfe|\xfe\xff|\0[{\[\"\s]\0[^\0]|[{\[\"\s]\0[^\0]\0"), "UTF-16"),
 )
-# Confluent's: a zero byte and the schema's number in four; AWS Glue's: 3, how it is compressed, and 16 of a UUID.
-_REGISTRY = re.compile(rb"\0.{4}|\x03[\0\x05].{16}", re.DOTALL)
+# Confluent's: a zero byte, then the schema's number in four; AWS Glue's: 3, how it is compressed, and 16 of a UUID.
+_REGISTRY = re.compile(rb"\0|\x03[\0\x05].{16}", re.DOTALL)
 _FORM = re.compile(rb"[\w.%+\[\]-]+=[^\s{}\"&]*(?:&[\w.%+\[\]-]+=[^\s{}\"&]*)*&?")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}\s*")
 _LITERALS = re.compile(rb"(?:None|True|False|undefined|NaN|Infinity)\b")

@@ -109,6 +109,8 @@ def test_a_compressed_value_is_named(value: bytes, name: str) -> None:
         b"\0\0\0\0\x7b" + VALUE,
         b"\0\0\x01\x86\xa0\0" + b"\x0c1-2-3-4",
         b"\0\0\0\0\x22",
+        b"\0",
+        b"\0" + VALUE,
         b"\0" + bytes(8) + VALUE,
         b"\x03\0" + bytes(range(100, 116)) + b"\x0a\x01a",
         b"\x03\x05" + bytes(range(100, 116)) + b"\x0a\x01a",
