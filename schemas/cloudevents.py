@@ -74,14 +74,22 @@ class Decoder:
             InvalidEvent: The record is no valid event of this topic.
         """
         headers: _Headers = dict(record.headers) if record.headers else {}
-        value = _value(record.value, headers)
+        if not record.value:
+            raise _no_value(record.value)
+        try:
+            value = _json(record.value)
+        except InvalidEvent as error:
+            raise _not_json(error, headers) from error
         name, own_id, time, payload = self._attributes(value, headers)
         try:
             event_type = self._event_type(name)
             data = _validated(event_type, payload)
         except InvalidEvent as error:
             raise _with_cause(error, payload) from error
-        event_id = _named(own_id) if own_id else self._position(record, headers)
+        event_id = identity.of_producer(own_id) if own_id else self._position(record, headers)
+        if len(event_id) > identity.MAX_LENGTH:
+            message = f"id: should have at most {identity.MAX_LENGTH} characters; came {len(event_id)}"
+            raise InvalidEvent("schema", message)
         happened, reported = self._times(data, time, record.timestamp)
         return Envelope(event_id, event_type, happened, reported, data)
 
@@ -89,10 +97,11 @@ class Decoder:
         """Read an event's attributes from wherever its form has them."""
         if headers:
             content_type = headers.get("content-type")
-            if content_type is not None and content_type.startswith(_STRUCTURED):
-                return _structured(_object(value))
+            is_json = content_type is None or content_type == _JSON or content_type.startswith(_JSON)
             # Most records need not have the names of their headers read in any case.
-            if "ce_type" not in headers or not (content_type is None or content_type.startswith(_JSON)):
+            if not is_json or "ce_type" not in headers:
+                if content_type is not None and content_type.startswith(_STRUCTURED):
+                    return _structured(_object(value))
                 headers = _canonical(headers)
                 media_type = _media_type(headers)
                 if media_type.startswith(_CLOUDEVENTS):
@@ -158,20 +167,19 @@ class Decoder:
         return claimed, None
 
 
-def _value(value: bytes | None, headers: _Headers) -> object:
-    """Return what a record's value is in JSON; where it is none, the headers may tell why."""
-    if not value:
-        what = "the record has no value (a tombstone)" if value is None else "the value is empty"
-        raise InvalidEvent("not-json", f"{what}; expected a JSON object")
-    try:
-        return _json(value)
-    except InvalidEvent as error:
-        media_type = _media_type(_canonical(headers))
-        if media_type.startswith(_CLOUDEVENTS):
-            _check_format(media_type)
-        if not media_type or media_type.endswith(("/json", "+json")):
-            raise
-        raise InvalidEvent("not-json", f"{error.message}; the header content-type says {media_type}") from error
+def _no_value(value: bytes | None) -> InvalidEvent:
+    what = "the record has no value (a tombstone)" if value is None else "the value is empty"
+    return InvalidEvent("not-json", f"{what}; expected a JSON object")
+
+
+def _not_json(error: InvalidEvent, headers: _Headers) -> InvalidEvent:
+    """Return the error of a value that is no JSON, with what the headers tell of its format."""
+    media_type = _media_type(_canonical(headers))
+    if media_type.startswith(_CLOUDEVENTS):
+        _check_format(media_type)
+    if not media_type or media_type.endswith(("/json", "+json")):
+        return error
+    return InvalidEvent("not-json", f"{error.message}; the header content-type says {media_type}")
 
 
 def _canonical(headers: _Headers) -> _Headers:
@@ -349,14 +357,6 @@ def _check_version(version: str | None) -> None:
     if version is not None and not version.startswith("1."):
         came = f"; came {version}" if len(version) < 8 and _VERSION.fullmatch(version) else ""
         raise InvalidEvent("schema", f"specversion: should be 1.0{came}")
-
-
-def _named(name: str) -> str:
-    """Return the identity of an event that its producer calls so."""
-    made = identity.of_producer(name)
-    if len(made) > identity.MAX_LENGTH:
-        raise InvalidEvent("schema", f"id: should have at most {identity.MAX_LENGTH} characters; came {len(made)}")
-    return made
 
 
 def _header(headers: _Headers, name: str) -> str | None:
