@@ -53,6 +53,7 @@ from ops.settings import Settings
 from ops.verification import Verification
 from ops.web_server import WebServer
 from schemas.cloudevents import Decoder
+from schemas.identity import ReplaySigner
 from schemas.topics import TopicsError, load
 from sinks import collections
 from sinks.providers import Providers
@@ -92,10 +93,11 @@ dead_letters = partial(
     share=settings.dead_letter_limit,
     sample=settings.dead_letter_sample,
 )
-decoder = partial(Decoder, ahead_limit=settings.ahead_limit)
+ip_hash_key = settings.ip_hash_key.get_secret_value().encode()
+decoder = partial(Decoder, ahead_limit=settings.ahead_limit, signer=ReplaySigner(ip_hash_key))
 geo_path = settings.geo_database_path()
 geo = GeoDatabase.open(geo_path) if geo_path and geo_path.exists() else None
-enricher = Enricher(ip_hash_key=settings.ip_hash_key.get_secret_value().encode(), geo=geo)
+enricher = Enricher(ip_hash_key=ip_hash_key, geo=geo)
 
 # Store
 touch_windows = TouchWindows(settings.namespace + view_windows.name, producer)

@@ -53,7 +53,7 @@ class ApplyCounts:
             counts = [WindowCount(_window(count), count.views, count.as_of) for count in counted]
             with WRITE_SECONDS.labels(batch.topic).time():
                 applied = await until_done(partial(self._counts.apply, counts), self._counts, self._health)
-            await self._dead_letters.send(batch.topic, len(batch.records), invalid)
+            await self._dead_letters.send(batch.topic, batch.records, invalid)
             await batch.commit()
             self._risen(applied.risen)
             self._measure(batch.topic, counted, applied)

@@ -84,7 +84,7 @@ class CountViews:
     async def _finish(self, batch: RecordBatch) -> None:
         """Wait until each window of the batch has been counted, then commit the batch."""
         events, invalid = decode(self._decoder, batch.records)
-        await self._dead_letters.send(batch.topic, len(batch.records), invalid)
+        await self._dead_letters.send(batch.topic, batch.records, invalid)
         batch.forget_records()
         await asyncio.gather(*self._wanted(events))
         await batch.commit()

@@ -65,7 +65,7 @@ class Receive:
             reported, refused = self._decode(batch.records)
             with WRITE_SECONDS.labels(batch.topic).time():
                 refused += await self._take_in(reported)
-            await self._dead_letters.send(batch.topic, len(batch.records), refused)
+            await self._dead_letters.send(batch.topic, batch.records, refused)
             await batch.commit()
             now = time.time_ns() // 1_000_000
             STORED_AFTER_SECONDS.observe(batch.topic, [now - record.timestamp for _, record in reported])

@@ -72,7 +72,7 @@ class Store:
                 outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
             refused = _one_a_record(DeadLetter(origins[at], *refusal) for at, refusal in outcome.refused)
             letters = [*invalid, *refused] if self._judges else [*refused]
-            await self._dead_letters.send(batch.topic, len(batch.records), letters)
+            await self._dead_letters.send(batch.topic, batch.records, letters)
             if self._announce:
                 await self._announce(writes, outcome, batch.records)
             await batch.commit()

@@ -5,7 +5,7 @@ returns. A batch that is read again sends them again, with the same origin in th
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -39,7 +39,9 @@ class DeadLetterLimitExceededError(Exception):
 
 
 class DeadLetterLimit:
-    """Watches the share of refused records among a topic's latest.
+    """Watches the share of refused records among a topic's latest, one record after the other.
+
+    How the records are cut into batches makes no difference.
 
     Args:
         share: The highest share that is accepted; 1 accepts all.
@@ -49,29 +51,35 @@ class DeadLetterLimit:
     def __init__(self, share: float, sample: int) -> None:
         self._share = share
         self._sample = sample
-        self._batches: deque[tuple[int, int]] = deque()  # (records, refused), oldest first
         self._records = 0
-        self._refused = 0
+        self._refused: deque[int] = deque()  # the numbers of the refused among the latest, counted from 0
 
-    def check(self, records: int, refused: int) -> None:
+    def check(self, records: int, refused: Iterable[int]) -> None:
         """Count a batch before its dead letters are sent.
+
+        Args:
+            records: How many records the batch has.
+            refused: The places of the refused ones among them, from 0 up, in order.
 
         Raises:
             DeadLetterLimitExceededError: More than the share of the latest records was refused.
         """
-        self._batches.append((records, refused))
-        self._records += records
-        self._refused += refused
-        while self._records - self._batches[0][0] >= self._sample:
-            oldest_records, oldest_refused = self._batches.popleft()
-            self._records -= oldest_records
-            self._refused -= oldest_refused
-        if self._records >= self._sample and self._refused > self._share * self._records:
-            raise DeadLetterLimitExceededError(
-                f"{self._refused} of the latest {self._records} records were refused, more than the limit of "
-                f"{self._share:.0%}. Nothing of this batch was committed. The dead-letter topic has the reasons; "
-                "where the records really are invalid, raise INKSTREAM_DEAD_LETTER_LIMIT for one run."
-            )
+        start, self._records = self._records, self._records + records
+        numbers = {start + place for place in refused}
+        # A refused record alone makes the share larger; and there is a first record with which there are enough.
+        enough = self._sample - 1
+        moments = numbers | {enough} if start <= enough < self._records else numbers
+        for number in sorted(moments):
+            if number in numbers:
+                self._refused.append(number)
+            while self._refused and self._refused[0] <= number - self._sample:
+                self._refused.popleft()
+            if number >= enough and len(self._refused) > self._share * self._sample:
+                raise DeadLetterLimitExceededError(
+                    f"{len(self._refused)} of the latest {self._sample} records were refused, more than the limit of "
+                    f"{self._share:.0%}. Nothing of this batch was committed. The dead-letter topic has the reasons; "
+                    "where the records really are invalid, raise INKSTREAM_DEAD_LETTER_LIMIT for one run."
+                )
 
 
 class DeadLetters:
@@ -91,8 +99,8 @@ class DeadLetters:
         self._sample = sample
         self._limits: dict[str, DeadLetterLimit] = {}
 
-    async def send(self, topic: str, records: int, letters: Sequence[DeadLetter]) -> None:
-        """Make the dead letters of one batch of so many records durable.
+    async def send(self, topic: str, records: Sequence[Record], letters: Sequence[DeadLetter]) -> None:
+        """Make the dead letters of one batch of records durable.
 
         Raises:
             DeadLetterLimitExceededError: Most of the topic's latest records were refused; nothing was sent.
@@ -100,7 +108,13 @@ class DeadLetters:
         limit = self._limits.get(topic)
         if limit is None:
             limit = self._limits[topic] = DeadLetterLimit(self._share, self._sample)
-        limit.check(records, len(letters))
+        refused = {(letter.record.partition, letter.record.offset) for letter in letters}
+        limit.check(
+            len(records),
+            [at for at, record in enumerate(records) if (record.partition, record.offset) in refused]
+            if refused
+            else (),
+        )
         if not letters:
             return
         partitions = await self._producer.partition_count(topic + SUFFIX)

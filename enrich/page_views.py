@@ -17,6 +17,7 @@ from enrich.context import Context
 from enrich.documents import Document, Part, Write
 from enrich.traffic_source import find
 from schemas.event import Envelope
+from schemas.identity import of_producer
 from schemas.page_views import PageExited, PageViewed
 
 COLLECTION = "pageViews"
@@ -74,4 +75,4 @@ def exited(event: Envelope[PageExited], _: Context) -> list[Write]:
     }
     if event.clamped:
         engagement["clamped"] = True
-    return [Part(COLLECTION, leaving.view_id, event.time, highest=engagement, added={})]
+    return [Part(COLLECTION, of_producer(leaving.view_id), event.time, highest=engagement, added={})]

@@ -11,6 +11,7 @@ from enrich.context import Context
 from enrich.documents import Document, Part, Write
 from enrich.verbatim import clamped, head, payload
 from schemas.event import Envelope
+from schemas.identity import of_producer
 from schemas.searches import SearchPerformed, SearchResultClicked
 
 COLLECTION = "searchQueries"
@@ -38,12 +39,13 @@ def performed(event: Envelope[SearchPerformed], _: Context) -> list[Write]:
 def result_clicked(event: Envelope[SearchResultClicked], _: Context) -> list[Write]:
     """Describe what a click adds to its search."""
     click = event.data
+    search_id = of_producer(click.search_id)
     clicked = {"postId": click.post_id, "position": click.position, "clickedAt": event.time}
     return [
-        Part(COLLECTION, click.search_id, event.time, highest={}, added={"clickedResults": [clicked]}),
+        Part(COLLECTION, search_id, event.time, highest={}, added={"clickedResults": [clicked]}),
         analytics_event(
             event,
-            entity_id=click.search_id,
+            entity_id=search_id,
             entity_type="search",
             user_id=click.user_id,
             session_id=click.session_id,

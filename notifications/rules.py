@@ -22,6 +22,7 @@ from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, Recipient, 
 from notifications.wording import NAME_LENGTH, TEXT_LENGTH, Sentence, people, phrase
 from schemas.domain import DomainEvent
 from schemas.event import Envelope, Event
+from schemas.identity import of_request
 from schemas.notifications import Channel, NotificationRequested, Priority, RelatedEntity
 from schemas.topics import EventType
 
@@ -456,7 +457,7 @@ def requested(event: Envelope[NotificationRequested]) -> Notice:
     is_addressed = request.email is not None or request.devices
     created_at = event.time.astimezone(UTC)
     return Notice(
-        id=event.id,
+        id=of_request(event.id),
         user_id=request.user_id,
         type=request.type,
         title=request.title,

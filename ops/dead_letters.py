@@ -2,10 +2,11 @@
 
 In comes a dead-letter topic, out come its letters without their values. A dead-letter topic is its own history: beside
 the letters it holds a note for each that was replayed, so no other store is needed to know which are still waiting.
+A record that was replayed and refused again is one letter still, with the reason of the last time.
 """
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,10 +19,15 @@ from delivery.commit import Span
 from delivery.kafka import client_options
 from ops import kafka_topics
 from ops.settings import Settings
+from schemas.identity import REPLAY_ATTEMPT, REPLAYED_FROM, ReplaySigner, content
 
 REPLAYED = "dl_replayed"
 """Header of a note: the origin of the letter that was replayed."""
 
+_OURS = frozenset(
+    f"dl_{name}" for name in ("topic", "partition", "offset", "reason", "message", "time", "timestamp", "release")
+)
+"""Headers that a record gets when it becomes a dead letter, after all that it had."""
 _STALLED_AFTER_SECONDS = 30.0
 _POLL_MS = 200
 _RECORDS_AT_ONCE = 500
@@ -38,6 +44,10 @@ class Letter(NamedTuple):
         message: What its producer has to change.
         time: When it was dead-lettered.
         timestamp: The record's own Kafka timestamp, in milliseconds since 1970; negative where it had none.
+        first: Where the record was before it was ever replayed; empty where that is the origin.
+        claimed: The same by a header without a valid signature, as anybody can write it; empty where there is none.
+        attempts: How often it was replayed before it was refused this time.
+        content: A digest of what the record says.
     """
 
     partition: int
@@ -47,6 +57,10 @@ class Letter(NamedTuple):
     message: str
     time: datetime
     timestamp: int
+    first: str = ""
+    claimed: str = ""
+    attempts: int = 0
+    content: bytes = b""
 
 
 @dataclass
@@ -66,15 +80,41 @@ class Contents:
     is_complete: bool = True
 
     def distinct(self) -> list[Letter]:
-        """Return the letters, oldest first, each origin once: a batch that was read again writes its letters again."""
+        """Return the letters, oldest first, each record once, as it was refused the last time.
+
+        A batch that was read again writes its letters again, with the same origin; of these the first counts. A record
+        that was replayed and refused again has another origin, and is known by where it was first.
+        """
         by_origin: dict[str, Letter] = {}
-        for letter in sorted(self.letters, key=lambda letter: (letter.time, letter.partition, letter.offset)):
+        for letter in sorted(self.letters, key=_order):
             by_origin.setdefault(letter.origin, letter)
-        return list(by_origin.values())
+        latest: dict[str, Letter] = {}
+        for letter in by_origin.values():
+            known = _known(letter, by_origin)
+            latest[known.first or known.origin] = known
+        return sorted(latest.values(), key=_order)
 
     def waiting(self) -> list[Letter]:
-        """Return the letters that were not replayed, oldest first, each origin once."""
+        """Return the letters that were not replayed since they were refused last, oldest first, each record once."""
         return [letter for letter in self.distinct() if letter.origin not in self.replayed]
+
+
+def _order(letter: Letter) -> tuple[datetime, int, int]:
+    return letter.time, letter.partition, letter.offset
+
+
+def _known(letter: Letter, by_origin: Mapping[str, Letter]) -> Letter:
+    """Return the letter with what is known of where it was first.
+
+    Earlier releases signed no replay. What such a record claims is believed where the letter of that place is here
+    and says the same: then nothing can be had by it.
+    """
+    if not letter.claimed:
+        return letter
+    witness = by_origin.get(letter.claimed)
+    if witness is not None and witness.content == letter.content:
+        return letter._replace(first=letter.claimed)
+    return letter._replace(attempts=0)
 
 
 class DeadLetterReader:
@@ -83,11 +123,13 @@ class DeadLetterReader:
     Args:
         consumer: Belongs to no group, and commits nothing.
         partitions: How many partitions each topic has.
+        signer: Tells where a record was before it was replayed.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, partitions: Mapping[str, int]) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: Mapping[str, int], signer: ReplaySigner) -> None:
         self._consumer = consumer
         self.partitions = partitions
+        self.signer = signer
 
     async def contents(self, topic: str, *, seconds: float = float("inf")) -> Contents:
         """Return what a topic holds, or as much of it as could be read in so many seconds.
@@ -99,10 +141,11 @@ class DeadLetterReader:
         contents = Contents()
         deadline = time.monotonic() + seconds
         async for record in self.records(await self.spans(topic)):
-            if (origin := _our_headers(record).get(REPLAYED)) is not None:
-                contents.replayed.add(origin)
-            elif (letter := letter_of(record)) is not None:
+            # The letter first: its record may have a header by the name of a note's.
+            if (letter := letter_of(record, self.signer)) is not None:
                 contents.letters.append(letter)
+            elif (origin := dict(record.headers).get(REPLAYED)) is not None:
+                contents.replayed.add(origin.decode(errors="replace"))
             else:
                 contents.foreign += 1
             if time.monotonic() > deadline:
@@ -166,27 +209,28 @@ async def reader(settings: Settings) -> AsyncIterator[DeadLetterReader]:
     consumer = AIOKafkaConsumer(**client_options(settings), auto_offset_reset="earliest", enable_auto_commit=False)
     try:
         await consumer.start()
-        yield DeadLetterReader(consumer, partitions)
+        yield DeadLetterReader(consumer, partitions, ReplaySigner(settings.ip_hash_key.get_secret_value().encode()))
     finally:
         await consumer.stop()
 
 
 def _our_headers(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
     """Return what the record's headers say of it as a dead letter."""
-    # A header's value may be null, and anybody's name may begin so.
-    return {name: (value or b"").decode(errors="replace") for name, value in record.headers if name.startswith("dl_")}
+    # A header's value may be null, and anybody's name may be the same as one of ours, which come last.
+    return {name: (value or b"").decode(errors="replace") for name, value in record.headers if name in _OURS}
 
 
-def headers_before(record: ConsumerRecord[Any, Any]) -> Iterator[tuple[str, bytes]]:
-    """Yield the headers that the record had before it became a dead letter."""
-    return ((name, value) for name, value in record.headers if not name.startswith("dl_"))
+def headers_before(record: ConsumerRecord[Any, Any]) -> list[tuple[str, bytes]]:
+    """Return the headers that the record had before it became a dead letter."""
+    ours = {name: place for place, (name, _) in enumerate(record.headers) if name in _OURS}
+    return [header for place, header in enumerate(record.headers) if ours.get(header[0]) != place]
 
 
-def letter_of(record: ConsumerRecord[Any, Any]) -> Letter | None:
+def letter_of(record: ConsumerRecord[Any, Any], signer: ReplaySigner | None = None) -> Letter | None:
     """Return the dead letter in a record; `None` where it is a note, or somebody else put it there."""
     headers = _our_headers(record)
     try:
-        return Letter(
+        letter = Letter(
             partition=record.partition,
             offset=record.offset,
             origin=f"{headers['dl_topic']}:{int(headers['dl_partition'])}:{int(headers['dl_offset'])}",
@@ -197,3 +241,17 @@ def letter_of(record: ConsumerRecord[Any, Any]) -> Letter | None:
         )
     except (KeyError, ValueError, OverflowError):  # a moment at the end of time may be in no other zone
         return None
+    before = headers_before(record)
+    named, said = dict(before), content(record.value, before)
+    first = signer.origin(said, named) if signer else None
+    return letter._replace(
+        first=first or "",
+        claimed="" if first else (named.get(REPLAYED_FROM) or b"").decode(errors="replace"),
+        attempts=_number(named.get(REPLAY_ATTEMPT)),
+        content=said,
+    )
+
+
+def _number(text: bytes | None) -> int:
+    # A producer may have written anything there, or nothing.
+    return int(text) if text and text.isdigit() and len(text) < 10 else 0

@@ -28,6 +28,7 @@ from ops import kafka_topics
 from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, SERVER_ERRORS, first_line
 from ops.dead_letters import Contents, DeadLetterReader
 from ops.settings import DEVELOPMENT_IP_HASH_KEY, Settings
+from schemas.identity import ReplaySigner
 from schemas.topics import Topic
 from sinks import convergence, migrations, postgres
 from sinks.changes import Change
@@ -355,7 +356,8 @@ async def _traffic(
     deadline = asyncio.get_running_loop().time() + DEAD_LETTERS_READ_WITHIN_SECONDS
     async with _clients(settings) as (admin, consumer):
         partitions = await kafka_topics.partition_counts(admin)
-        reading = DeadLetterReader(consumer, partitions)
+        signer = ReplaySigner(settings.ip_hash_key.get_secret_value().encode())
+        reading = DeadLetterReader(consumer, partitions, signer)
         for topic in topics.values():
             name = settings.namespace + topic.name
             if name in partitions:

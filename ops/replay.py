@@ -6,7 +6,7 @@ crash between the two a record is sent again, which leaves no trace: what comes 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,11 +20,8 @@ from delivery.kafka import client_options
 from delivery.producer import MAX_RECORD_BYTES
 from ops.dead_letters import REPLAYED, DeadLetterReader, Letter, headers_before, reader
 from ops.settings import Settings
-from schemas.cloudevents import REPLAYED_FROM
+from schemas.identity import REPLAY_ATTEMPT, REPLAY_SIGNATURE, REPLAYED_FROM, ReplaySigner, content
 from schemas.topics import Topic
-
-ATTEMPT = "replay_attempt"
-"""Header of a replayed record: how often it has been replayed, this time included."""
 
 _NOTHING = object()  # stands for no value, as aiokafka refuses a record that has neither key nor value
 _AT_ONCE = 200
@@ -66,12 +63,14 @@ class Plan:
         found: How many letters there are, by reason.
         replayed_before: How many of these were replayed before, by reason.
         foreign: How many records in the dead-letter topic are no dead letters.
+        refused_again: How many of the found were replayed, and refused again.
     """
 
     selected: list[Letter]
     found: Counter[str]
     replayed_before: Counter[str]
     foreign: int
+    refused_again: int = 0
 
     def expired(self, topic: Topic, now: datetime) -> int:
         """Return how many of the selected records are older than their topic keeps records."""
@@ -124,6 +123,7 @@ class Replay:
             found=Counter(letter.reason for letter in distinct),
             replayed_before=Counter(letter.reason for letter in distinct if letter.origin in contents.replayed),
             foreign=contents.foreign,
+            refused_again=sum(letter.attempts > 0 and letter.origin not in contents.replayed for letter in distinct),
         )
 
     async def carry_out(self, plan: Plan, report: Callable[[int], None]) -> Result:
@@ -171,7 +171,7 @@ class Replay:
                 self._topic,
                 key=record.key,
                 value=_NOTHING if record.value is None else record.value,
-                headers=_headers_to_send(record, letter.origin),
+                headers=_headers_to_send(record, letter, self._reading.signer),
                 partition=self._partition(letter.origin),
                 timestamp_ms=letter.timestamp if letter.timestamp >= 0 else None,
             )
@@ -214,17 +214,15 @@ async def replay_of(settings: Settings, topic: Topic) -> AsyncIterator[Replay]:
             await producer.stop()
 
 
-def _headers_to_send(record: ConsumerRecord[Any, Any], origin: str) -> list[tuple[str, bytes]]:
+def _headers_to_send(record: ConsumerRecord[Any, Any], letter: Letter, signer: ReplaySigner) -> list[tuple[str, bytes]]:
     """Return the record's original headers, with where it was first and how often it has been replayed."""
-    headers = list(headers_before(record))
-    named: Mapping[str, bytes] = dict(headers)
-    attempt = 1 + _number(named.get(ATTEMPT, b"0"))
+    ours = (REPLAYED_FROM, REPLAY_ATTEMPT, REPLAY_SIGNATURE)
+    headers = [(name, value) for name, value in headers_before(record) if name not in ours]
     # The place it first had stays: an event without an id of its own is known by it.
-    first = named.get(REPLAYED_FROM, origin.encode())
-    kept = [(name, value) for name, value in headers if name not in (REPLAYED_FROM, ATTEMPT)]
-    return [*kept, (REPLAYED_FROM, first), (ATTEMPT, str(attempt).encode())]
-
-
-def _number(text: bytes | None) -> int:
-    # A producer may have written anything there, or nothing.
-    return int(text) if text and text.isdigit() and len(text) < 10 else 0
+    first = letter.first or letter.origin
+    return [
+        *headers,
+        (REPLAYED_FROM, first.encode()),
+        (REPLAY_ATTEMPT, str(letter.attempts + 1).encode()),
+        (REPLAY_SIGNATURE, signer.sign(first, content(record.value, headers))),
+    ]

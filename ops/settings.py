@@ -190,7 +190,8 @@ class Settings(BaseSettings):
         SecretStr(DEVELOPMENT_IP_HASH_KEY),
         min_length=1,
         description="Secret key of the HMAC-SHA-256 that stands for an IP address, at least 16 random bytes. A new key "
-        "makes all visitors new.",
+        "makes all visitors new. A key made of it signs what `inkstream replay` sends, so it is the same for the "
+        "workers and for that command.",
     )
     geo_database: Path | None = Field(
         None,

@@ -3,9 +3,12 @@
 In come a record's value, headers, timestamp and position; out goes an `Envelope`. A record that is no valid event
 raises `InvalidEvent` with what its producer has to change; the same record gives the same answer every time.
 
-Format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+Formats: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md and
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
 
+import re
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -13,17 +16,24 @@ from typing import Protocol
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
+from schemas import identity, not_json
 from schemas.event import LATEST, Envelope, Event, InvalidEvent, Moment
+from schemas.identity import ReplaySigner
 from schemas.repairs import NO_REPAIRS, Repairs, repair
 from schemas.topics import EventType, Topic
 
-STRUCTURED = b"application/cloudevents+json"
-REPLAYED_FROM = "replayed_from"
-"""Header of a replayed record: the position that it first had, `topic:partition:offset`, by which it is known."""
-MAX_ID_LENGTH = 256
+_STRUCTURED = b"application/cloudevents+json"
+_JSON = b"application/json"
+_CLOUDEVENTS = "application/cloudevents"
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,60}", re.ASCII)
+_VERSION = re.compile(r"[0-9]+\.[0-9]+", re.ASCII)
+_NO_BATCH = "batch mode is not supported; send each event in a record of its own"
+_LONGEST_NAME = 100
+"""Characters of a name of the producer's that a message tells."""
 _MOMENT = TypeAdapter(Moment)
 _LATEST_MILLISECONDS = LATEST.timestamp() * 1000
 
+_Headers = Mapping[str, bytes | None]
 _Attributes = tuple[str | None, str | None, object, object]
 """What CloudEvents says of an event: type, id and time, each `None` where it says nothing; and the payload."""
 
@@ -49,12 +59,14 @@ class Decoder:
     Args:
         topic: The topic's declaration.
         ahead_limit: An event dated further than this ahead of its Kafka timestamp gets the Kafka timestamp.
+        signer: Tells where a replayed record first was; without it that is not believed.
     """
 
-    def __init__(self, topic: Topic, ahead_limit: timedelta) -> None:
+    def __init__(self, topic: Topic, ahead_limit: timedelta, signer: ReplaySigner | None = None) -> None:
         self._events = topic.events
         self._only_event = topic.only_event
         self._ahead_limit_milliseconds = ahead_limit.total_seconds() * 1000
+        self._signer = signer
 
     def decode(self, record: Record) -> Envelope[Event]:
         """Return the event in a record.
@@ -62,29 +74,64 @@ class Decoder:
         Raises:
             InvalidEvent: The record is no valid event of this topic.
         """
+        headers: _Headers = dict(record.headers) if record.headers else {}
         if not record.value:
-            raise InvalidEvent("not-json", "the record has no value; expected a JSON object")
-        value = _json(record.value)
-        name, identity, time, payload = self._attributes(value, dict(record.headers) if record.headers else None)
-        event_type = self._event_type(name)
-        data, repairs = _validated(event_type, payload)
-        identity = identity or _position(record)
-        if len(identity) > MAX_ID_LENGTH:
-            raise InvalidEvent("schema", f"id: should have at most {MAX_ID_LENGTH} characters; came {len(identity)}")
+            raise _no_value(record.value)
+        try:
+            value = _json(record.value)
+        except InvalidEvent as error:
+            raise _not_json(error, headers) from error
+        name, own_id, time, payload = self._attributes(value, headers)
+        try:
+            event_type = self._event_type(name)
+            data, repairs = _validated(event_type, payload)
+        except InvalidEvent as error:
+            raise _with_cause(error, payload) from error
+        event_id = identity.of_producer(own_id) if own_id else self._position(record, headers)
+        if len(event_id) > identity.MAX_LENGTH:
+            message = f"id: should have at most {identity.MAX_LENGTH} characters; came {len(event_id)}"
+            raise InvalidEvent("schema", message)
         happened, reported = self._times(data, time, record.timestamp)
-        return Envelope(identity, event_type, happened, reported, data, repairs.clamped)
+        return Envelope(event_id, event_type, happened, reported, data, repairs.clamped)
 
-    def _attributes(self, value: object, headers: Mapping[str, bytes | None] | None) -> _Attributes:
+    def _attributes(self, value: object, headers: _Headers) -> _Attributes:
         """Read an event's attributes from wherever its form has them."""
         if headers:
-            if (headers.get("content-type") or b"").startswith(STRUCTURED):
-                return _structured(value)
+            content_type = headers.get("content-type")
+            is_json = content_type is None or content_type == _JSON or content_type.startswith(_JSON)
+            # Most records need not have the names of their headers read in any case.
+            if not is_json or "ce_type" not in headers:
+                if content_type is not None and content_type.startswith(_STRUCTURED):
+                    return _structured(_object(value))
+                headers = _canonical(headers)
+                media_type = _media_type(headers)
+                if media_type.startswith(_CLOUDEVENTS):
+                    _check_format(media_type)
+                    return _structured(_object(value))
             if "ce_type" in headers or "ce_id" in headers:
+                # The binding lets structured mode have the headers of binary mode as well.
+                if isinstance(value, dict) and "specversion" in value and _is_event(value, headers):
+                    return _structured(value)
                 return _binary(headers, value)
         body = _object(value)
+        if "specversion" in body and _is_event(body, headers):
+            return _structured(body)
         # On a topic with a single type, a field `type` is the payload's own.
         name = _text(body, "type") if self._only_event is None else None
         return name, _text(body, "eventId"), body.get("timestamp"), body
+
+    def _position(self, record: Record, headers: _Headers) -> str:
+        """Return the identity of an event that has none of its own: where it first was in Kafka."""
+        if self._signer is not None and identity.REPLAY_SIGNATURE in headers:
+            origin = self._signer.origin(identity.content(record.value, record.headers), headers)
+            if origin is None:
+                raise InvalidEvent(
+                    "schema",
+                    f"{identity.REPLAY_SIGNATURE}: was not made with this worker's INKSTREAM_IP_HASH_KEY; "
+                    "replay with the same key, or send the event without this header",
+                )
+            return origin
+        return identity.position(record.topic, record.partition, record.offset)
 
     def _event_type(self, name: str | None) -> EventType:
         if name is None:
@@ -97,7 +144,8 @@ class Decoder:
         if event_type is None:
             raise InvalidEvent(
                 "unknown-type",
-                f"type: {name[:100]!r} is not declared for this topic; expected one of {', '.join(self._events)}",
+                f"type: {name[:_LONGEST_NAME]!r} is not declared for this topic; "
+                f"expected one of {', '.join(self._events)}",
             )
         return event_type
 
@@ -120,33 +168,170 @@ class Decoder:
         return claimed, None
 
 
-def _binary(headers: Mapping[str, bytes | None], value: object) -> _Attributes:
+def _no_value(value: bytes | None) -> InvalidEvent:
+    what = "the record has no value (a tombstone)" if value is None else "the value is empty"
+    return InvalidEvent("not-json", f"{what}; expected a JSON object")
+
+
+def _not_json(error: InvalidEvent, headers: _Headers) -> InvalidEvent:
+    """Return the error of a value that is no JSON, with what the headers tell of its format."""
+    media_type = _media_type(_canonical(headers))
+    if media_type.startswith(_CLOUDEVENTS):
+        _check_format(media_type)
+    if not media_type or media_type.endswith(("/json", "+json")):
+        return error
+    return InvalidEvent("not-json", f"{error.message}; the header content-type says {media_type}")
+
+
+def _canonical(headers: _Headers) -> _Headers:
+    """Return headers by the names that the Kafka binding gives them.
+
+    Names in capitals come from clients and bridges of other protocols, and so does `ce-`, which is HTTP's.
+    """
+    named = {}
+    for name, value in headers.items():
+        lowered = name.lower()
+        known = "ce_" + lowered[3:] if lowered.startswith("ce-") else lowered
+        if known == name or known not in headers:
+            named[known] = value
+    return named
+
+
+def _media_type(headers: _Headers) -> str:
+    """Return the media type in lower case, without its parameters; empty where there is none that can be told."""
+    text = (headers.get("content-type") or b"").decode(errors="replace").partition(";")[0].strip().lower()
+    return text if _MEDIA_TYPE.fullmatch(text) else ""
+
+
+def _check_format(media_type: str) -> None:
+    """Refuse the formats of CloudEvents that are not read.
+
+    Raises:
+        InvalidEvent: It is one of these.
+    """
+    mode = media_type.removeprefix(_CLOUDEVENTS)
+    if mode.startswith("-batch"):
+        raise InvalidEvent("schema", f"the header content-type says {media_type}: {_NO_BATCH}")
+    if mode not in ("", "+json"):
+        raise InvalidEvent(
+            "not-json", f"the header content-type says {media_type}: only {_CLOUDEVENTS}+json is read; send JSON"
+        )
+
+
+def _is_event(body: Mapping[str, object], headers: _Headers) -> bool:
+    """Whether a body is a CloudEvent in structured mode, though no header says so.
+
+    It has all attributes that a CloudEvent must have, and its data; and what headers say of it is the same.
+    """
+    return (
+        ("data" in body or "data_base64" in body)
+        and all(isinstance(body.get(name), str) for name in ("id", "source", "type"))
+        and isinstance(body["specversion"], str)
+        and _VERSION.fullmatch(body["specversion"]) is not None
+        and all(_header(headers, f"ce_{name}") in (None, body[name]) for name in ("id", "type"))
+    )
+
+
+def _binary(headers: _Headers, value: object) -> _Attributes:
     """Read binary mode: attributes in headers, the value is the payload."""
     _check_version(_header(headers, "ce_specversion"))
     return _header(headers, "ce_type"), _header(headers, "ce_id"), _header(headers, "ce_time"), value
 
 
-def _structured(value: object) -> _Attributes:
+def _structured(event: Mapping[str, object]) -> _Attributes:
     """Read structured mode: the value holds attributes and payload."""
-    event = _object(value)
     _check_version(_text(event, "specversion"))
-    if "data" not in event:
-        raise InvalidEvent("schema", "data: missing")
-    return _text(event, "type"), _text(event, "id"), event.get("time"), event["data"]
+    return _text(event, "type"), _text(event, "id"), event.get("time"), _data(event)
 
 
-def _json(value: bytes) -> object:
+def _data(event: Mapping[str, object]) -> object:
+    """Return the payload of an event in structured mode.
+
+    Raises:
+        InvalidEvent: There is none, or it is not JSON.
+    """
+    encoded = event.get("data_base64")
+    if encoded is None:
+        if "data" not in event:
+            raise InvalidEvent("schema", "data: missing; in structured mode it is the payload")
+        data = event["data"]
+        if isinstance(data, str) and not _is_json(event.get("datacontenttype")):
+            raise InvalidEvent("schema", "datacontenttype: should be application/json; only JSON is read")
+        return data
+    if event.get("data") is not None:
+        raise InvalidEvent("schema", "data_base64: should not be there beside data; came both")
+    if not isinstance(encoded, str):
+        raise InvalidEvent("schema", f"data_base64: should be a string of base64; came {_kind(encoded)}")
+    try:
+        decoded = b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise InvalidEvent(
+            "schema", f"data_base64: should be base64 as in RFC 4648; came {_kind(encoded)} that is none"
+        ) from error
+    if not decoded:
+        raise InvalidEvent("not-json", "data_base64: is empty; expected a JSON object")
+    try:
+        return _json(decoded, "what data_base64 stands for")
+    except InvalidEvent as error:
+        if _is_json(event.get("datacontenttype")):
+            raise
+        raise InvalidEvent(
+            "not-json", f"{error.message}; datacontenttype should be application/json, as only JSON is read"
+        ) from error
+
+
+def _is_json(media_type: object) -> bool:
+    """Whether a content type of data is JSON's, as it is where it is left out."""
+    return media_type is None or "json" in str(media_type).lower()
+
+
+def _json(value: bytes, what: str = "the value") -> object:
     try:
         read: object = from_json(value, cache_strings="keys", allow_inf_nan=False)  # hardly any value comes twice
     except ValueError as error:
-        raise InvalidEvent("not-json", f"the value is not JSON: {error}") from error
+        text, complaint = value.removeprefix(not_json.UTF8_BOM), str(error)
+        if 0 < len(text) < len(value):
+            # RFC 8259 lets a parser ignore one.
+            try:
+                read = from_json(text, cache_strings="keys", allow_inf_nan=False)
+            except ValueError as other:
+                complaint = str(other)
+            else:
+                return read
+        raise InvalidEvent("not-json", f"{what} is not JSON: {not_json.cause(text or value, complaint)}") from error
     return read
 
 
 def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise InvalidEvent("schema", f"the value: should be an object; came {_kind(value)}")
+        error = InvalidEvent("schema", f"the value: should be an object; came {_kind(value)}")
+        raise _with_cause(error, value)
     return value
+
+
+def _with_cause(error: InvalidEvent, payload: object) -> InvalidEvent:
+    """Return the error with its cause before it, where the payload shows one that the error does not tell."""
+    cause = _cause(payload)
+    return InvalidEvent(error.reason, f"{cause} ({error.message})") if cause else error
+
+
+def _cause(payload: object) -> str | None:
+    match payload:
+        case str() if not_json.is_json_text(payload):
+            return "this is JSON within a JSON string: it was encoded twice; send the object itself"
+        case [dict(), *_]:
+            return _NO_BATCH
+        case {"specversion": _, **others}:
+            missing = [name for name in ("id", "source", "type") if not isinstance(others.get(name), str)]
+            lacking = f", which lacks {', '.join(missing)}" if missing else ""
+            return (
+                f"this looks like a CloudEvent in structured mode{lacking}; name it by the header "
+                f"content-type: {_CLOUDEVENTS}+json, and have specversion, id, source, type and data in it"
+            )
+        case {"schema": _, "payload": _}:
+            return "this is what Kafka Connect writes with schemas; set the converter's schemas.enable to false"
+        case _:
+            return None
 
 
 def _text(body: Mapping[str, object], name: str) -> str | None:
@@ -176,16 +361,11 @@ def _validated(event_type: EventType, payload: object) -> tuple[Event, Repairs]:
 
 def _check_version(version: str | None) -> None:
     if version is not None and not version.startswith("1."):
-        raise InvalidEvent("schema", "specversion: should be 1.0")
+        came = f"; came {version}" if len(version) < 8 and _VERSION.fullmatch(version) else ""
+        raise InvalidEvent("schema", f"specversion: should be 1.0{came}")
 
 
-def _position(record: Record) -> str:
-    """Return the identity of an event that has none of its own: where it first stood in Kafka."""
-    first = _header(dict(record.headers), REPLAYED_FROM) if record.headers else None
-    return first or f"{record.topic}:{record.partition}:{record.offset}"
-
-
-def _header(headers: Mapping[str, bytes | None], name: str) -> str | None:
+def _header(headers: _Headers, name: str) -> str | None:
     value = headers.get(name)
     try:
         return None if value is None else value.decode()
@@ -216,7 +396,7 @@ def _invalid(error: ValidationError, subject: str, repairs: Repairs) -> InvalidE
 
 
 def _complaint(detail: ErrorDetails, repairs: Repairs) -> str:
-    path = ".".join(str(part) for part in detail["loc"]) or "the value"
+    path = ".".join(str(part)[:_LONGEST_NAME] for part in detail["loc"]) or "the value"
     if detail["type"] == "missing":
         came_as = repairs.absent.get(detail["loc"])
         return f"{path}: {came_as}; required" if came_as else f"{path}: missing"

@@ -29,7 +29,7 @@ class Replay(InkstreamCommand):
 
     Each goes back as it was: value, key, headers, timestamp and partition. A letter is sent once; `--again` sends also
     what was sent before, which does no harm, as an event that is stored already is not stored twice. One that is
-    refused again is a new dead letter. TOPIC is the name as in topics.yaml, such as page-views.
+    refused again is the same letter, with its newest reason. TOPIC is the name as in topics.yaml, such as page-views.
     """
 
     options = [  # noqa: RUF012 - as Faust declares them
@@ -88,6 +88,11 @@ def _topic(topics: dict[str, Topic], name: str) -> Topic:
 def _warn(console: Console, plan: "Plan", topic: Topic) -> None:
     if plan.foreign:
         console.print(f"{plan.foreign} records in {topic.dead_letter} are no dead letters of ours, and are left alone.")
+    if plan.refused_again:
+        console.print(
+            f"{plan.refused_again} of these were replayed before and refused again: they come back until the cause is "
+            "mended."
+        )
     if expired := plan.expired(topic, datetime.now(UTC)):
         console.print(
             f"{expired} records are older than {topic.name} keeps records, and go back with their old timestamp: "
@@ -96,9 +101,10 @@ def _warn(console: Console, plan: "Plan", topic: Topic) -> None:
 
 
 def _show_excerpt(console: Console, plan: "Plan") -> None:
-    table = Table("refused at", "position", "reason", "message", box=None, pad_edge=False)
+    table = Table("refused at", "position", "replays", "reason", "message", box=None, pad_edge=False)
     for letter in plan.selected[:_EXCERPT]:
-        table.add_row(f"{letter.time:%Y-%m-%d %H:%M:%S}", letter.origin, letter.reason, letter.message)
+        refused_at, first = f"{letter.time:%Y-%m-%d %H:%M:%S}", letter.first or letter.origin
+        table.add_row(refused_at, first, str(letter.attempts), letter.reason, letter.message)
     console.print(table)
     more = len(plan.selected) - _EXCERPT
     console.print(*([f"and {more} more."] if more > 0 else []), f"{len(plan.selected)} would be sent.")

@@ -37,14 +37,27 @@ What a service can send, and where it goes. An event is a [CloudEvent](https://c
 
 - binary mode: the payload is the record's value, and the attributes are headers: `ce_specversion`, `ce_id`, `ce_type`,
   `ce_source`, `ce_time`;
-- structured mode: the header `content-type` is `application/cloudevents+json`, and the value holds both;
+- structured mode: the header `content-type` is `application/cloudevents+json`, and the value holds both; the payload is
+  in `data`, or in `data_base64`. Where no header says so, a value with `specversion`, `id`, `source` and `type` as
+  strings, and with `data` or `data_base64`, is read so too;
 - without any of these, the value is the payload, with `eventId`, `timestamp` and, where a topic has several types of
   event, `type` among its fields.
 
+The value is JSON in UTF-8, with or without a byte order mark, nested at most 200 deep. Names of headers and media types
+are read in any case, and `ce-id` as `ce_id`. CloudEvents' batch mode and its formats for Protobuf, Avro and XML are not
+read, nor what a schema registry's serializer writes, nor version 0.3. Events as the CloudEvents SDKs for JavaScript,
+Java, Python and Go write them are read, in both modes.
+
 By its id an event that is sent twice is stored once: give each event one of its own (a UUID), and when you send it
-again, send the same. The record's key is the value of the field that is named below: events with the same key stay in
-order. Fields that are not listed are ignored, except where it says so. What can't be read ends in the topic's
-dead-letter topic, with a message that says what to change.
+again, send the same. An id has at most 256 characters. One with the form of those that Inkstream gives to events
+without any, such as `page-views:3:17`, is stored as `id:page-views:3:17`
+([why so](decisions/one-space-of-ids.md)). The headers `replayed_from`, `replay_attempt` and `replay_signature` are
+Inkstream's: in a producer's record the first two have no effect, and the third makes an event without an id a dead
+letter.
+
+The record's key is the value of the field that is named below: events with the same key stay in order. Fields that are
+not listed are ignored, except where it says so. What can't be read ends in the topic's dead-letter topic, with a
+message that says what to change.
 
 ## What a field may hold
 

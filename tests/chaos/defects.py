@@ -132,7 +132,7 @@ def dead_letters_forgotten() -> None:
     """One in five batches sends none of its dead letters: records that were refused are in no dead-letter topic."""
 
     def wrapper(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-        async def send(sender: Any, topic: str, records: int, letters: Sequence[Any]) -> None:
+        async def send(sender: Any, topic: str, records: Sequence[Any], letters: Sequence[Any]) -> None:
             await original(sender, topic, records, [] if random.random() < _FORGOTTEN else letters)
 
         return send

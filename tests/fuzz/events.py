@@ -6,6 +6,7 @@ classes themselves, so a new topic, class or field is covered when it is declare
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,8 +22,9 @@ T = TypeVar("T")
 Headers = tuple[tuple[str, bytes], ...]
 """As a consumer declares them; the values of some are `None` all the same."""
 
-Form = Literal["binary", "structured", "plain"]
-FORMS: tuple[Form, ...] = ("binary", "structured", "plain")
+Form = Literal["binary", "structured", "base64", "unnamed", "plain"]
+FORMS: tuple[Form, ...] = ("binary", "structured", "base64", "unnamed", "plain")
+"""The modes of CloudEvents, structured mode with its data in base64 and without the header that names it, and none."""
 
 NOW = 1_769_860_800_000
 """The Kafka timestamp of most records, in milliseconds."""
@@ -561,8 +563,12 @@ _NAMES_OF_HEADERS = (
     "content-type",
     "Content-Type",
     "CE_ID",
+    "ce-type",
     "replayed_from",
+    "replay_attempt",
+    "replay_signature",
     "dl_topic",
+    "dl_replayed",
     "traceparent",
     "",
 )
@@ -577,12 +583,36 @@ _VALUES_OF_HEADERS: tuple[bytes, ...] = (
     b"application/cloudevents+json",
     b"application/cloudevents+json; charset=latin-1",
     b"application/cloudevents-batch+json",
+    b"Application/CloudEvents+JSON; charset=UTF-8",
+    b"application/cloudevents+protobuf",
+    b"application/cloudevents+avro",
+    b"application/avro",
     b"application/json",
     b"2026-01-31T12:00:00Z",
     b"0001-01-01T00:00:00+14:00",
     b"domain-events:3:14",
+    b"fuzzed:0:7",
     b"9" * 10_000,
 )
+_WIRE_FORMS: tuple[bytes, ...] = (
+    b"",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\0\0\xfe\xff",
+    b"\0\0\0\0\x05",
+    b"\x03\0" + bytes(16),
+    b"\x1f\x8b\x08",
+    b"\x28\xb5\x2f\xfd",
+    b"Obj\x01",
+    b"{} {",
+    b"[{",
+    b"{'",
+    b"a=",
+    b"<",
+    b'"{\\"a\\":1}"',
+    b"eyJ",
+)
+"""How values begin that were written by other means than as JSON."""
 _TIMESTAMPS = (-(2**63), -2, -1, 0, 1, 253_401_350_400_000, 253_402_300_799_999, 253_402_300_800_000, 2**63 - 1)
 _ID_LENGTHS = (1, 36, 255, 256, 257, 10_000)
 
@@ -604,8 +634,25 @@ def headers(types: tuple[str, ...]) -> SearchStrategy[Headers]:
 
 @cache
 def ids() -> SearchStrategy[str | None]:
-    """Return ids: none, empty, odd, and of up to 10,000 characters."""
-    return _mostly(st.binary(min_size=16, max_size=16).map(bytes.hex), _odd_ids())
+    """Return ids: none, empty, odd, of up to 10,000 characters, and such as Inkstream makes up."""
+    return _mostly(st.binary(min_size=16, max_size=16).map(bytes.hex), st.one_of(_odd_ids(), imitations()))
+
+
+@cache
+def imitations() -> SearchStrategy[str]:
+    """Return ids that a producer takes for its own, and that have the form of those that Inkstream makes up."""
+    places = st.builds(
+        lambda topic, partition, offset: f"{topic}:{partition}:{offset}",
+        st.sampled_from(("fuzzed", "page-views", "staging.searches", "id", "A_b.c-d", "next-year")),
+        st.integers(0, 12),
+        st.one_of(st.just(7), st.integers(0, 2**63 - 1)),
+    )
+    digests = st.builds(
+        lambda digest, generation: digest.hex() + generation,
+        st.binary(min_size=16, max_size=16),
+        st.sampled_from(("", "-1", "-2", "-x", "-")),
+    )
+    return st.builds(lambda times, name: "id:" * times + name, st.integers(0, 2), st.one_of(places, digests))
 
 
 def _odd_ids() -> SearchStrategy[str | None]:
@@ -617,7 +664,7 @@ def _odd_ids() -> SearchStrategy[str | None]:
 
 
 def sent(form: Form, event: EventType, payload: Mapping[str, Any], id: str | None, time: object) -> Record:  # noqa: A002
-    """Return a record that holds an event in one of the three forms.
+    """Return a record that holds an event in one of the forms.
 
     Args:
         form: How.
@@ -633,11 +680,15 @@ def sent(form: Form, event: EventType, payload: Mapping[str, Any], id: str | Non
             attributes |= {"ce_time": time} if isinstance(time, str) else {}
             named = tuple((name, value.encode(errors="replace")) for name, value in attributes.items())
             return Record(encoded(payload), named)
-        case "structured":
-            body: dict[str, Any] = {"specversion": "1.0", "type": event.name, "source": "/fuzz", "data": payload}
+        case "structured" | "base64" | "unnamed":
+            in_base64 = {"data_base64": b64encode(encoded(payload)).decode()}
+            body: dict[str, Any] = {"specversion": "1.0", "type": event.name, "source": "/fuzz"}
+            body |= in_base64 if form == "base64" else {"data": payload}
             body |= {} if id is None else {"id": id}
             body |= {} if time is ABSENT else {"time": time}
-            return Record(encoded(body), (("content-type", b"application/cloudevents+json"),))
+            # Without an id a body does not tell by itself that it is a CloudEvent.
+            is_named = form != "unnamed" or id is None
+            return Record(encoded(body), (("content-type", b"application/cloudevents+json"),) if is_named else ())
         case "plain":
             body = dict(payload)
             body |= {} if "type" in payload else {"type": event.name}
@@ -651,7 +702,10 @@ def noise(types: tuple[str, ...]) -> SearchStrategy[Record]:
     """Return records of bytes that are nothing, for a topic with events of these types."""
     return st.builds(
         Record,
-        value=st.one_of(st.none(), st.binary(max_size=64)),
+        value=st.one_of(
+            st.none(),
+            st.builds(lambda beginning, rest: beginning + rest, st.sampled_from(_WIRE_FORMS), st.binary(max_size=64)),
+        ),
         headers=headers(types),
         timestamp=timestamps(),
         key=st.one_of(st.none(), st.binary(max_size=8)),
@@ -669,8 +723,10 @@ def json_records(types: tuple[str, ...]) -> SearchStrategy[Record]:
             optional={
                 "specversion": st.one_of(st.just("1.0"), values()),
                 "type": st.one_of(st.sampled_from(types), values()),
-                "id": values(),
-                "eventId": values(),
+                "source": st.one_of(st.just("/fuzz"), values()),
+                "id": st.one_of(imitations(), values()),
+                "eventId": st.one_of(imitations(), values()),
+                "datacontenttype": st.one_of(st.just("application/json"), values()),
                 "time": st.one_of(moments(), values()),
                 "timestamp": st.one_of(moments(), values()),
                 "data": values(),

@@ -1,16 +1,19 @@
 """Whatever stands in a topic: it is an event, or it is refused in words that help its producer. Nothing else comes out.
 
-Twice the same record comes to the same, and the three forms of an event to the same documents.
+Twice the same record comes to the same, and all forms of an event to the same documents. No id that a producer chooses
+is one that Inkstream makes up.
 """
 
+import re
 from dataclasses import replace
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from enrich.documents import Document, Write
 from schemas.event import InvalidEvent
 from schemas.fields import MOST_CHARACTERS, MOST_LEVELS
 from schemas.topics import EventType, Topic
@@ -126,6 +129,32 @@ def test_a_field_with_a_megabyte_is_taken_or_refused(topic: Topic, event: EventT
     [example, *_] = event.examples
     for name in event.schema.model_json_schema(by_alias=True)["properties"]:
         taken(topic, events.sent("binary", event, {**example, name: MEGABYTE}, "event", NOON))
+
+
+@every_event
+@given(data=st.data())
+@fuzzed(10)
+def test_an_id_that_imitates_one_of_ours_is_another(topic: Topic, event: EventType, data: st.DataObject) -> None:
+    [example, *_] = event.examples
+    ours = taken(topic, events.sent("plain", event, example, None, NOON))
+    assert isinstance(ours, Passed)
+    identity = data.draw(st.one_of(events.imitations(), st.just(ours.event.id)))
+    record = events.sent(data.draw(st.sampled_from(FORMS)), event, example, identity, NOON)
+    headers = data.draw(events.headers((event.name,)))
+    claimed = tuple(header for header in headers if header[0].startswith(("replay", "dl_")))
+    theirs = taken(topic, replace(record, headers=(*record.headers, *claimed)))
+    assert isinstance(theirs, Passed)
+    assert theirs.event.id in (identity, f"id:{identity}")
+    assert theirs.event.id != ours.event.id
+    # What a rule tells people of is known by a digest, and no request for a notification by the like of one.
+    assert not any(_DIGEST.match(write.body["_id"]) for write in theirs.writes if _is_notification(write))
+
+
+_DIGEST = re.compile(r"[0-9a-f]{32}(-|$)")
+
+
+def _is_notification(write: Write) -> TypeGuard[Document]:
+    return isinstance(write, Document) and write.collection in ("notifications", "notificationQueue")
 
 
 @every_event

@@ -250,8 +250,10 @@ class Pipeline:
                 process.kill()
                 process.wait()
 
-    async def send(self, topic: str, messages: Iterable[Message], **options: Any) -> list[tuple[int, int]]:
-        """Send records; return the partition and offset of each. Options are the producer's."""
+    async def send(
+        self, topic: str, messages: Iterable[Message], *, partition: int | None = None, **options: Any
+    ) -> list[tuple[int, int]]:
+        """Send records, to one partition where it is given; return the place of each. Options are the producer's."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.platform.kafka.brokers,
             acks="all",
@@ -267,7 +269,9 @@ class Pipeline:
                     futures.append(await producer.send_batch(batch, self.namespace + topic, partition=0))
                 else:
                     futures.append(
-                        await producer.send(self.namespace + topic, value=value, headers=list(headers), key=key)
+                        await producer.send(
+                            self.namespace + topic, value=value, headers=list(headers), key=key, partition=partition
+                        )
                     )
             return [(sent.partition, sent.offset) for sent in await asyncio.gather(*futures)]
         finally:

@@ -60,6 +60,12 @@ async def test_dead_letters_that_wait_are_counted_by_reason(pipeline: Pipeline) 
         finding = problems(found)["page-views.dead-letter"]
         assert finding["what"].startswith("3 dead letters: ")
         assert "inkstream replay page-views" in finding["advice"]
+        # Replayed and refused again they are the same three.
+        ended = await inkstream(pipeline.environment, "replay", "page-views")
+        assert ended.code == 0, ended.errors
+        await pipeline.settled("page-views")
+        _, found = await findings(pipeline.environment)
+        assert problems(found)["page-views.dead-letter"]["what"].startswith("3 dead letters: ")
 
 
 async def test_each_server_that_does_not_answer_is_named_with_its_setting(pipeline: Pipeline) -> None:

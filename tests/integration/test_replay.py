@@ -11,6 +11,7 @@ from aiokafka import ConsumerRecord
 
 from ops.dead_letters import reader
 from ops.replay import Plan, Result, Selection, replay_of
+from schemas.identity import ReplaySigner, content
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Message, Pipeline
 
@@ -69,6 +70,10 @@ async def offsets_replayed(pipeline: Pipeline) -> list[str]:
     return sorted(named(record)["replayed_from"].split(":")[2] for record in await records(pipeline))
 
 
+def signer(pipeline: Pipeline) -> ReplaySigner:
+    return ReplaySigner(pipeline.settings.ip_hash_key.get_secret_value().encode())
+
+
 def named(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
     return {name: value.decode() for name, value in record.headers}
 
@@ -81,7 +86,9 @@ async def test_a_letter_goes_back_as_it_was(pipeline: Pipeline) -> None:
     assert (record.key, record.value) == (b"key", b"\x00\xffvalue")
     assert (record.partition, record.timestamp) == (2, TIMESTAMP)
     origin = f"{pipeline.namespace}searches:2:7".encode()
-    assert list(record.headers) == [*headers, ("replayed_from", origin), ("replay_attempt", b"1")]
+    *before, signature = record.headers
+    assert before == [*headers, ("replayed_from", origin), ("replay_attempt", b"1")]
+    assert signature == ("replay_signature", signer(pipeline).sign(origin.decode(), content(record.value, headers)))
 
 
 async def test_a_letter_is_sent_once_and_on_request_again(pipeline: Pipeline) -> None:
@@ -133,12 +140,122 @@ async def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(pipeline: Pi
     assert await records(pipeline) == []
 
 
+def replayed_before(pipeline: Pipeline, first: str, value: bytes = b"value") -> list[tuple[str, bytes]]:
+    """Return the headers of a record that was replayed once, and was first at this place."""
+    signature = signer(pipeline).sign(first, content(value, ()))
+    return [("replayed_from", first.encode()), ("replay_attempt", b"1"), ("replay_signature", signature)]
+
+
 async def test_a_letter_that_was_refused_again_keeps_its_first_position(pipeline: Pipeline) -> None:
-    headers = [("replayed_from", b"searches:0:1"), ("replay_attempt", b"1")]
-    await set_aside(pipeline, letter(pipeline, offset=9, headers=headers))
+    await set_aside(pipeline, letter(pipeline, offset=9, headers=replayed_before(pipeline, "searches:0:1")))
     await replay(pipeline)
     (record,) = await records(pipeline)
-    assert list(record.headers) == [("replayed_from", b"searches:0:1"), ("replay_attempt", b"2")]
+    assert named(record)["replayed_from"] == "searches:0:1"
+    assert named(record)["replay_attempt"] == "2"
+
+
+async def test_a_producer_cannot_choose_where_its_record_was_first(pipeline: Pipeline) -> None:
+    forged = [("replayed_from", b"searches:0:1"), ("replay_attempt", b"7"), ("replay_signature", b"f" * 64)]
+    await set_aside(
+        pipeline,
+        letter(pipeline, offset=9, headers=forged),
+        letter(pipeline, offset=10, headers=forged[:2]),
+        letter(pipeline, offset=11, headers=replayed_before(pipeline, "searches:0:1", value=b"copied from another")),
+    )
+    plan, _ = await replay(pipeline)
+    assert plan.found == {"schema": 3}
+    assert plan.refused_again == 0
+    assert await offsets_replayed(pipeline) == ["10", "11", "9"]
+    assert {named(record)["replay_attempt"] for record in await records(pipeline)} == {"1"}
+
+
+async def test_a_producers_own_headers_named_like_ours_hide_no_letter_and_go_back(pipeline: Pipeline) -> None:
+    theirs = [("dl_replayed", b"searches:2:8"), ("dl_topic", b"mine"), ("dl_offset", b"0"), ("dl_note", b"n")]
+    await set_aside(pipeline, letter(pipeline, offset=7, headers=theirs), letter(pipeline, offset=8))
+    plan, _ = await replay(pipeline)
+    assert plan.found == {"schema": 2}
+    assert await offsets_replayed(pipeline) == ["7", "8"]
+    (record,) = [record for record in await records(pipeline) if named(record)["replayed_from"].endswith(":7")]
+    assert list(record.headers)[:4] == theirs
+
+
+async def test_what_the_release_before_replayed_without_a_signature_is_known_by_its_letter(pipeline: Pipeline) -> None:
+    first = f"{pipeline.namespace}searches:2:1"
+    unsigned = [("replayed_from", first.encode()), ("replay_attempt", b"1")]
+    await set_aside(
+        pipeline,
+        letter(pipeline, offset=1),
+        letter(pipeline, offset=5, headers=unsigned, time=TIME + timedelta(hours=1)),
+        letter(pipeline, offset=6, headers=unsigned, value=b"other", time=TIME + timedelta(hours=1)),
+    )
+    plan, _ = await replay(pipeline)
+    assert plan.found == {"schema": 2}
+    assert {named(record)["replayed_from"] for record in await records(pipeline)} == {
+        first,
+        f"{pipeline.namespace}searches:2:6",
+    }
+
+
+async def test_what_cannot_be_mended_is_one_letter_however_often_it_is_replayed(pipeline: Pipeline) -> None:
+    await pipeline.send(
+        "searches", [Message(b"hello", key=b"key"), Message(b'{"type": "search.performed"}', key=b"key")]
+    )
+    with pipeline.worker(agents="searches") as worker:
+        await worker.until_ready()
+        await pipeline.settled("searches")
+        for attempt in range(3):
+            dry_run = await inkstream(pipeline.environment, "replay", "searches", "--dry-run")
+            assert "2 would be sent." in dry_run.output
+            assert ("2 of these were replayed before and refused again" in dry_run.output) == (attempt > 0)
+            plan, result = await replay(pipeline)
+            assert plan.found == {"not-json": 1, "schema": 1}
+            assert result.sent == {"not-json": 1, "schema": 1}
+            assert [found.attempts for found in plan.selected] == [attempt, attempt]
+            await pipeline.settled("searches")
+    assert len(await pipeline.read("searches.dead-letter")) == 8 + 6
+    plan, _ = await replay(pipeline)
+    assert plan.found == {"not-json": 1, "schema": 1}
+
+
+async def test_a_letter_that_is_refused_for_another_reason_shows_the_newest(pipeline: Pipeline) -> None:
+    again = replayed_before(pipeline, f"{pipeline.namespace}searches:2:1")
+    await set_aside(
+        pipeline,
+        letter(pipeline, offset=1, reason="not-json"),
+        letter(pipeline, offset=5, headers=again, reason="refused-by-store", time=TIME + timedelta(hours=1)),
+    )
+    ended = await inkstream(pipeline.environment, "replay", "searches", "--dry-run")
+    assert "message 5" in ended.output
+    assert "message 1" not in ended.output
+    plan, _ = await replay(pipeline)
+    assert plan.found == {"refused-by-store": 1}
+
+
+async def test_ids_that_imitate_ours_take_nothing_from_anybody(pipeline: Pipeline) -> None:
+    """Records of one partition: the producers that imitate know at which offsets events without an id will be."""
+    example = pipeline.topics.all["searches"].events["search.performed"].examples[0]
+    event = {**example, "type": "search.performed"}
+    plain = orjson.dumps(event)
+    place = f"{pipeline.namespace}searches:0"
+    imitated = orjson.dumps({**event, "eventId": f"{place}:5"})
+    by_header = Message(plain, [("ce_id", f"{place}:6".encode()), ("ce_type", b"search.performed")])
+    claims = Message(plain, [("replayed_from", f"{place}:7".encode()), ("replay_attempt", b"1")])
+    signed = Message(plain, [("replayed_from", f"{place}:8".encode()), ("replay_signature", b"0" * 64)])
+    letters = Message(plain, [("dl_topic", b"x"), ("dl_partition", b"0"), ("dl_offset", b"8")])
+    await pipeline.send("searches", [Message(imitated), by_header, claims, signed, letters], partition=0)
+    await pipeline.send("searches", [Message(plain)] * 4, partition=0)
+    with pipeline.worker(agents="searches") as worker:
+        await worker.until_ready()
+        await pipeline.settled("searches")
+        places = {f"{place}:{offset}" for offset in (2, 4, 5, 6, 7, 8)}
+        stored = {f"id:{place}:5", f"id:{place}:6", *places}
+        assert set(await pipeline.documents("searchQueries")) == stored
+        # What claims a signature that is none is refused, and known by its own place once it is replayed.
+        plan, _ = await replay(pipeline)
+        assert [(one.origin, one.first) for one in plan.selected] == [(f"{place}:3", "")]
+        await pipeline.settled("searches")
+    assert set(await pipeline.documents("searchQueries")) == {*stored, f"{place}:3"}
+    assert set(await pipeline.documents("analyticsEvents")) == {*stored, f"{place}:3"}
 
 
 async def test_a_record_without_key_and_value_goes_back_too(pipeline: Pipeline) -> None:

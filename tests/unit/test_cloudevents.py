@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.cloudevents import Decoder
 from schemas.event import Envelope, Event, InvalidEvent
+from schemas.identity import ReplaySigner
 from schemas.logs import LoggedError, LogLine
 from schemas.topics import load
 from sinks import collections
@@ -42,11 +43,19 @@ class Record:
     headers: Headers
 
 
-def decode(topic: str, value: object, headers: Headers = (), timestamp: datetime | None = NOW) -> Envelope[Event]:
+def decode(
+    topic: str,
+    value: object,
+    headers: Headers = (),
+    timestamp: datetime | None = NOW,
+    *,
+    offset: int = 7,
+    signer: ReplaySigner | None = None,
+) -> Envelope[Event]:
     body = value if isinstance(value, bytes | None) else encoded(value)
     milliseconds = -1 if timestamp is None else int(timestamp.timestamp() * 1000)
-    record = Record(topic, 0, 7, milliseconds, body, headers)
-    return Decoder(TOPICS[topic], timedelta(hours=24)).decode(record)
+    record = Record(topic, 0, offset, milliseconds, body, headers)
+    return Decoder(TOPICS[topic], timedelta(hours=24), signer).decode(record)
 
 
 def refusal(topic: str, value: object, headers: Headers = ()) -> tuple[str, str]:
@@ -77,11 +86,6 @@ def test_on_a_topic_with_one_type_the_body_need_not_say_it() -> None:
 
 def test_without_an_id_the_position_is_the_id() -> None:
     assert decode("performance-samples", SAMPLED).id == POSITION
-
-
-def test_a_replayed_record_without_an_id_keeps_its_first_position_as_id() -> None:
-    headers = [("replayed_from", b"performance-samples:3:14")]
-    assert decode("performance-samples", SAMPLED, headers).id == "performance-samples:3:14"
 
 
 def test_without_a_time_of_its_own_an_event_has_its_kafka_timestamp() -> None:
