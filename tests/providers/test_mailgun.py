@@ -92,13 +92,13 @@ async def test_a_message_that_is_not_taken_is_refused(
     assert server.accepted == []
 
 
-async def test_an_address_that_is_none_to_mailgun_is_gone(
+async def test_an_address_that_is_none_to_mailgun_is_refused_and_kept(
     provider: Provider[Email], server: MailgunServer, email: MakeEmail
 ) -> None:
     server.plan = [Fault.REFUSE_RECIPIENT]
     outcome = await provider.send(email())
     assert isinstance(outcome, Refused)
-    assert outcome.recipient_is_gone
+    assert not outcome.recipient_is_gone
     assert outcome.message == "to parameter is not a valid address: <recipient>. please check documentation"
 
 

@@ -97,12 +97,12 @@ async def test_a_message_that_is_not_taken_is_refused(
     assert server.accepted == []
 
 
-async def test_an_address_that_is_none_to_sendgrid_is_gone(
+async def test_an_address_that_is_none_to_sendgrid_is_refused_and_kept(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     server.plan = [Fault.REFUSE_RECIPIENT]
     outcome = await provider.send(email())
-    assert outcome == Refused("400", "Does not contain a valid address: <recipient>", recipient_is_gone=True)
+    assert outcome == Refused("400", "Does not contain a valid address: <recipient>", recipient_is_gone=False)
 
 
 @pytest.mark.parametrize("address", ["", "ada", "ada@reader.example, eve@evil.example", "a\r\nBcc: e@e.example", "a@"])
