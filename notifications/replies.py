@@ -474,7 +474,8 @@ WEB_PUSH: Final[tuple[Row, ...]] = (
 """Web Push: HTTP status, the push service's host, and the words."""
 
 _REPLY = re.compile(r"(?:smtp;\s*)?([245]\d\d)[ -]+", re.IGNORECASE)
-_ENHANCED = re.compile(r"[(#]*([245])\.(\d{1,3}\.\d{1,3})\b[)]?[:\s-]*")
+# Not what an address begins with: `5.1.1@mail.example` is one as well.
+_ENHANCED = re.compile(r"[(#]*([245])\.(\d{1,3}\.\d{1,3})(?![\w@%.+=-])[)]?[:\s-]*")
 _ENHANCED_AT_END = re.compile(r"\(#([245])\.(\d{1,3}\.\d{1,3})\)")
 _URL = re.compile(r"\b(?:https?://|mailto:|www\.)\S*", re.IGNORECASE)
 # Quoted, plain or percent-encoded before the `@`; a name or an address literal behind it.
