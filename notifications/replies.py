@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from notifications.outcome import Category, Failed, Misconfigured, Outcome, Refused, Throttled
 
@@ -249,8 +249,11 @@ SMTP: Final[tuple[Row, ...]] = (
         "5..",
         words=_SENDER,
     ),
+    _smtp("full", _KUMOMTA, "RCPT 550 Mailbox is full", words=_FULL),
+    _smtp("content", _ZONE_MTA, "DATA 550 5.7.1 message contains a virus", "5..", words=_MALICIOUS, steps=_DATA),
+    _smtp("content", _ZONE_MTA, "DATA 554 rejected as spam", "5..", words=_SPAM, steps=_DATA),
     # The enhanced code.
-    _smtp("full", f"{_RFC3463}#section-3.3", "RCPT 452 4.2.2 mailbox full", code=r"2\.2"),
+    _smtp("full", f"{_RFC3463}#section-3.3", "RCPT 452 4.2.2 no room left", code=r"2\.2"),
     _smtp("throttled", f"{_RFC3463}#section-3.5", "DATA 451 4.4.5 congested", code=r"4\.5"),
     _smtp("throttled", f"{_IANA} (X.7.28)", "RCPT 450 4.7.28 mail flood", code=r"7\.28"),
     _smtp("throttled", f"{_EXCHANGE} (5.2.121)", "RCPT 550 5.2.121 receive count", code=r"2\.12[12]"),
@@ -278,12 +281,9 @@ SMTP: Final[tuple[Row, ...]] = (
         "content", "https://www.rfc-editor.org/rfc/rfc1870#section-6.1", "MAIL 552 5.3.4 too big", "5..", r"[23]\.[34]"
     ),
     # The words, where the code says nothing.
-    _smtp("full", _KUMOMTA, "RCPT 550 Mailbox is full", words=_FULL),
     _smtp("content", f"{_RFC5321}", "MAIL 552 Message size exceeds fixed limit", "5..", words=_SIZE),
     _smtp("full", _KUMOMTA, "RCPT 552 Quota exceeded", words=_QUOTA, steps=_RCPT),
     _smtp("throttled", _SES_SMTP, "DATA 454 You have exceeded your limit", words=_SPEED),
-    _smtp("content", _ZONE_MTA, "DATA 550 5.7.1 message contains a virus", "5..", words=_MALICIOUS, steps=_DATA),
-    _smtp("content", _ZONE_MTA, "DATA 554 rejected as spam", "5..", words=_SPAM, steps=_DATA),
     _smtp("full", _RFC5321, "RCPT 552 action aborted", "552", "", steps=_RCPT),
     _smtp("content", _RFC5321, "MAIL 552 action aborted", "552", "", steps=frozenset({"MAIL"})),
     _smtp(
@@ -622,10 +622,10 @@ def _own_words(text: str, recipient: str, subject: str) -> _Words:
     lines = [_ENHANCED.sub("", line.strip(), count=1) for line in text[:_READ].splitlines()]
     plain = " ".join(" ".join(lines).split())
     bare = plain
-    for pattern in (_URL, _ADDRESS, _BRACKETS):
+    for whole in {recipient, quote(recipient, safe="")} - {""}:
+        bare = re.sub(re.escape(whole), " ", bare, flags=re.IGNORECASE)
+    for pattern in (_URL, _ADDRESS, _BRACKETS, *map(_alone, names)):
         bare = pattern.sub(" ", bare)
-    for name in names:
-        bare = _alone(name).sub(" ", bare)
     # Who has repeated the address already says the same word of its own; else a word that is in it may be its.
     repeated = bare != _URL.sub(" ", plain)
     echoes = [] if repeated else names
