@@ -480,10 +480,10 @@ _ENHANCED_AT_END = re.compile(r"\(#([245])\.(\d{1,3}\.\d{1,3})\)")
 _URL = re.compile(r"\b(?:https?://|mailto:|www\.)\S*", re.IGNORECASE)
 # Quoted, plain or percent-encoded before the `@`; a name or an address literal behind it.
 _ADDRESS = re.compile(
-    r'<?(?:"[^"\n]{0,80}"|[^\s<>()\[\]",;:=]{1,200})(?:@|%40|=40)(?:\[[^\]\n]{0,80}\]|[^\s<>()\[\]\"\',;:=]{1,255})>?',
+    r'<?(?:"[^"\n]{0,80}"|(?<![^\s<>()\[\]",;:=])[^\s<>()\[\]",;:=]{1,200})(?:@|%40|=40)(?:\[[^\]\n]{0,80}\]|[^\s<>()\[\]\"\',;:=]{1,255})>?',
     re.IGNORECASE,
 )
-_HOST = re.compile(r"\b(?:[a-z0-9_-]{1,63}\.){1,12}[a-z]{2,24}\b", re.IGNORECASE)
+_HOST = re.compile(r"(?<![\w.-])(?:[a-z0-9_-]{1,63}\.){1,12}[a-z]{2,24}\b", re.IGNORECASE)
 _BRACKETS = re.compile(r"<[^<>]{0,320}>")
 _READ: Final = 2_000
 
