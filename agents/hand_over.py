@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from notifications.messages import Email, Push
-from notifications.outcome import Failed, Misconfigured, Outcome
-from ops.metrics import DELIVERY_ATTEMPTS, SEND_SECONDS
+from notifications.outcome import Failed, Misconfigured, Outcome, Sent
+from notifications.replies import OURS
+from ops.metrics import DELIVERY_ATTEMPTS, REPLIES, SEND_SECONDS
 from sinks.providers import Route
 
 log = structlog.get_logger(__name__)
@@ -22,8 +23,20 @@ TIMEOUT = timedelta(seconds=20)
 """How long a provider may take, whatever its client's own time-outs are."""
 
 
-async def hand_over(route: Route[Email] | Route[Push], message: Email | Push, now: Callable[[], datetime]) -> Outcome:
-    """Give a message to a provider; return what came of it, within `TIMEOUT`. `now` tells the time."""
+async def hand_over(
+    route: Route[Email] | Route[Push],
+    message: Email | Push,
+    now: Callable[[], datetime],
+    given_back_at: datetime | None = None,
+) -> Outcome:
+    """Give a message to a provider; return what came of it, within `TIMEOUT`.
+
+    Args:
+        route: To the provider.
+        message: What it is given.
+        now: Tells the time.
+        given_back_at: When this message was given back last, as a provider seemed to refuse us; else `None`.
+    """
     began = time.monotonic()
     try:
         async with asyncio.timeout(TIMEOUT.total_seconds()):
@@ -32,12 +45,18 @@ async def hand_over(route: Route[Email] | Route[Push], message: Email | Push, no
         outcome = Failed("timeout", "the provider did not answer in time", may_have_arrived=True)
     except Exception as error:
         log.exception("a message was not sent", provider=route.name, key=message.key)
-        outcome = Failed(type(error).__name__, "a fault of our own", may_have_arrived=True)
+        outcome = Failed(type(error).__name__, "a fault of our own", may_have_arrived=True, concerns="recipient")
     if route.refusals is not None:
-        outcome = route.refusals.judge(outcome)
+        recipient = message.to if isinstance(message, Email) else message.token
+        outcome = route.refusals.judge(outcome, recipient, now(), given_back_at)
     route.breaker.record(outcome, now())
     SEND_SECONDS.labels(route.name).observe(time.monotonic() - began)
     DELIVERY_ATTEMPTS.labels(route.name, type(outcome).__name__.lower()).inc()
-    if isinstance(outcome, Misconfigured):
-        log.error("a provider refuses us", provider=route.name, code=outcome.code, problem=outcome.message)
+    if not isinstance(outcome, Sent):
+        REPLIES.labels(route.name, outcome.category).inc()
+        known = {"provider": route.name, "category": outcome.category, "code": outcome.code, "problem": outcome.message}
+        if isinstance(outcome, Misconfigured):
+            log.error("a provider refuses us", **known)
+        elif outcome.category in OURS:
+            log.warning("a message was refused because of us", **known)
     return outcome

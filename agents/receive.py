@@ -18,8 +18,9 @@ from delivery.batch import Record, RecordBatch
 from delivery.dead_letters import DeadLetter, DeadLetters
 from delivery.retry import until_done
 from notifications.receipts import ARRIVED, GIVEN_UP, Receipt
+from notifications.replies import OURS, of_bounce
 from ops.health import Health
-from ops.metrics import RECEIPTS, RECEIPTS_NOT_OURS, STORED_AFTER_SECONDS, WRITE_SECONDS
+from ops.metrics import RECEIPTS, RECEIPTS_NOT_OURS, REPLIES, STORED_AFTER_SECONDS, WRITE_SECONDS
 from schemas.cloudevents import Decoder
 from schemas.event import InvalidEvent
 from schemas.receipts import DeliveryReceived
@@ -117,6 +118,8 @@ class Receive:
         if message is None:
             RECEIPTS_NOT_OURS.labels(provider).inc()
             return
+        if report.kind == "bounced" and report.channel == "email":
+            _tell_operations(report, provider)
         await self._tell_queue(report, message)
         if reason := _reason_to_suppress(report):
             # The address that we sent to: a provider may name another, to which that one forwards.
@@ -142,6 +145,15 @@ class Receive:
 
     async def _in_mongo(self, operation: Callable[[], Awaitable[T]]) -> T:
         return await until_done(operation, self._stores.mongo, self._health)
+
+
+def _tell_operations(report: DeliveryReceived, provider: str) -> None:
+    """Count what a bounce means, and say so where the reason is ours: its message was taken, so no attempt told."""
+    category = "gone" if report.permanent else of_bounce(report.message, report.code, report.recipient) or "refused"
+    REPLIES.labels(provider, category).inc()
+    if category in OURS:
+        problem = {"code": report.code, "problem": report.message}
+        log.warning("a message was refused because of us", provider=provider, category=category, **problem)
 
 
 def _message(report: DeliveryReceived) -> tuple[str, ...]:

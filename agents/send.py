@@ -23,6 +23,7 @@ from notifications.composing import Address, Composer, log_of
 from notifications.item import Item, UnreadableItemError
 from notifications.outcome import Failed, Outcome, Refused, Sent
 from notifications.preferences import DEFAULTS
+from notifications.retry_policy import growing
 from notifications.states import (
     INTERRUPTED_MESSAGE,
     Delivery,
@@ -54,6 +55,8 @@ LONGEST_PAUSE = timedelta(seconds=2)
 
 _DAY = timedelta(days=1)
 _SOON = timedelta(seconds=1)
+_LONGEST_MORE = timedelta(hours=1)
+_BETTER_BY_ANOTHER = ("policy", "configuration", "throttled")
 _LAST_BEGIN = LEASE - TIMEOUT - timedelta(seconds=5)
 """So long after its claim a message may be begun: later, somebody else could have the item before the answer comes."""
 
@@ -177,7 +180,7 @@ class Send:
         address = errand.address(delivery)
         hindrance = await self._hindrance(errand, delivery, address)
         if hindrance is None and address is not None:
-            route = await self._route(address, waiting_since=delivery.since)
+            route = await self._route(address, delivery)
             if isinstance(route, Route):
                 return await self._attempt(errand, delivery, address, route)
             hindrance = route
@@ -218,9 +221,11 @@ class Send:
             name, self._limits.of_all, _DAY, item.id
         )
 
-    async def _route(self, address: Address, waiting_since: datetime) -> Route[Any] | datetime | Reason:
+    async def _route(self, address: Address, delivery: Delivery) -> Route[Any] | datetime | Reason:
         """Return who is to be given the message, when somebody can be, or that nobody ever takes it."""
         routes: Sequence[Route[Any]] = self._providers.email
+        if delivery.category in _BETTER_BY_ANOTHER:
+            routes = sorted(routes, key=lambda route: route.name == delivery.provider)
         if address.device is not None:
             route = self._providers.push(address.device.platform, address.text)
             routes = [] if route is None else [route]
@@ -235,7 +240,8 @@ class Send:
         if not routes:
             return "no-provider"
         # The longer it has waited the longer it may, and never all at once: a long outage must not keep the queue busy.
-        more = max(_SOON, (self._now() - waiting_since) / 10) * self._chance.random()
+        waited = max((self._now() - delivery.since) / 10, growing(delivery.given_back, _SOON, 2, _LONGEST_MORE))
+        more = max(_SOON, waited) * self._chance.random()
         return max(min(route.breaker.admits_at(self._now()) for route in routes), self._now() + _SOON) + more
 
     async def _rate(self, route: Route[Any]) -> datetime | None:
@@ -255,7 +261,8 @@ class Send:
         errand.require_time()
         begun = await hold.move(delivery, lambda it: begin(it, route.name, self._now()))
         errand.require_time()
-        outcome = await self._hand_over(errand, begun, address, route)
+        given_back_at = delivery.since if delivery.given_back else None
+        outcome = await self._hand_over(errand, begun, address, route, given_back_at)
         if isinstance(outcome, Refused) and outcome.recipient_is_gone:
             await self._in_postgres(partial(self._stores.suppressions.add, _kind(address), address.text, "gone"))
         settled = await hold.move(
@@ -266,7 +273,14 @@ class Send:
         await self._note(item, settled, outcome)
         return settled
 
-    async def _hand_over(self, errand: "_Errand", delivery: Delivery, address: Address, route: Route[Any]) -> Outcome:
+    async def _hand_over(
+        self,
+        errand: "_Errand",
+        delivery: Delivery,
+        address: Address,
+        route: Route[Any],
+        given_back_at: datetime | None,
+    ) -> Outcome:
         """Compose the message, open its log, and give it to the provider."""
         item = errand.hold.item
         key = delivery.key(item.notification_id)
@@ -277,7 +291,7 @@ class Send:
             return Failed(type(error).__name__, "the message can't be composed", may_have_arrived=False)
         body = log_of(item, message, route.name, self._now())
         await self._in_mongo(partial(self._stores.delivery_logs.open, delivery.channel, key, body))
-        return await hand_over(route, message, self._now)
+        return await hand_over(route, message, self._now, given_back_at)
 
     async def _note(self, item: Item, delivery: Delivery, outcome: Outcome) -> None:
         """Write what came of an attempt into the message's log."""

@@ -74,14 +74,23 @@ class CircuitBreaker:
     def record(self, outcome: Outcome, now: datetime) -> None:
         """Take in what came of an attempt.
 
-        `Refused` is about a message and shows a provider that works, as `Sent` does. `Throttled` says nothing. While
-        the circuit is open, what comes was under way before, and says nothing that is not known.
+        `Refused` is about a message and shows a provider that works, as `Sent` does. A failure that concerns one
+        recipient opens no circuit, and ends no row of others; after a probe it shows a provider that works as well.
+        `Throttled` says nothing, and neither does a message of which the provider was not asked. While the circuit is
+        open, what comes was under way before, and says nothing that is not known.
         """
         if self._shut_until is not None and not self._is_probing:
             return
         match outcome:
+            case Refused() if not outcome.was_asked:
+                if self._is_probing:
+                    self._is_probing = False
+                    self._shut_until = now  # the next message is the probe
             case Sent() | Refused():
                 self._close()
+            case Failed() if outcome.concerns == "recipient":
+                if self._is_probing:
+                    self._close()
             case Failed():
                 self._failures += 1
                 if self._is_probing or self._failures >= self._policy.failures:

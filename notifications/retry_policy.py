@@ -14,6 +14,12 @@ UNSAID = timedelta(minutes=1)
 """How long a provider that throttles is left alone where it does not say: the least that FCM asks for
 (`QUOTA_EXCEEDED` in https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode)."""
 
+MOST_GIVEN_BACK = 100
+"""How often a message's attempt is given back, as the provider throttles or seems to refuse us; then each one counts.
+
+With the waits in between that is two days at the least, and with an outage of a provider, during which few messages are
+tried at all, much more. Without an end one message could be tried for ever."""
+
 LONGEST_WAIT = timedelta(days=1)
 """No provider's wish is followed for longer, so that a slip of its clock holds nothing up for ever."""
 
@@ -86,16 +92,20 @@ def bounded(wait: timedelta) -> timedelta:
     return min(max(wait, timedelta(0)), LONGEST_WAIT)
 
 
-def after_throttling(retry_after: timedelta | None, policy: RetryPolicy, chance: Random) -> timedelta:
-    """Draw the wait after a provider said that it is too much: as long as it asked for, and up to one `base` more.
+def after_throttling(
+    retry_after: timedelta | None, policy: RetryPolicy, chance: Random, given_back: int = 0
+) -> timedelta:
+    """Draw the wait after a provider said that it is too much: as long as it asked for, and a backoff more.
 
-    It is never less than what the provider asked for, up to `LONGEST_WAIT`. The rest keeps those that were throttled
-    together from coming back together.
+    It is never less than what the provider asked for, up to `LONGEST_WAIT`. The rest is up to one `base` the first
+    time and grows from then on, up to the policy's cap: it keeps those that were throttled together from coming back
+    together, and a daily limit from being met every minute.
 
     Args:
         retry_after: What the provider asked for; `None` where it did not say.
         policy: The channel's.
         chance: Where the randomness comes from.
+        given_back: How often the message was given back before.
     """
     asked = UNSAID if retry_after is None else bounded(retry_after)
-    return asked + policy.base * chance.random()
+    return asked + backoff(given_back + 1, policy, chance)

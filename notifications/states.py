@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from notifications.notice import digest
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
-from notifications.retry_policy import RetryPolicy, after_throttling, backoff
+from notifications.outcome import Category, Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.retry_policy import MOST_GIVEN_BACK, RetryPolicy, after_throttling, backoff
 from schemas.notifications import Channel
 
 State = Literal["waiting", "sending", "sent", "delivered", "failed", "skipped"]
@@ -84,11 +84,13 @@ class Delivery:
             attempt; `sent` once a provider took it; `delivered` once a receipt says so; `failed`; `skipped`.
         since: When it came into this state.
         attempts: How many attempts count against the maximum, the present one included.
+        given_back: How many attempts did not count, as the provider throttled or seemed to refuse us.
         next_attempt_at: Not to be tried before; of what is waiting, and nothing else.
         provider: Who was given it last.
         provider_id: What the provider called it.
         code: A short name of the last error; `None` once it was sent.
         message: What there is to say of the last error; without the recipient's address.
+        category: What the last error means; `None` where it is a temporary fault, or not a provider's.
         reason: Why it was skipped.
 
     Raises:
@@ -100,11 +102,13 @@ class Delivery:
     state: State
     since: datetime
     attempts: int = 0
+    given_back: int = 0
     next_attempt_at: datetime | None = None
     provider: str | None = None
     provider_id: str | None = None
     code: str | None = None
     message: str | None = None
+    category: Category | None = None
     reason: Reason | None = None
 
     def __post_init__(self) -> None:
@@ -115,9 +119,11 @@ class Delivery:
         fits = (
             self.state in get_args(State)
             and self.attempts >= 0
+            and self.given_back >= 0
             and (self.next_attempt_at is not None) == (self.state == "waiting")
             and (self.reason is not None) == (self.state == "skipped")
             and (self.code is None) == (self.message is None)
+            and (self.code is not None or self.category is None)
             and (self.code is not None or self.state != "failed")
             and (self.state not in ("sending", "sent") or (self.provider is not None and self.attempts > 0))
         )
@@ -139,11 +145,13 @@ class Delivery:
             state=document["state"],
             since=document["since"],
             attempts=document["attempts"],
+            given_back=document.get("givenBack", 0),
             next_attempt_at=document.get("nextAttemptAt"),
             provider=document.get("provider"),
             provider_id=document.get("providerId"),
             code=error.get("code"),
             message=error.get("message"),
+            category=error.get("category"),
             reason=document.get("reason"),
         )
 
@@ -153,16 +161,18 @@ class Delivery:
 
     def to_document(self) -> dict[str, Any]:
         """Return it as it stands in the item of the queue; what is `None` is left out."""
+        error = {"code": self.code, "message": self.message, "category": self.category}
         fields = {
             "channel": self.channel,
             "device": self.device,
             "state": self.state,
             "since": self.since,
             "attempts": self.attempts,
+            "givenBack": self.given_back or None,
             "nextAttemptAt": self.next_attempt_at,
             "provider": self.provider,
             "providerId": self.provider_id,
-            "error": None if self.code is None else {"code": self.code, "message": self.message},
+            "error": {name: value for name, value in error.items() if value is not None} or None,
             "reason": self.reason,
         }
         return {name: value for name, value in fields.items() if value is not None}
@@ -208,9 +218,9 @@ def begin(delivery: Delivery, provider: str, now: datetime) -> Delivery:
 def settle(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, now: datetime, chance: Random) -> Delivery:
     """End an attempt by what came of it.
 
-    What is throttled or refused for our own fault does not count as an attempt. The first waits for as long as the
-    provider asked for. The second is due at once, for the next provider: the circuit that it opened keeps it from this
-    one, and where no other is left, `postpone` makes it wait for the circuit.
+    What is throttled or refused for our own fault does not count as an attempt, `MOST_GIVEN_BACK` times at most. The
+    first waits for as long as the provider asked for. The second is due at once, for the next provider: the circuit
+    that it opened keeps it from this one, and where no other is left, `postpone` makes it wait for the circuit.
 
     Where a receipt was quicker than the provider's answer, the receipt holds.
 
@@ -221,17 +231,18 @@ def settle(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, now: datet
         return replace(delivery, provider_id=outcome.provider_id) if isinstance(outcome, Sent) else delivery
     match outcome:
         case Sent(provider_id):
-            return _move("settle", delivery, "sent", now, provider_id=provider_id, code=None, message=None)
-        case Throttled(code, message, retry_after):
-            at = now + after_throttling(retry_after, policy, chance)
-            return _wait("settle", delivery, at, now, attempts=delivery.attempts - 1, code=code, message=message)
-        case Misconfigured(code, message):
-            return _wait("settle", delivery, now, now, attempts=delivery.attempts - 1, code=code, message=message)
-        case Failed(code, message) if delivery.attempts < policy.max_attempts:
+            known = {"provider_id": provider_id, "code": None, "message": None, "category": None}
+            return _move("settle", delivery, "sent", now, **known)
+        case Throttled() if delivery.given_back < MOST_GIVEN_BACK:
+            at = now + after_throttling(outcome.retry_after, policy, chance, delivery.given_back)
+            return _wait("settle", delivery, at, now, **_given_back(delivery), **_error(outcome))
+        case Misconfigured() if delivery.given_back < MOST_GIVEN_BACK:
+            return _wait("settle", delivery, now, now, **_given_back(delivery), **_error(outcome))
+        case Throttled() | Misconfigured() | Failed() if delivery.attempts < policy.max_attempts:
             at = now + backoff(delivery.attempts, policy, chance)
-            return _wait("settle", delivery, at, now, code=code, message=message)
-        case Refused(code, message) | Failed(code, message):
-            return _move("settle", delivery, "failed", now, code=code, message=message)
+            return _wait("settle", delivery, at, now, **_error(outcome))
+        case Refused() | Throttled() | Misconfigured() | Failed():
+            return _move("settle", delivery, "failed", now, **_error(outcome))
 
 
 def recover(delivery: Delivery, policy: RetryPolicy, now: datetime) -> Delivery:
@@ -242,7 +253,7 @@ def recover(delivery: Delivery, policy: RetryPolicy, now: datetime) -> Delivery:
     Raises:
         IllegalTransition: Where no attempt was under way.
     """
-    error = {"code": INTERRUPTED, "message": INTERRUPTED_MESSAGE}
+    error = {"code": INTERRUPTED, "message": INTERRUPTED_MESSAGE, "category": None}
     if delivery.attempts < policy.max_attempts:
         return _wait("recover", delivery, now, now, **error)
     return _move("recover", delivery, "failed", now, **error)
@@ -288,10 +299,10 @@ def confirm(delivery: Delivery, receipt: Receipt, now: datetime) -> Delivery:
     if delivery.attempts == 0 or _is_bounced(delivery):
         return delivery
     if receipt == "bounced":
-        return _move("confirm", delivery, "failed", now, code=BOUNCED, message=_BOUNCED_MESSAGE)
+        return _move("confirm", delivery, "failed", now, code=BOUNCED, message=_BOUNCED_MESSAGE, category=None)
     if delivery.state == "delivered":
         return delivery
-    return _move("confirm", delivery, "delivered", now, code=None, message=None)
+    return _move("confirm", delivery, "delivered", now, code=None, message=None, category=None)
 
 
 def retry(delivery: Delivery, now: datetime) -> Delivery:
@@ -300,7 +311,7 @@ def retry(delivery: Delivery, now: datetime) -> Delivery:
     Raises:
         IllegalTransition: Where it did not fail.
     """
-    return _wait("retry", delivery, now, now, attempts=0, provider_id=None)
+    return _wait("retry", delivery, now, now, attempts=0, given_back=0, provider_id=None)
 
 
 def status_of(deliveries: Sequence[Delivery]) -> Status:
@@ -340,6 +351,15 @@ def _move(step: Step, delivery: Delivery, state: State, since: datetime, **chang
 
 def _wait(step: Step, delivery: Delivery, at: datetime, since: datetime, **changes: Any) -> Delivery:
     return _move(step, delivery, "waiting", since, next_attempt_at=at, **changes)
+
+
+def _given_back(delivery: Delivery) -> dict[str, Any]:
+    return {"attempts": delivery.attempts - 1, "given_back": delivery.given_back + 1}
+
+
+def _error(outcome: Refused | Throttled | Failed | Misconfigured) -> dict[str, Any]:
+    category = None if outcome.category == "transient" else outcome.category
+    return {"code": outcome.code, "message": outcome.message, "category": category}
 
 
 def _is_bounced(delivery: Delivery) -> bool:

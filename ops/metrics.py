@@ -134,6 +134,11 @@ DELIVERY_ATTEMPTS = Counter(
     "Messages given to a provider, by what came of it: sent, refused, throttled, failed or misconfigured.",
     ["provider", "outcome"],
 )
+REPLIES = Counter(
+    "inkstream_replies",
+    "Answers of providers that took no message, and bounces, by what they mean. Above 0 for `policy`: look at once.",
+    ["provider", "category"],
+)
 DELIVERIES = Counter(
     "inkstream_deliveries",
     "Deliveries that came to an end, by channel and state: sent, failed or skipped, the last with its reason.",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from notifications.gathering import Gathered
 from notifications.item import URGENCY, Item
 from notifications.preferences import DEFAULTS, Preferences
+from notifications.replies import MEANINGS
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, device_name, expired, is_due, next_due
 from ops.masking import masked_address, masked_token, without_addresses
 from sinks.notification_cases import Case
@@ -530,7 +531,9 @@ class _Teller:
         return self._text(f" The last error: {errors[-1]['message']}.") if errors else ""
 
     def _error(self, delivery: Delivery) -> str:
-        return self._said(delivery.code, delivery.message)
+        said = self._said(delivery.code, delivery.message)
+        meaning = MEANINGS.get(delivery.category) if delivery.category else None
+        return f"{meaning.words} ({said})" if meaning else said
 
     def _said(self, code: object, message: object) -> str:
         return self._text(": ".join(str(part) for part in (code, message) if part))

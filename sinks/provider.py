@@ -4,11 +4,17 @@ In comes a message; out goes what came of it. A provider raises for bugs alone: 
 does is an outcome.
 """
 
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from notifications.outcome import Outcome
+from notifications.outcome import Misconfigured, Outcome, Refused
 
 Message = TypeVar("Message", contravariant=True)
+
+
+def without_asking(outcome: Refused | Misconfigured) -> Outcome:
+    """Return an outcome that was clear before the provider was asked."""
+    return replace(outcome, was_asked=False) if isinstance(outcome, Refused) else outcome
 
 
 class Provider(Protocol[Message]):

@@ -37,6 +37,7 @@ class SmtpServer(EmailServer):
     Attributes:
         replies: What to answer to a command in place of `250`, the next times that it comes, each as `550 5.1.1 ...`.
             `Fault.CLOSE_BEFORE` ends the connection, and `Fault.HANG` lets it wait.
+        mailboxes: What to answer to `RCPT` of these addresses, each time.
         connections: How many there have been.
 
     Args:
@@ -63,6 +64,7 @@ class SmtpServer(EmailServer):
         super().__init__(plan, retry_after)
         self.port = port
         self.replies: defaultdict[Step, list[str | Fault]] = defaultdict(list)
+        self.mailboxes: dict[str, str] = {}
         self.connections = 0
         self._user = user
         self._tls = tls
@@ -137,7 +139,7 @@ class SmtpServer(EmailServer):
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Take the recipient."""
-        if reply := await self._reply(Step.RCPT, server):
+        if reply := self.mailboxes.get(address) or await self._reply(Step.RCPT, server):
             return reply
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)

@@ -26,6 +26,7 @@ from notifications.receipts import (
     receipt,
     require_fresh,
 )
+from notifications.replies import confirms_gone
 from schemas.event import Moment
 from schemas.receipts import Kind
 
@@ -44,7 +45,7 @@ _KINDS: Mapping[str, Kind] = {
 }
 # Why Mailgun gives up a message, where the address is the reason, for good. Not so `old`, which is tried too often,
 # and `suppress-unsubscribe`: whoever unsubscribed may come back.
-_FOR_ADDRESS = {"bounce", "suppress-bounce", "suppress-complaint"}
+_FOR_ADDRESS = {"suppress-bounce", "suppress-complaint"}
 
 
 class _Signature(Part):
@@ -137,6 +138,15 @@ def read(body: bytes) -> list[Receipt]:
     return [] if kind is None else [receipt(PROVIDER, _report(event, kind))]
 
 
+def _is_permanent(event: _Event) -> bool:
+    """Whether the address is the reason; a `bounce` is one by the server's first digit, so its words have a say."""
+    if event.reason in _FOR_ADDRESS:
+        return True
+    status = event.delivery_status
+    said = status.message or status.description
+    return event.reason == "bounce" and confirms_gone(said, status.code, event.recipient)
+
+
 def _report(event: _Event, kind: Kind) -> Report:
     status = event.delivery_status
     is_given_up = event.severity != "temporary"
@@ -148,7 +158,7 @@ def _report(event: _Event, kind: Kind) -> Report:
         provider_id=event.message.headers.message_id and event.message.headers.message_id.strip("<>"),
         given=event.variables,
         recipient=event.recipient,
-        permanent=kind == "bounced" and is_given_up and event.reason in _FOR_ADDRESS,
+        permanent=kind == "bounced" and is_given_up and _is_permanent(event),
         code="machine" if event.client_info.bot else status.code or event.reason,
         message=status.message or status.description,
         url=event.url,

@@ -29,6 +29,7 @@ from notifications.receipts import (
     require_fresh,
     shaped,
 )
+from notifications.replies import confirms_gone
 from schemas.event import Moment
 from schemas.receipts import Kind
 
@@ -52,6 +53,9 @@ _KINDS: Mapping[str, Kind] = {
 }
 # Why SendGrid sends nothing to an address, where that is for good. Whoever unsubscribed may come back.
 _DROPPED_FOR_ADDRESS = {"bounced address", "invalid", "invalid address", "spam reporting address"}
+# What SendGrid makes of a server's words, where that is turned on; "Unclassified" leaves them to us.
+# https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event#bounce-classifications
+_CLASSIFIED_AS_GONE = {"invalid address", "unclassified", ""}
 
 _EVENTS: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
 
@@ -64,6 +68,7 @@ class _Event(Part):
     email: Text = None
     status: Text = None
     type: Text = None
+    bounce_classification: Text = None
     reason: Text = None
     response: Text = None
     url: Text = None
@@ -158,4 +163,9 @@ def _is_permanent(event: _Event) -> bool:
     """Whether the address is the reason: a server that blocks us is not, and neither is the message's content."""
     if event.event == "dropped":
         return (event.reason or "").lower() in _DROPPED_FOR_ADDRESS
-    return event.event == "bounce" and event.type in (None, "bounce")
+    return (
+        event.event == "bounce"
+        and event.type in (None, "bounce")
+        and (event.bounce_classification or "").lower() in _CLASSIFIED_AS_GONE
+        and confirms_gone(event.reason, event.status, event.email)
+    )

@@ -37,6 +37,7 @@ from notifications.receipts import (
     require_recent,
     shaped,
 )
+from notifications.replies import confirms_gone
 from schemas.event import Moment
 from schemas.receipts import Kind
 
@@ -76,6 +77,8 @@ _KINDS: Mapping[str, Kind] = {
     "failure": "bounced",
 }
 _SUPPRESSED = "OnAccountSuppressionList"
+# Not so `UnsubscribedRecipient`: whoever unsubscribed may come back.
+_SUB_TYPES_OF_ADDRESS = {"NoEmail", "Suppressed", _SUPPRESSED}
 # What SES posts once when events are set up, in place of an event.
 _GREETING = "Successfully validated SNS topic"
 
@@ -238,7 +241,7 @@ def _reports(message_id: str, about: str, at: datetime, mail: _Mail, details: _D
             provider_id=mail.message_id,
             given={name: values[0] for name, values in mail.tags.items() if isinstance(values, list) and values},
             recipient=recipient.email_address,
-            permanent=is_suppressed or (about == "bounce" and details.bounce_type == "Permanent"),
+            permanent=is_suppressed or (about == "bounce" and _is_permanent(details, recipient)),
             code=recipient.status
             or details.bounce_sub_type
             or details.complaint_sub_type
@@ -248,6 +251,19 @@ def _reports(message_id: str, about: str, at: datetime, mail: _Mail, details: _D
             message=recipient.diagnostic_code or details.smtp_response or details.reason or details.error_message,
             url=details.link,
         )
+
+
+def _is_permanent(details: _Details, recipient: _Recipient) -> bool:
+    """Whether the address is the reason, for good: `General` is any reply of 5xx, so the server's words have a say.
+
+    https://docs.aws.amazon.com/ses/latest/dg/notification-contents.html#bounce-types
+    """
+    if (details.bounce_type or "").lower() != "permanent":
+        return False
+    if details.bounce_sub_type in _SUB_TYPES_OF_ADDRESS:
+        return True
+    is_general = details.bounce_sub_type in (None, "General")
+    return is_general and confirms_gone(recipient.diagnostic_code, recipient.status, recipient.email_address)
 
 
 def _recipients(mail: _Mail, details: _Details) -> Sequence[_Recipient]:

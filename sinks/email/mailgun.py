@@ -12,7 +12,8 @@ import httpx
 from pydantic import SecretStr
 
 from notifications.messages import Email
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.outcome import Failed, Outcome, Sent
+from notifications.replies import MAILGUN, of_api, outcome
 from sinks.email.addresses import (
     Envelope,
     address_in_ascii,
@@ -22,8 +23,8 @@ from sinks.email.addresses import (
     without_personal,
 )
 from sinks.http import answer, ask, failed, retry_after
+from sinks.provider import without_asking
 
-_BLAMES_RECIPIENT = re.compile(r"^\W*to\W* parameter is not a valid address", re.IGNORECASE)
 _NOT_A_TAG = re.compile(r"[^ -~]")
 _LONGEST_TAG = 128
 
@@ -52,7 +53,7 @@ class Mailgun:
         """Hand an e-mail over; what happens to it is told by events with its variables, its key among them."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
-            return envelope
+            return without_asking(envelope)
         request = self._client.build_request("POST", self._url, data=_form(message, envelope))
         credentials = httpx.BasicAuth("api", self._api_key.get_secret_value())
         response = await ask(self._client, next(credentials.auth_flow(request)))
@@ -93,11 +94,7 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
         return Sent(identifier.strip("<>") if isinstance(identifier, str) else None)
     spoken = str(content.get("message", ""))
     said = without_personal(spoken, message)
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        return Throttled(code, said, retry_after(response))
-    if status in (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE):
-        return Refused(code, said, recipient_is_gone=_BLAMES_RECIPIENT.match(spoken) is not None)
     if response.is_server_error or status == httpx.codes.REQUEST_TIMEOUT:
         return failed(response, said)
-    # 401 and 403 are the key or the account; 404 is the domain, or the region's URL.
-    return Misconfigured(code, said)
+    row = of_api(MAILGUN, status, words=spoken, recipient=message.to)
+    return outcome(row.category, code, said, about_message=row.about_message, retry_after=retry_after(response))

@@ -5,7 +5,7 @@ Source: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send, 
 https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors.
 """
 
-import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,8 @@ import httpx
 from pydantic import SecretStr
 
 from notifications.messages import Email
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.outcome import Failed, Outcome, Sent
+from notifications.replies import OURS, SENDGRID, Row, of_api, outcome
 from notifications.retry_policy import bounded
 from sinks.email.addresses import (
     Envelope,
@@ -24,8 +25,7 @@ from sinks.email.addresses import (
     without_personal,
 )
 from sinks.http import answer, ask, failed, retry_after
-
-_OF_RECIPIENT = re.compile(r"personalizations\.0\.to(\.0(\.email)?)?")
+from sinks.provider import without_asking
 
 
 class SendGrid:
@@ -51,7 +51,7 @@ class SendGrid:
         """Hand an e-mail over; what happens to it is told by events with `custom_args`, its key among them."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
-            return envelope
+            return without_asking(envelope)
         request = self._client.build_request(
             "POST",
             self._url,
@@ -88,15 +88,17 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
     said = without_personal("; ".join(str(error.get("message")) for error in errors), message)
     if response.is_success:
         return Sent(response.headers.get("x-message-id"))
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        return Throttled(code, said, retry_after(response) or _until_reset(response))
-    if status in (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE):
-        blamed = any(_OF_RECIPIENT.fullmatch(str(error.get("field"))) for error in errors)
-        return Refused(code, said, recipient_is_gone=blamed)
     if response.is_server_error or status == httpx.codes.REQUEST_TIMEOUT:
         return failed(response, said)
-    # 401 and 403 are the key, the sender or the account; 404, 406, 451 and redirects the URL or the account's region.
-    return Misconfigured(code, said)
+    row = _row(status, [str(error.get("field")) for error in errors])
+    wait = retry_after(response) or _until_reset(response)
+    return outcome(row.category, code, said, about_message=row.about_message, retry_after=wait)
+
+
+def _row(status: int, fields: Sequence[str]) -> Row:
+    """Return what decides: of several errors, one that is ours."""
+    rows = [of_api(SENDGRID, status, name) for name in fields or [""]]
+    return next((row for row in rows if row.category in OURS), rows[0])
 
 
 def _until_reset(response: httpx.Response) -> timedelta | None:

@@ -16,7 +16,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from notifications.messages import Email
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.outcome import Category, Failed, Misconfigured, Outcome, Sent
+from notifications.replies import SES, of_api, outcome
 from sinks.email.addresses import (
     Envelope,
     address_in_ascii,
@@ -26,6 +27,7 @@ from sinks.email.addresses import (
     without_personal,
 )
 from sinks.http import answer, ask, failed, retry_after
+from sinks.provider import without_asking
 
 _SERVICE = "ses"
 _PATH = "/v2/email/outbound-emails"
@@ -33,17 +35,8 @@ _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_TAG = 256
 _NAME_OF_ERROR = re.compile(r"(?:.*#)?([A-Za-z]{1,64})(?::.*)?")
 
-_THROTTLES = {
-    "LimitExceededException",
-    "RequestLimitExceeded",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
-_REFUSES = {"BadRequestException", "MessageRejected", "ValidationError", "ValidationException"}
-# Among the refusals, as it stands in the message alone: the sender, or in the sandbox the recipient, is not verified.
-# https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-error-messages.html
-_NOT_VERIFIED = re.compile(r"address(?:es)? (?:is|are) not verified", re.IGNORECASE)
+# AWS also throttles with a status of 5xx, by name.
+_THROTTLES = {"RequestLimitExceeded", "Throttling", "ThrottlingException"}
 
 
 class Ses:
@@ -78,7 +71,7 @@ class Ses:
         """Hand an e-mail over; what happens to it is told by events with its tags, its key among them."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
-            return envelope
+            return without_asking(envelope)
         body = _email(message, envelope)
         if self._configuration_set:
             body["ConfigurationSetName"] = self._configuration_set
@@ -134,15 +127,23 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
     code = _code(response, content)
     spoken = str(content.get("message") or content.get("Message") or "")
     said = without_personal(spoken, message)
-    if code in _THROTTLES or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        return Throttled(code, said, retry_after(response))
-    if code in _REFUSES and not _NOT_VERIFIED.search(spoken):
-        return Refused(code, said, recipient_is_gone=False)
-    if response.is_server_error or response.status_code == httpx.codes.REQUEST_TIMEOUT:
+    if code not in _THROTTLES and (response.is_server_error or response.status_code == httpx.codes.REQUEST_TIMEOUT):
         return failed(response, said)
-    # The account (AccountSuspendedException, SendingPausedException), the sender (MailFromDomainNotVerifiedException),
-    # the configuration set (NotFoundException), the key or its rights (403), or a URL that is not the API's.
-    return Misconfigured(code, said)
+    row = of_api(SES, response.status_code, code, spoken, message.to)
+    return outcome(
+        row.category,
+        code,
+        said,
+        about_message=row.about_message or _is_of_recipient_alone(row.category, spoken, message),
+        retry_after=retry_after(response),
+    )
+
+
+def _is_of_recipient_alone(category: Category, spoken: str, message: Email) -> bool:
+    """Whether an identity that is not verified is the recipient's: in the sandbox there are others that are."""
+    sender = message.sender.rpartition("<")[2].rstrip("> ").lower()
+    named = spoken.lower()
+    return category == "configuration" and message.to.lower() in named and sender.rpartition("@")[2] not in named
 
 
 def _code(response: httpx.Response, content: dict[str, Any]) -> str:

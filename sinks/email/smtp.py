@@ -1,8 +1,8 @@
 """SMTP: any mail server that takes messages for delivery.
 
-In comes an e-mail; out goes what the server replied. Connections are kept for the next e-mail; whatever goes wrong on
-one ends it. SMTP knows no idempotency: what is given twice is sent twice, with the same `Message-ID`, by which some
-mailboxes show it once.
+In comes an e-mail; out goes what the server replied, as `notifications.replies` reads it. Connections are kept for the
+next e-mail; whatever goes wrong on one ends it. SMTP knows no idempotency: what is given twice is sent twice, with the
+same `Message-ID`, by which some mailboxes show it once.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ import aiosmtplib
 from pydantic import SecretStr
 
 from notifications.messages import Email
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent
+from notifications.replies import of_smtp, outcome
 from sinks.email.addresses import (
     Envelope,
     address,
@@ -32,6 +33,7 @@ from sinks.email.addresses import (
     without_personal,
 )
 from sinks.http import TIMEOUT
+from sinks.provider import without_asking
 
 Tls = Literal["none", "starttls", "implicit"]
 
@@ -40,36 +42,16 @@ _LEFT_OPEN = re.compile(r"\r(?!\n)|\n(?![ \t])")
 _COURTESY_SECONDS = 1.0
 # Exim, for one, takes 1,000 by default and then says 421, which is no reason to slow down.
 _LETTERS_A_CONNECTION = 100
-_FIRST_FAULT, _FIRST_PERMANENT, _CLOSING, _TOO_LARGE = 400, 500, 421, 552
-_ENHANCED = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})\b")
-
-# RFC 4954, section 6: authentication is required, too weak, failed, or needs encryption.
-_OF_AUTHENTICATION = {530, 534, 535, 538}
-# RFC 3463, section 3.2: bad mailbox, system or syntax, ambiguous, moved; section 3.3: disabled. RFC 7505: null MX.
-_GONE = {"1.1", "1.2", "1.3", "1.4", "1.6", "1.10", "2.1"}
-# RFC 3463, section 3.2: the sender's syntax or system.
-_OF_SENDER = {"1.7", "1.8"}
-# RFC 3463, section 3.3: "a persistent transient failure", as its owner can make room; said with 552 all the same.
-_FULL = "2.2"
-# No code of RFC 3463 says "too much from you". Near it are congestion (section 3.5) and, in the registry of RFC 5248,
-# a flood of mail; servers also close the connection for policy (421 4.7.x), or say it in words, as Amazon's
-# "454 Throttling failure". Greylisting (451 4.7.1) is not meant: it concerns one recipient.
-_CROWDED = {"4.5", "7.28"}
-_SLOW_DOWN = re.compile(
-    r"throttl|\brate\b|slow down|too (?:fast|quickly)|too many (?:connections|e?mails|messages|requests|sessions)"
-    r"|(?:daily|hourly|message|sending) (?:limit|quota)",
-    re.IGNORECASE,
-)
-_NO_RELAY = re.compile(r"\brelay", re.IGNORECASE)
+_FIRST_FAULT = 400
 
 
 class _Step(Enum):
     """How far the conversation is. From `DATA` on the server can have the message."""
 
-    CONNECT = 1
-    MAIL = 2
-    RCPT = 3
-    DATA = 4
+    CONNECT = "CONNECT"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
 
 
 class _Letter(NamedTuple):
@@ -121,7 +103,9 @@ class Smtp:
     async def send(self, message: Email) -> Outcome:
         """Hand an e-mail over. What the provider calls it is its `Message-ID`, which a bounce names."""
         envelope = address(message)
-        return await self._hand_over(_write(message, envelope)) if isinstance(envelope, Envelope) else envelope
+        if not isinstance(envelope, Envelope):
+            return without_asking(envelope)
+        return await self._hand_over(_write(message, envelope))
 
     async def close(self) -> None:
         """Say goodbye on all connections, and close them."""
@@ -152,7 +136,8 @@ class Smtp:
             usable = error.code >= _FIRST_FAULT
             return _outcome(step, error.code, error.message, letter.message)
         except aiosmtplib.SMTPNotSupported:
-            return Refused("SMTPUTF8", "the server takes no address outside ASCII", recipient_is_gone=False)
+            said = "the server takes no address outside ASCII"
+            return Refused("SMTPUTF8", said, recipient_is_gone=False, was_asked=False)
         except OSError as error:
             return _lost(step, error)
         except aiosmtplib.SMTPException as error:
@@ -258,36 +243,14 @@ async def _extensions(client: aiosmtplib.SMTP, letter: _Letter) -> list[str]:
 
 
 def _outcome(step: _Step, code: int, text: str, message: Email) -> Outcome:
-    """Say what a reply means (RFC 5321, section 4.2; its enhanced code, RFC 3463)."""
+    """Say what a reply means. From `RCPT` on it is about this message alone, as far as one reply shows."""
     said = without_personal(text, message)
-    enhanced = _ENHANCED.match(text)
-    status = enhanced[1] if enhanced else ""
     if code < _FIRST_FAULT:
         # Not a reply that this step can have: whatever speaks there, it isn't known what it did.
         return Failed(str(code), said, may_have_arrived=step is _Step.DATA)
-    if code < _FIRST_PERMANENT:
-        if status in _CROWDED or (code == _CLOSING and status.startswith("7.")) or _SLOW_DOWN.search(text):
-            return Throttled(str(code), said, None)
-        return Failed(str(code), said, may_have_arrived=False)
-    if _refuses_us(step, code, status, text):
-        return Misconfigured(str(code), said)
-    if status == _FULL:
-        return Failed(str(code), said, may_have_arrived=False)
-    return Refused(str(code), said, recipient_is_gone=status in _GONE)
-
-
-def _refuses_us(step: _Step, code: int, status: str, text: str) -> bool:
-    """Tell whether a permanent refusal is of us or the sender, so that it would meet every message."""
-    match step:
-        case _Step.CONNECT:
-            return True
-        case _Step.MAIL:
-            # All but the message's size (RFC 1870, section 6.1) is the sender's.
-            return code != _TOO_LARGE
-        case _Step.RCPT if _NO_RELAY.search(text):
-            return True
-        case _:
-            return code in _OF_AUTHENTICATION or status in _OF_SENDER
+    category = of_smtp(step.value, code, text, message.to, message.subject)
+    about_message = step is _Step.RCPT or (step is _Step.DATA and category != "transient")
+    return outcome(category, str(code), said, about_message=about_message)
 
 
 def _lost(step: _Step, error: OSError) -> Outcome:

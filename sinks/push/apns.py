@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from notifications.messages import Push
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.outcome import Failed, Outcome, Refused, Sent
+from notifications.replies import APNS, of_api, outcome
 from sinks.http import ask, failed, retry_after
 from sinks.push.payload import as_json, fitted
 
@@ -32,10 +33,6 @@ _RENEWED_AFTER = timedelta(minutes=50)
 _KEPT_FOR = timedelta(minutes=20)
 
 _DEVICE_TOKEN = re.compile(r"[0-9A-Fa-f]{2,}")
-
-_GONE = {"BadDeviceToken", "DeviceTokenNotForTopic", "ExpiredToken", "Unregistered"}
-# Besides all that comes with status 403.
-_MISCONFIGURED = {"BadTopic", "MissingTopic", "TopicDisallowed"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -97,12 +94,13 @@ class Apns:
         Raises:
             ValueError: If the message's key is not 32 hexadecimal digits.
         """
-        # It becomes part of a URL.
+        # It becomes part of a URL. Whoever has stored it as another platform's will correct that: so it is kept.
         if not _DEVICE_TOKEN.fullmatch(message.token):
-            return Refused("BadDeviceToken", "the token is not hexadecimal", recipient_is_gone=True)
+            return Refused("BadDeviceToken", "the token is not hexadecimal", recipient_is_gone=False, was_asked=False)
         content = fitted(message.body, _LARGEST, lambda body: _content(message, body))
         if content is None:
-            return Refused("PayloadTooLarge", f"without its body it has more than {_LARGEST} bytes", False)
+            said = f"without its body it has more than {_LARGEST} bytes"
+            return Refused("PayloadTooLarge", said, recipient_is_gone=False, category="content", was_asked=False)
         token = self._provider_token()
         response = await self._post(token, message, content)
         if isinstance(response, httpx.Response) and _reason(response) == "ExpiredProviderToken":
@@ -150,19 +148,18 @@ class Apns:
         status = response.status_code
         code = _reason(response) or str(status)
         said = f"APNs answered {status}"
-        if code in _GONE or status == 410:
-            return Refused(code, said, recipient_is_gone=True)
-        if code in _MISCONFIGURED or status == 403:
-            return Misconfigured(code, said)
-        if status == 429:
-            # A connection on which the provider token was changed too soon is of no use before the time for a change.
-            wait = _KEPT_FOR if code == "TooManyProviderTokenUpdates" else None
-            return Throttled(code, said, retry_after(response, self._clock()) or wait)
-        if code == "IdleTimeout":
-            return Failed(code, said, may_have_arrived=False)
         if response.is_server_error:
             return replace(failed(response, said), code=code)
-        return Refused(code, said, recipient_is_gone=False)
+        row = of_api(APNS, status, code)
+        # A connection on which the provider token was changed too soon is of no use before the time for a change.
+        wait = _KEPT_FOR if code == "TooManyProviderTokenUpdates" else None
+        return outcome(
+            row.category,
+            code,
+            said,
+            about_message=row.about_message,
+            retry_after=retry_after(response, self._clock()) or wait,
+        )
 
 
 class _Answer(BaseModel):

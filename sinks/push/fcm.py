@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.replies import FCM, of_api, outcome
 from sinks.http import ask, failed, retry_after
 from sinks.push.payload import as_json, fitted
 
@@ -79,7 +80,8 @@ class Fcm:
             message.body, _LARGEST + len(message.token.encode()), lambda body: self._content(message, body)
         )
         if content is None:
-            return Refused("INVALID_ARGUMENT", f"without its body it has more than {_LARGEST} bytes", False)
+            said = f"without its body it has more than {_LARGEST} bytes"
+            return Refused("INVALID_ARGUMENT", said, recipient_is_gone=False, category="content", was_asked=False)
         token = await self._access.token()
         if not isinstance(token, _AccessToken):
             return token
@@ -127,17 +129,11 @@ class Fcm:
         said = error.message or httpx.codes.get_reason_phrase(response.status_code)
         if message.token:
             said = said.replace(message.token, "<recipient>")
-        match error.error_code, response.status_code:
-            case (("UNREGISTERED" | "SENDER_ID_MISMATCH"), _):
-                return Refused(code, said, recipient_is_gone=True)
-            case _, 429:
-                return Throttled(code, said, retry_after(response, self._clock()) or _WAIT_WHERE_NONE_IS_SAID)
-            case _, (401 | 403):
-                return Misconfigured(code, said)
-            case _, status if status >= 500 or status == 408:
-                return replace(failed(response, said), code=code)
-            case _:
-                return Refused(code, said, recipient_is_gone=error.blames_token)
+        if response.is_server_error or response.status_code == 408:
+            return replace(failed(response, said), code=code)
+        row = of_api(FCM, response.status_code, error.error_code, "message.token" if error.blames_token else "")
+        wait = retry_after(response, self._clock()) or _WAIT_WHERE_NONE_IS_SAID
+        return outcome(row.category, code, said, about_message=row.about_message, retry_after=wait)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -15,6 +15,7 @@ https://www.rfc-editor.org/rfc/rfc8188. Who we are: https://www.rfc-editor.org/r
 import asyncio
 import base64
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pywebpush import WebPusher  # type: ignore[import-untyped]
 
 from notifications.messages import Push
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.outcome import Failed, Outcome, Refused, Sent, Throttled
+from notifications.replies import WEB_PUSH, of_api, outcome
 from sinks.http import failed, retry_after
 from sinks.push.payload import as_json, fitted
 
@@ -39,6 +41,11 @@ _SIGNATURE_LIFETIME = timedelta(hours=12)
 """RFC 8292 allows 24 hours; half of that forgives a clock that is wrong."""
 
 _LOOPBACK = {"localhost", "127.0.0.1"}
+_NEVER_RESOLVES = ".invalid"
+"""RFC 6761, section 6.4. Browsers write `https://permanently-removed.invalid/` into a subscription that has ended."""
+_KNOWN_SERVICES = (".googleapis.com", ".services.mozilla.com", ".notify.windows.com", ".push.apple.com")
+_NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+_WNS_STATUS = ("x-wns-notificationstatus", "x-wns-status")
 _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]{0,62}")
 """A name with at least one dot, and no address in any notation: the last part of an address begins with a digit."""
 _PUBLIC_KEY_BYTES = 65
@@ -61,7 +68,8 @@ class WebPush:
     What one push service does says nothing of the others: whoever counts failures or waits for as long as `Throttled`
     says does so for the host of the endpoint, lest a stranger's server stops everybody's messages. For the same reason
     status 401 and 403, by which RFC 8292 has a push service refuse a signature, count as `Misconfigured` only until
-    the key has been accepted for the first time: from then on, it is a subscription made for another key.
+    the key has been accepted for the first time: from then on, it is a subscription made for another key. Apple says
+    which of both it is.
 
     Args:
         client: Asks push services. It is this object's to close, and no other's: a connection is checked as it is made.
@@ -107,10 +115,14 @@ class WebPush:
         try:
             subscription = _subscription(message.token, loopback=self._loopback)
         except _BrokenSubscriptionError as error:
-            return Refused("subscription", str(error), recipient_is_gone=True)
+            return Refused("subscription", str(error), recipient_is_gone=error.is_for_good, was_asked=False)
+        if subscription.endpoint.host.endswith(_NEVER_RESOLVES):
+            said = "the endpoint's host is one that can never exist"
+            return Refused("subscription", said, recipient_is_gone=True, category="gone", was_asked=False)
         content = fitted(message.body, _LARGEST, lambda body: _content(message, body))
         if content is None:
-            return Refused("413", f"without its body it has more than {_LARGEST} bytes", recipient_is_gone=False)
+            said = f"without its body it has more than {_LARGEST} bytes"
+            return Refused("413", said, recipient_is_gone=False, category="content", was_asked=False)
         answer = await self._ask(self._request(subscription, message, content))
         return self._outcome(answer, subscription) if isinstance(answer, _Answer) else answer
 
@@ -128,8 +140,13 @@ class WebPush:
             return _Answer(response, await _beginning(response))
         except _ForbiddenAddressError:
             # The name may be at fault, or whoever resolves it for us: so the subscription is kept.
-            return Refused("address", "the endpoint's name leads to an address that is not public", False)
+            said = "the endpoint's name leads to an address that is not public"
+            return Refused("address", said, recipient_is_gone=False, was_asked=False)
         except (httpx.HTTPError, TimeoutError) as error:
+            if _is_unknown_name(error) and not request.url.host.endswith(_KNOWN_SERVICES):
+                # As likely the subscription's fault as our resolver's: it is tried as often as any, and kept.
+                said = "the endpoint's host is not known"
+                return Failed("name", said, may_have_arrived=False, concerns="recipient")
             what = "the push service's answer did not come" if connection.sent else "the push service can't be reached"
             return Failed(type(error).__name__, what, may_have_arrived=connection.sent)
         finally:
@@ -165,27 +182,65 @@ class WebPush:
 
     def _outcome(self, answer: "_Answer", subscription: "_Subscription") -> Outcome:
         response, status = answer.response, answer.response.status_code
+        code = str(status)
         if response.is_success:
             self._key_was_accepted = True
+            dropped = _dropped(response, subscription.endpoint.host)
+            if dropped is not None:
+                return dropped
             location = subscription.without_secrets(response.headers.get("location", ""))
             return Sent(location if 0 < len(location) <= _LOCATION_CHARACTERS else None)
-        code = str(status)
         message = subscription.without_secrets(answer.said)[:_SAID_CHARACTERS] or httpx.codes.get_reason_phrase(status)
-        match status:
-            case 404 | 410:
-                return Refused(code, message, recipient_is_gone=True)
-            case 401 | 403 if not self._key_was_accepted:
-                return Misconfigured(code, message)
-            case 429:
-                return Throttled(code, message, retry_after(response, self._clock()))
-            case _ if response.is_server_error or status == 408:
-                return failed(response, message)
-            case _:
-                return Refused(code, message, recipient_is_gone=False)
+        if response.is_server_error or status == 408:
+            return failed(response, message)
+        wait = retry_after(response, self._clock())
+        if wait is not None and response.is_client_error:
+            # Whoever says when to come again has not ended the subscription, whatever the status.
+            return Throttled(code, message, wait)
+        row = of_api(WEB_PUSH, status, subscription.endpoint.host, answer.said)
+        if status in (401, 403) and row.words is None and self._key_was_accepted:
+            # By RFC 8292 it refuses the signature: so it is a subscription that was made for another key.
+            return Refused(code, message, recipient_is_gone=False, category="refused")
+        return outcome(row.category, code, message, about_message=row.about_message, retry_after=wait)
+
+
+def _dropped(response: httpx.Response, host: str) -> Outcome | None:
+    """Return what Microsoft's service says of a message that it answers with success, and does not keep.
+
+    https://learn.microsoft.com/windows/apps/develop/notifications/push-notifications/push-request-response-headers
+    """
+    if not host.endswith(".notify.windows.com"):
+        return None
+    match next((response.headers[name].lower() for name in _WNS_STATUS if name in response.headers), ""):
+        case "channelthrottled":
+            return Throttled("channelThrottled", "the push service dropped it, as too many came", retry_after(response))
+        case "dropped":
+            return Refused("dropped", "the push service dropped it", recipient_is_gone=False)
+        case _:
+            return None
+
+
+def _is_unknown_name(error: BaseException) -> bool:
+    """Whether the name's server said that there is no such name; that it did not answer is something else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return cause.errno in _NO_SUCH_NAME
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 class _BrokenSubscriptionError(Exception):
-    """It is no subscription that anything could be sent to; the message has nothing of it."""
+    """It is no subscription that anything could be sent to; the message has nothing of it.
+
+    Attributes:
+        is_for_good: Whether it is a browser's, and can never be used. Anything else may be another platform's token,
+            which is right as soon as somebody corrects the platform.
+    """
+
+    def __init__(self, message: str, *, is_for_good: bool = True) -> None:
+        super().__init__(message)
+        self.is_for_good = is_for_good
 
 
 class _ForbiddenAddressError(Exception):
@@ -295,7 +350,7 @@ def _subscription(token: str, *, loopback: bool) -> _Subscription:
     try:
         given = _SubscriptionJson.model_validate_json(token)
     except ValidationError:
-        raise _BrokenSubscriptionError("it is not a subscription's JSON") from None
+        raise _BrokenSubscriptionError("it is not a subscription's JSON", is_for_good=False) from None
     _check_keys(given.keys)
     return _Subscription(_endpoint(given.endpoint, loopback=loopback), given.keys.model_dump(), given.endpoint)
 

@@ -132,14 +132,25 @@ async def test_a_message_that_is_too_long_without_its_body_is_refused_unsent(ser
 @pytest.mark.parametrize("token", ["", "../../v1", "0g", f"{TOKEN}/x", f"{TOKEN}?x", f"{TOKEN}\n"])
 async def test_what_is_no_device_token_goes_into_no_url(server: ApnsServer, apns: Apns, token: str) -> None:
     outcome = await apns.send(replace(PUSH, token=token))
-    assert outcome == Refused("BadDeviceToken", "the token is not hexadecimal", recipient_is_gone=True)
+    assert outcome == Refused("BadDeviceToken", "the token is not hexadecimal", recipient_is_gone=False)
     assert server.requests == []
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [(400, "BadDeviceToken"), (400, "DeviceTokenNotForTopic"), (410, "Unregistered"), (410, "ExpiredToken")],
-)
+@pytest.mark.parametrize("reason", ["BadDeviceToken", "DeviceTokenNotForTopic"])
+async def test_a_token_of_another_environment_or_topic_fails_and_the_device_is_kept(
+    server: ApnsServer, apns: Apns, reason: str
+) -> None:
+    server.script = [refusal(400, reason)]
+    assert await deliver(apns) == Refused(reason, "APNs answered 400", recipient_is_gone=False)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_an_answer_without_a_reason_is_not_of_apns(server: ApnsServer, apns: Apns, status: int) -> None:
+    server.script = [Reply(status, b"<title>Not Found</title>")]
+    assert await deliver(apns) == Misconfigured(str(status), f"APNs answered {status}")
+
+
+@pytest.mark.parametrize(("status", "reason"), [(410, "Unregistered"), (410, "ExpiredToken")])
 async def test_a_device_that_is_gone_is_told(server: ApnsServer, apns: Apns, status: int, reason: str) -> None:
     server.script = [refusal(status, reason)]
     assert await deliver(apns) == Refused(reason, f"APNs answered {status}", recipient_is_gone=True)

@@ -116,7 +116,7 @@ async def test_a_message_that_is_too_long_without_its_body_is_refused_unsent(ser
         ),
         (
             refusal(403, "PERMISSION_DENIED", "SenderId mismatch", code="SENDER_ID_MISMATCH"),
-            Refused("SENDER_ID_MISMATCH", "SenderId mismatch", recipient_is_gone=True),
+            Failed("SENDER_ID_MISMATCH", "SenderId mismatch", may_have_arrived=False),
         ),
         (
             refusal(400, "INVALID_ARGUMENT", "The registration token is not valid", code="INVALID_ARGUMENT"),
@@ -151,7 +151,7 @@ async def test_a_message_that_is_too_long_without_its_body_is_refused_unsent(ser
         (Reply(502, b"<title>Error 502</title>"), Failed("502", "Bad Gateway", may_have_arrived=True)),
         (
             refusal(401, "UNAUTHENTICATED", "APNs certificate", code="THIRD_PARTY_AUTH_ERROR"),
-            Misconfigured("THIRD_PARTY_AUTH_ERROR", "APNs certificate"),
+            Failed("THIRD_PARTY_AUTH_ERROR", "APNs certificate", may_have_arrived=False),
         ),
         (
             refusal(403, "PERMISSION_DENIED", "Permission denied on resource project"),

@@ -92,13 +92,13 @@ async def test_a_message_that_is_not_taken_is_refused(
     assert server.accepted == []
 
 
-async def test_an_address_that_is_none_to_mailgun_is_gone(
+async def test_an_address_that_is_none_to_mailgun_is_refused_and_kept(
     provider: Provider[Email], server: MailgunServer, email: MakeEmail
 ) -> None:
     server.plan = [Fault.REFUSE_RECIPIENT]
     outcome = await provider.send(email())
     assert isinstance(outcome, Refused)
-    assert outcome.recipient_is_gone
+    assert not outcome.recipient_is_gone
     assert outcome.message == "to parameter is not a valid address: <recipient>. please check documentation"
 
 
@@ -150,3 +150,21 @@ def test_nothing_that_is_written_begins_a_header(subject: str, name: str, url: s
     assert is_one_line(form["subject"])
     assert is_one_line(form["from"])
     assert all(is_one_line(value) and value.isascii() for name, value in form.items() if name.startswith("h:"))
+
+
+async def test_a_limit_that_mailgun_says_by_403_is_waited_for(
+    provider: Provider[Email], server: MailgunServer, email: MakeEmail
+) -> None:
+    said = "Domain mg.blog.example is not allowed to send: request limit exceeded, try again after 1h"
+    server.plan = [Reply(403, {"message": said})]
+    assert isinstance(await provider.send(email()), Throttled)
+
+
+async def test_a_recipient_that_the_sandbox_does_not_know_is_no_verdict_on_us(
+    provider: Provider[Email], server: MailgunServer, email: MakeEmail
+) -> None:
+    said = "Sandbox subdomains are for test purposes only. Please add your own domain or add the address to "
+    server.plan = [Reply(403, {"message": f"{said}authorized recipients in Account Settings."})]
+    outcome = await provider.send(email())
+    assert isinstance(outcome, Failed)
+    assert outcome.concerns == "recipient"

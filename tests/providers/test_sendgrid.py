@@ -97,12 +97,12 @@ async def test_a_message_that_is_not_taken_is_refused(
     assert server.accepted == []
 
 
-async def test_an_address_that_is_none_to_sendgrid_is_gone(
+async def test_an_address_that_is_none_to_sendgrid_is_refused_and_kept(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     server.plan = [Fault.REFUSE_RECIPIENT]
     outcome = await provider.send(email())
-    assert outcome == Refused("400", "Does not contain a valid address: <recipient>", recipient_is_gone=True)
+    assert outcome == Refused("400", "Does not contain a valid address: <recipient>", recipient_is_gone=False)
 
 
 @pytest.mark.parametrize("address", ["", "ada", "ada@reader.example, eve@evil.example", "a\r\nBcc: e@e.example", "a@"])
@@ -242,3 +242,11 @@ def test_nothing_that_is_written_begins_a_header(subject: str, name: str, url: s
     assert is_one_line(mail["from"]["name"])
     assert mail["headers"]["List-Unsubscribe"].isascii()
     assert all(is_one_line(value) for value in mail["headers"].values())
+
+
+async def test_a_sender_that_is_none_to_sendgrid_is_ours_to_mend(
+    provider: Provider[Email], server: SendGridServer, email: MakeEmail
+) -> None:
+    errors = [{"message": "Does not contain a valid address.", "field": "from.email", "help": None}]
+    server.plan = [Reply(400, {"errors": errors})]
+    assert isinstance(await provider.send(email()), Misconfigured)

@@ -232,3 +232,14 @@ def test_nothing_that_is_written_begins_a_header(subject: str, name: str, url: s
     assert is_one_line(made["FromEmailAddress"])
     assert made["FromEmailAddress"].isascii()
     assert all(is_one_line(header["Value"]) for header in made["Content"]["Simple"]["Headers"])
+
+
+async def test_a_recipient_that_the_sandbox_does_not_know_is_no_verdict_on_us(
+    provider: Provider[Email], server: SesServer, email: MakeEmail
+) -> None:
+    message = email(to="address.is.not.verified@reader.example")
+    said = "Email address is not verified. The following identities failed the check in region EU-CENTRAL-1: "
+    server.plan = [error("MessageRejected", f"{said}{message.to}")]
+    outcome = await provider.send(message)
+    assert isinstance(outcome, Failed)
+    assert (outcome.concerns, outcome.category) == ("recipient", "configuration")

@@ -173,9 +173,10 @@ RECIPIENT_REPLIES: list[tuple[str, Outcome]] = [
     # Without an enhanced code it may be policy as well (RFC 5321, section 4.2.3), which would lose an address for ever.
     ("550 mailbox unavailable", Refused("550", "mailbox unavailable", recipient_is_gone=False)),
     ("550 5.7.1 not allowed", Refused("550", "5.7.1 not allowed", recipient_is_gone=False)),
-    ("554 5.7.1 <{to}>: Relay access denied", Misconfigured("554", "5.7.1 <recipient>: Relay access denied")),
-    ("553 5.1.8 sender's domain is unknown", Misconfigured("553", "5.1.8 sender's domain is unknown")),
-    ("530 5.7.0 Authentication required", Misconfigured("530", "5.7.0 Authentication required")),
+    # One recipient's reply is no verdict on us; that of many is (tests/unit/test_refusals.py).
+    ("554 5.7.1 <{to}>: Relay access denied", Failed("554", "5.7.1 <recipient>: Relay access denied", False)),
+    ("553 5.1.8 sender's domain is unknown", Failed("553", "5.1.8 sender's domain is unknown", False)),
+    ("530 5.7.0 Authentication required", Failed("530", "5.7.0 Authentication required", False)),
     ("552 5.2.2 mailbox full", Failed("552", "5.2.2 mailbox full", may_have_arrived=False)),
     ("452 4.2.2 quota exceeded", Failed("452", "4.2.2 quota exceeded", may_have_arrived=False)),
     ("450 4.2.1 try later", Failed("450", "4.2.1 try later", may_have_arrived=False)),
@@ -229,7 +230,7 @@ async def test_a_reply_to_the_sender_means(
         ),
         (Fault.THROTTLE, Throttled("450", "4.7.28 Too many messages from you; slow down", None)),
         (Fault.FAIL, Failed("451", "4.3.0 Local error in processing", may_have_arrived=False)),
-        (Fault.REJECT_US, Misconfigured("530", "5.7.0 Authentication required")),
+        (Fault.REJECT_US, Failed("530", "5.7.0 Authentication required", may_have_arrived=False)),
         (Reply(554, "5.6.0 caf\u00e9"), Refused("554", "5.6.0 café", recipient_is_gone=False)),
         (Reply(354, "go on"), Failed("354", "go on", may_have_arrived=True)),
     ],

@@ -341,9 +341,9 @@ async def test_a_stranger_leaves_no_cookie(service: PushService, web_push: WebPu
         '{"endpoint": 1, "keys": {"p256dh": "", "auth": ""}}',
     ],
 )
-async def test_what_is_no_subscription_is_gone(web_push: WebPush, push: Push, token: str) -> None:
+async def test_what_is_no_subscription_is_refused_and_kept(web_push: WebPush, push: Push, token: str) -> None:
     outcome = await web_push.send(replace(push, token=token))
-    assert outcome == Refused("subscription", "it is not a subscription's JSON", recipient_is_gone=True)
+    assert outcome == Refused("subscription", "it is not a subscription's JSON", recipient_is_gone=False)
 
 
 @pytest.mark.parametrize(
@@ -468,10 +468,60 @@ async def test_a_proxy_may_be_inside(service: PushService, clock: Clock) -> None
     assert outcome.code == "ProxyError"
 
 
-async def test_a_name_that_leads_nowhere_is_a_failure(service: PushService, web_push: WebPush) -> None:
-    outcome = await web_push.send(at("https://push.invalid/1", service))
+@pytest.mark.parametrize("host", ["permanently-removed.invalid", "push.invalid", "PUSH.INVALID"])
+async def test_a_host_that_can_never_exist_is_gone(service: PushService, web_push: WebPush, host: str) -> None:
+    outcome = await web_push.send(at(f"https://{host}/1", service))
+    assert isinstance(outcome, Refused)
+    assert outcome.recipient_is_gone
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, errno: int) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(errno, "as the resolver says")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+
+async def test_a_name_that_nobody_knows_concerns_its_subscription_alone_and_is_kept(
+    service: PushService, web_push: WebPush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = at("https://nobody.example/1", service)
+    resolving(monkeypatch, socket.EAI_NONAME)
+    outcome = await web_push.send(message)
+    assert outcome == Failed("name", "the endpoint's host is not known", may_have_arrived=False)
     assert isinstance(outcome, Failed)
+    assert outcome.concerns == "recipient"
+
+
+@pytest.mark.parametrize(
+    ("host", "errno"),
+    [("nobody.example", socket.EAI_AGAIN), ("fcm.googleapis.com", socket.EAI_NONAME)],
+    ids=["a resolver that does not answer", "a service that is known to exist"],
+)
+async def test_a_resolver_that_is_down_is_no_fault_of_a_subscription(
+    service: PushService, web_push: WebPush, monkeypatch: pytest.MonkeyPatch, host: str, errno: int
+) -> None:
+    message = at(f"https://{host}/1", service)
+    resolving(monkeypatch, errno)
+    outcome = await web_push.send(message)
+    assert isinstance(outcome, Failed)
+    assert outcome.concerns == "provider"
     assert not outcome.may_have_arrived
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 406, 410, 413])
+async def test_whoever_says_when_to_come_again_has_ended_no_subscription(
+    service: PushService, web_push: WebPush, push: Push, status: int
+) -> None:
+    service.script = [Reply(status, headers={"retry-after": "90"})]
+    outcome = await deliver(web_push, push)
+    assert isinstance(outcome, Throttled)
+    assert outcome.retry_after == timedelta(seconds=90)
+
+
+async def test_406_is_a_refusal_where_it_is_not_microsofts(service: PushService, web_push: WebPush, push: Push) -> None:
+    service.script = [Reply(406)]
+    assert await deliver(web_push, push) == Refused("406", "Not Acceptable", recipient_is_gone=False)
 
 
 def test_a_key_may_be_given_in_base64url() -> None:

@@ -53,6 +53,29 @@ def test_an_answer_about_a_message_ends_a_row_of_failures(between: Outcome) -> N
     assert breaker(FAILED, FAILED, between, FAILED, FAILED).state(NOW) == "closed"
 
 
+def test_a_verdict_on_one_recipient_opens_no_circuit() -> None:
+    full = Failed("452", "4.2.2 mailbox full", may_have_arrived=False, concerns="recipient", category="full")
+    assert breaker(*[full] * 100).state(NOW) == "closed"
+    assert breaker(FAILED, FAILED, full, FAILED).state(NOW) == "open"
+
+
+def test_a_verdict_on_one_recipient_shows_a_provider_that_works_again() -> None:
+    circuit = breaker(MISCONFIGURED)
+    at = circuit.admits_at(NOW)
+    assert circuit.admit(at)
+    circuit.record(Failed("452", "4.2.2 mailbox full", may_have_arrived=False, concerns="recipient"), at)
+    assert circuit.state(at) == "closed"
+
+
+def test_a_message_that_no_provider_was_asked_about_closes_no_circuit_and_takes_no_probe() -> None:
+    circuit = breaker(MISCONFIGURED)
+    at = circuit.admits_at(NOW)
+    assert circuit.admit(at)
+    circuit.record(Refused("recipient", "no address", recipient_is_gone=False, was_asked=False), at)
+    assert circuit.state(at) == "half-open"
+    assert circuit.admit(at)
+
+
 def test_throttling_neither_ends_a_row_of_failures_nor_adds_to_it() -> None:
     assert breaker(FAILED, FAILED, *[THROTTLED] * 10).state(NOW) == "closed"
     assert breaker(FAILED, FAILED, THROTTLED, FAILED).state(NOW) == "open"

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
-from notifications.retry_policy import LONGEST_WAIT, UNSAID, RetryPolicy
+from notifications.outcome import Category, Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.replies import outcome as outcome_of
+from notifications.retry_policy import LONGEST_WAIT, MOST_GIVEN_BACK, UNSAID, RetryPolicy
 from notifications.states import (
     BOUNCED,
     INTERRUPTED,
@@ -288,6 +289,27 @@ def test_a_provider_that_does_not_say_or_says_nonsense_is_left_alone_for_a_while
 def test_a_provider_that_refuses_us_burns_nothing_and_leaves_it_to_the_next(attempt: Delivery) -> None:
     waiting = settled(attempt, MISCONFIGURED)
     assert (waiting.state, waiting.attempts, waiting.next_attempt_at) == ("waiting", attempt.attempts - 1, NOW)
+
+
+@pytest.mark.parametrize("outcome", [THROTTLED, MISCONFIGURED], ids=["throttled", "misconfigured"])
+def test_no_message_is_given_back_for_ever_by_its_own_verdicts(outcome: Outcome) -> None:
+    given_back = settled(replace(SENDING, given_back=MOST_GIVEN_BACK - 1), outcome)
+    assert (given_back.state, given_back.attempts, given_back.given_back) == ("waiting", 0, MOST_GIVEN_BACK)
+    counted = settled(replace(SENDING, given_back=MOST_GIVEN_BACK), outcome)
+    assert (counted.state, counted.attempts) == ("waiting", SENDING.attempts)
+    assert settled(replace(LAST, given_back=MOST_GIVEN_BACK), outcome).state == "failed"
+
+
+def test_somebody_who_asks_for_another_try_gets_all_of_it() -> None:
+    failed = settled(replace(LAST, given_back=MOST_GIVEN_BACK), MISCONFIGURED)
+    assert retry(failed, LATER).given_back == 0
+
+
+@pytest.mark.parametrize("category", ["gone", "full", "policy", "configuration", "content", "throttled"])
+def test_what_an_answer_means_is_kept_with_the_delivery(category: Category) -> None:
+    settled_one = settled(SENDING, outcome_of(category, "550", "said", about_message=True))
+    assert settled_one.category == category
+    assert Delivery.from_document(settled_one.to_document()) == settled_one
 
 
 def test_what_waits_for_a_circuit_waits_no_shorter_than_before() -> None:

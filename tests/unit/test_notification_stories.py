@@ -171,6 +171,14 @@ def test_a_refusal_is_no_exhaustion() -> None:
     assert one.standing == "Failed: the e-mail was refused by smtp: 550: no such user."
 
 
+def test_an_answer_is_told_with_what_it_means() -> None:
+    full = delivery("failed", code="452", message="4.2.2 over quota", category="full")
+    one = told(entry(N_1, [full]))
+    assert one.standing == (
+        "Failed: the e-mail was given up after 5 attempts; smtp said the mailbox is full (452: 4.2.2 over quota)."
+    )
+
+
 def test_what_failed_and_is_past_its_time_is_not_tried_again() -> None:
     one = told(entry(N_1, [delivery("failed")]), now=NOON + 100 * DAY)
     assert one.advice == ("It is past its time and is not sent any more: ask for a new one.",)
