@@ -106,8 +106,8 @@ def page(directory: Path) -> Iterator[str]:
     yield f"\n## Programs that are missed ({len(missed)})\n\n"
     yield from _listed(dict.fromkeys(missed, ""))
     yield f"\n## People who are taken for programs ({len(mistaken)})\n\n"
-    yield "Without players of podcasts and music and readers of feeds, which open no pages. Numbers are written as `0`; what\n"
-    yield "is then equal stands here once.\n\n"
+    yield "Without players of podcasts and music and readers of feeds, which open no pages. Numbers are written as\n"
+    yield "`0`; what is then equal stands here once.\n\n"
     yield from _listed({re.sub(r"\d+", "0", user_agent): rule for user_agent, rule in mistaken.items()})
 
 
@@ -187,7 +187,7 @@ def _listed(user_agents: dict[str, str]) -> Iterator[str]:
 
 
 def _yaml(path: Path) -> Any:  # noqa: ANN401
-    return yaml.load(path.read_text(), yaml.CSafeLoader)  # noqa: S506
+    return yaml.load(path.read_text(), yaml.CSafeLoader)
 
 
 if __name__ == "__main__":

@@ -233,11 +233,11 @@ _SPELLED_WITH_ADS = frozenset({"an", "g", "microsoft", "ms"})
 _WORD = re.compile(r"[^\W_]+")
 _ADS = frozenset({"ad", "ads", "cpc", "paid", "ppc", "promoted", "sponsored", "words"})
 # Of Meta's `{{placement}}` (`Facebook_Mobile_Feed`, `Instagram_Stories`) and its like: where on the source it was.
-_PLACES = frozenset(
-    ("app", "bio", "column", "desktop", "explore", "feed", "group", "groups", "inbox", "instream", "link")
-    + ("marketplace", "mobile", "organic", "page", "post", "posts", "profile", "reel", "reels", "right", "search")
-    + ("social", "stories", "story", "video", "videos")
-)
+_PLACES = frozenset({
+    "app", "bio", "column", "desktop", "explore", "feed", "group", "groups", "inbox", "instream", "link", "marketplace",
+    "mobile", "organic", "page", "post", "posts", "profile", "reel", "reels", "right", "search", "social", "stories",
+    "story", "video", "videos",
+})  # fmt: skip
 
 # What the browsers inside apps write into their user agent; the first that is there counts. Facebook's other apps
 # write `FBAN` or `FB_IAB` as well.
