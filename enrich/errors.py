@@ -5,7 +5,7 @@ occurrence. How groups merge is the store's part.
 
 The fields of a group are the specification's, and two of our own:
 
-- `fingerprintVersion`: the version of the rule that made its `_id`.
+- `fingerprintVersion`: the version of the rule that read its latest occurrence.
 - `lastEventId`: the event that `lastOccurrence` is of, by which two at the same moment are put in order.
 """
 
@@ -21,7 +21,11 @@ from schemas.event import Envelope
 from schemas.logs import LogLine
 
 FINGERPRINT_VERSION = 2
-"""Goes up whenever the same line would get another fingerprint than before; old groups then stay as they are."""
+"""Goes up whenever a rule below changes what it leaves of a stack or a message.
+
+It is not part of the fingerprint: an error of which both versions leave the same stays in its group, with all that
+people wrote there. Any other begins a new group, and its old one is counted no further.
+"""
 
 _STACK_READ = 64 * 1024
 _LINE_READ = 1024
@@ -110,7 +114,8 @@ def fingerprint(line: LogLine) -> str:
     else:
         what = ["message", name, normalised(message)]
     # JSON keeps the parts apart: no text in one of them can pass for a border.
-    text = json.dumps([FINGERPRINT_VERSION, line.service, line.environment, *what])
+    # The number keeps the ids that groups have had since the first version.
+    text = json.dumps([1, line.service, line.environment, *what])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
