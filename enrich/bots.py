@@ -43,16 +43,6 @@ _OF_PEOPLE = frozenset({"Android", "iOS", "HarmonyOS", "Mac OS X", "tvOS", "visi
 # The model of an Android device can have any name, such as `Spider 8` or `C Bot Tab 70`.
 _MODEL = re.compile(r"(\((?:Linux; )?(?:U; )?Android [\d.]{1,9};)(?: [a-z]{2}[-_][a-z]{2};)?[^;()]*", re.IGNORECASE)
 
-# Tools that test, watch and scan sites in a browser of their own, of which crawlerdetect's list lacks some.
-_TOOL = re.compile(
-    r"Catchpoint|Cypress/|DejaClick|\bDevin/|Dotcom-Monitor|Functionize|GoogleAgent|\bHydra\b|Manus-User|MarketGoo"
-    r"|\bPTST/|Playwright|\bRigor\b|\bSelenium\b|SecurityHeaders|Silktide|Sparkler/|TagInspector|ThousandEyes"
-    r"|\bsplash Version|[\w-]{0,40}(?:Synthetics|(?<!Cam)Scan(?:ner)?\b)"
-    # Browsers say `(KHTML, like Gecko)`. What a tool adds to it is its name.
-    r"|(?<=KHTML, like Gecko; )(?!googleweblight)(?:compatible; ?)?[\w./-]{1,40}",
-    re.IGNORECASE,
-)
-
 # crawlerdetect joins its 1,462 patterns into one and has `re` try them all at every character: 350 µs for a browser's
 # user agent, and over a second for one of 4,000 letters. The engine under ua-parser takes 3 µs, and its time grows only
 # with the length. It has no look-around, which a single pattern uses, so that one stays with `re`.
@@ -60,6 +50,25 @@ _NAMES = Resolver(
     ([UserAgentMatcher(f"(?i)({pattern})") for pattern in crawler_patterns if not _LOOK_AROUND.search(pattern)], [], [])
 )
 _NAMES_WITH_LOOK_AROUND = re.compile("|".join(filter(_LOOK_AROUND.search, crawler_patterns)) or r"(?!)", re.IGNORECASE)
+
+# Tools that test, watch and scan sites in a browser of their own, of which crawlerdetect's list lacks some.
+_TOOLS = Resolver(
+    (
+        [
+            UserAgentMatcher(
+                r"(?i)(Catchpoint|Cypress/|DejaClick|\bDevin/|Dotcom-Monitor|Functionize|GoogleAgent|\bHydra\b|Manus-User"
+                r"|MarketGoo|\bPTST/|Playwright|\bRigor\b|\bSelenium\b|SecurityHeaders|Silktide|Sparkler/|TagInspector"
+                r"|ThousandEyes|\bsplash Version|Synthetics)"
+            ),
+            # `CamScanner` is an app with a browser in it.
+            UserAgentMatcher(r"(?i)(?:^|[^m])(Scan(?:ner)?\b)"),
+        ],
+        [],
+        [],
+    )
+)
+# Browsers say `(KHTML, like Gecko)`. What a tool adds to it is its name.
+_ADDED = re.compile(r"KHTML, like Gecko; (?!googleweblight)(?:compatible; ?)?([\w./-]{1,40})")
 
 
 class Bot(NamedTuple):
@@ -91,9 +100,8 @@ def recognise(user_agent: str) -> Bot | None:
     if not text:
         return Bot("no-user-agent", None)
     browser = bool(BROWSER.match(text))
-    system = device(text).os
     remains = _MODEL.sub(r"\1", text) if browser else text
-    if not browser and system in _OF_PEOPLE:
+    if not browser and device(text).os in _OF_PEOPLE:
         remains = _LIBRARIES.sub("", text)
         if not re.search(r"\w", remains):
             return Bot("not-a-browser", _first_word(text))
@@ -101,9 +109,9 @@ def recognise(user_agent: str) -> Bot | None:
         return Bot("crawlerdetect", name)
     if contact := _CONTACT.search(text):
         return Bot("contact", contact[0])
-    if tool := _TOOL.search(text):
-        return Bot("tool", tool[0])
-    if system == "Other" and not _ENGINE.search(text):
+    if tool := _tool(text):
+        return Bot("tool", tool)
+    if "AppleWebKit/" not in text and not _ENGINE.search(text) and device(text).os == "Other":
         return Bot("not-a-browser", _first_word(text))
     return None
 
@@ -119,3 +127,10 @@ def _listed(user_agent: str) -> str | None:
         return found.family
     match = _NAMES_WITH_LOOK_AROUND.search(remains)
     return match[0] if match else None
+
+
+def _tool(user_agent: str) -> str | None:
+    if found := _TOOLS(user_agent, Domain.USER_AGENT).user_agent:
+        return found.family
+    added = _ADDED.search(user_agent)
+    return added[1] if added else None

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+from ua_parser import Domain
+from ua_parser.lazy import UserAgentMatcher
+from ua_parser.regex import Resolver
+
 REMEMBERED = 5_000
 """How many URLs and how many referrers are kept: at some 300 bytes each, 3 MB when both are full."""
 
@@ -241,27 +245,30 @@ _PLACES = frozenset({
 
 # What the browsers inside apps write into their user agent; the first that is there counts. Facebook's other apps
 # write `FBAN` or `FB_IAB` as well.
-_APPS = tuple(
-    (source, re.compile(pattern))
-    for source, pattern in (
-        ("threads", r"\bBarcelona \d"),
-        ("instagram", r"\bInstagram \d"),
-        ("messenger", r"FBAN/Messenger|FB_IAB/(?:Orca|MESSENGER)"),
-        ("facebook", r"\bFBAN/|\bFBAV/|\bFB_IAB/"),
-        ("linkedin", r"\bLinkedInApp\b"),
-        ("pinterest", r"\[Pinterest/|\bPinterest/\d|Pinterest for (?:Android|iOS)"),
-        ("snapchat", r"\bSnapchat/"),
-        ("tiktok", r"\bmusical_ly|\bBytedanceWebview\b|\btrill_\d|\bTikTok\b"),
-        ("twitter", r"\bTwitter for (?:iPhone|iPad|Android)|\bTwitterAndroid\b|\bTwitter/\d"),
-        ("reddit", r"\bReddit/"),
-        ("telegram", r"\bTelegram-(?:Android|iOS)"),
-        ("wechat", r"\bMicroMessenger/"),
-        ("weibo", r"__weibo__|\bWeibo \("),
-        ("kakaotalk", r"\bKAKAOTALK\b"),
-        ("line", r"\bLine/\d"),
-        ("vkontakte", r"\bVKAndroidApp\b|\bVKiOSApp\b|\bvk(?:android|_ios)"),
-        ("naver", r"\bNAVER\(inapp"),
-        ("google", r"\bGSA/\d"),
+_APPS = Resolver(
+    (
+        [
+            UserAgentMatcher(r"\bBarcelona \d", "threads"),
+            UserAgentMatcher(r"\bInstagram \d", "instagram"),
+            UserAgentMatcher(r"FBAN/Messenger|FB_IAB/(?:Orca|MESSENGER)", "messenger"),
+            UserAgentMatcher(r"\bFBAN/|\bFBAV/|\bFB_IAB/", "facebook"),
+            UserAgentMatcher(r"\bLinkedInApp\b", "linkedin"),
+            UserAgentMatcher(r"\[Pinterest/|\bPinterest/\d|Pinterest for (?:Android|iOS)", "pinterest"),
+            UserAgentMatcher(r"\bSnapchat/", "snapchat"),
+            UserAgentMatcher(r"\bmusical_ly|\bBytedanceWebview\b|\btrill_\d|\bTikTok\b", "tiktok"),
+            UserAgentMatcher(r"\bTwitter for (?:iPhone|iPad|Android)|\bTwitterAndroid\b|\bTwitter/\d", "twitter"),
+            UserAgentMatcher(r"\bReddit/", "reddit"),
+            UserAgentMatcher(r"\bTelegram-(?:Android|iOS)", "telegram"),
+            UserAgentMatcher(r"\bMicroMessenger/", "wechat"),
+            UserAgentMatcher(r"__weibo__|\bWeibo \(", "weibo"),
+            UserAgentMatcher(r"\bKAKAOTALK\b", "kakaotalk"),
+            UserAgentMatcher(r"\bLine/\d", "line"),
+            UserAgentMatcher(r"\bVKAndroidApp\b|\bVKiOSApp\b|\bvk(?:android|_ios)", "vkontakte"),
+            UserAgentMatcher(r"\bNAVER\(inapp", "naver"),
+            UserAgentMatcher(r"\bGSA/\d", "google"),
+        ],
+        [],
+        [],
     )
 )
 
@@ -305,7 +312,9 @@ def app_of(user_agent: str) -> TrafficSource | None:
 
     Such an app often sends no referrer with what is opened in it.
     """
-    return next((_BY_NAME[source] for source, pattern in _APPS if pattern.search(user_agent)), None)
+    # Half a surrogate pair can stand in a str, and the engine, which is in Rust, takes nothing but Unicode.
+    found = _APPS(user_agent.encode(errors="replace").decode(), Domain.USER_AGENT).user_agent
+    return _BY_NAME[found.family] if found else None
 
 
 def _from_referrer(referrer: str | None, landing: _Landing, otherwise: TrafficSource) -> TrafficSource:
@@ -361,13 +370,13 @@ def _host(parts: SplitResult) -> str:
 
 def _named(source: str) -> TrafficSource:
     host = source.removeprefix("www.")
-    return (_known(host) if "." in host else None) or _spelled(source) or TrafficSource(source)
+    known = _known(host) if "." in host else None
+    return known or (_spelled(source) if len(source) <= LONGEST_SPELLING else None) or TrafficSource(source)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _spelled(source: str) -> TrafficSource | None:
     """Read a spelling of a name, alone or with words for a place or an advertisement: `fb`, `tik tok`, `google-ads`."""
-    if len(source) > LONGEST_SPELLING:
-        return None
     words = _WORD.findall(source)
     if len(words) == 1 and words[0] not in _SPELLED:
         # Written as one word: `fbads`, `adwords`.
