@@ -144,20 +144,13 @@ class _Fixtures:
 
     def devices(self) -> dict[str, set[tuple[str, str]]]:
         agents = json.loads(self._place("user-agents").read_text())
-        detected = {
-            (entry["user_agent"], _TYPES[kind])
-            for name, entries in self._detected.items()
-            if name != "bots" and not name.startswith("clienthints")
-            for entry in entries
-            if (kind := (entry.get("device") or {}).get("type")) in _TYPES
-        }
-        return {
-            "user-agents": {(agent["userAgent"], agent["deviceCategory"]) for agent in agents},
-            **{
-                f"device-detector, {kind}": {one for one in detected if one[1] == kind}
-                for kind in ("mobile", "tablet", "desktop")
-            },
-        }
+        devices = {"user-agents": {(agent["userAgent"], agent["deviceCategory"]) for agent in agents}}
+        for name, entries in self._detected.items():
+            for entry in entries if name != "bots" and not name.startswith("clienthints") else ():
+                kind = (entry.get("device") or {}).get("type")
+                if kind in _TYPES:
+                    devices.setdefault(f"device-detector, {kind}", set()).add((entry["user_agent"], _TYPES[kind]))
+        return devices
 
     def _place(self, name: str) -> Path:
         return self._directory / SETS[name].place
