@@ -11,6 +11,7 @@ from typing import NamedTuple
 from enrich.bots import recognise
 from enrich.geo import GeoDatabase
 from enrich.ip_address import hash_ip, read_ip
+from enrich.traffic_source import TrafficSource, app_of
 from enrich.user_agent import READ, device
 from schemas.fields import UNKNOWN
 
@@ -39,10 +40,12 @@ class UserAgent(NamedTuple):
     Attributes:
         device: `pageViews.device`.
         bot: `pageViews.bot`, where it is a program's.
+        app: The app whose own browser sent it, as a source of readers.
     """
 
     device: dict[str, str]
     bot: dict[str, str] | None
+    app: TrafficSource | None
 
 
 class Context:
@@ -76,4 +79,8 @@ class Context:
 @lru_cache(maxsize=REMEMBERED_USER_AGENTS)
 def _user_agent(header: str) -> UserAgent:
     bot = recognise(header)
-    return UserAgent(device(header)._asdict(), bot and {name: value for name, value in bot._asdict().items() if value})
+    return UserAgent(
+        device(header)._asdict(),
+        bot and {name: value for name, value in bot._asdict().items() if value},
+        app_of(header),
+    )

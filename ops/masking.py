@@ -7,7 +7,8 @@ import re
 
 from notifications.states import device_name
 
-_ADDRESS = re.compile(r"[^\s<>()\[\]\"',;:=@]+@[^\s<>()\[\]\"',;:=@]+")
+# It begins where a word does: tried within one as well, it would take a time that grows with the square of its length.
+_ADDRESS = re.compile(r"(?<![^\s<>()\[\]\"',;:=@])[^\s<>()\[\]\"',;:=@]+@[^\s<>()\[\]\"',;:=@]+")
 
 
 def masked_address(address: str) -> str:

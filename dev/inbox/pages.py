@@ -41,7 +41,7 @@ _OF_A_MAIL = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     f"frame-ancestors 'self'; sandbox {_SANDBOX}",
 }
-_HEAD = re.compile(r"<head(\s[^>]*)?>", re.IGNORECASE)
+_HEAD = re.compile(r"<head(\s[^<>]*)?>", re.IGNORECASE)
 
 
 class Pages:

@@ -53,7 +53,8 @@ _LONGEST_MESSAGE = 65_536
 _LONGEST_LINK = 8192
 _LONGEST_MESSAGE = 500
 _READ = 2_000
-_ADDRESS = re.compile(r"<?[^\s<>()\[\]\"',;:=]+(?:@|%40)[^\s<>()\[\]\"',;:=]+>?")
+# It begins where a word does: tried within one as well, it would take a time that grows with the square of its length.
+_ADDRESS = re.compile(r"(?:<|(?<![^\s<>()\[\]\"',;:=]))[^\s<>()\[\]\"',;:=]+(?:@|%40)[^\s<>()\[\]\"',;:=]+>?")
 _TWICE = re.compile(r"<+recipient>+")
 
 ReadT = TypeVar("ReadT")

@@ -103,7 +103,7 @@ EXAMPLES: Mapping[str, str] = {
 }
 """A value for each setting, as one would write it into the environment."""
 
-_SECRET_PARAMETER = re.compile(r"(?i)(\w*(?:password|passphrase|token|secret)\w*=)('[^']*'|[^&\s]+)")
+_SECRET_PARAMETER = re.compile(r"(?i)(\w{0,64}(?:password|passphrase|token|secret)\w{0,64}=)('[^']*'|[^&\s]+)")
 _LIMITS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 
 

@@ -488,6 +488,27 @@ async def test_what_a_person_added_to_a_group_stays(mongo: Mongo) -> None:
     assert (group["assignee"], group["lastEventId"]) == ("dev", "b")
 
 
+async def test_groups_of_an_older_version_of_the_rule_stay_readable_and_end_when_they_are_resolved(
+    mongo: Mongo,
+) -> None:
+    old = error("a", at(1), group="group by version 1").group | {"fingerprintVersion": 1, "assignee": "dev"}
+    kept = error("b", at(1), group="group of both versions").group | {"fingerprintVersion": 1, "assignee": "dev"}
+    await mongo.database.errorLogs.insert_many([old, kept])
+    newer = [error("c", at(2), group="group by version 2"), error("d", at(2), group="group of both versions")]
+    await mongo.write([Occurrence(each.line, each.group | {"fingerprintVersion": 2}) for each in newer])
+    groups = {group["_id"]: group for group in await stored(mongo, "errorLogs")}
+    assert groups["group by version 1"] == old
+    both = groups["group of both versions"]
+    assert (both["fingerprintVersion"], both["assignee"], both["occurrenceCount"]) == (2, "dev", 2)
+    # As docs/decisions/error-groups.md says. Of resolved groups the TTL index takes care.
+    await mongo.database.errorLogs.update_many(
+        {"fingerprintVersion": {"$lt": 2}, "resolved": False, "lastOccurrence": {"$lt": at(2)}},
+        {"$set": {"resolved": True, "resolvedAt": NOW, "resolution": "not seen since fingerprintVersion 2"}},
+    )
+    resolved = await mongo.database.errorLogs.distinct("_id", {"resolved": True, "resolvedAt": {"$exists": True}})
+    assert resolved == ["group by version 1"]
+
+
 async def test_a_bad_occurrence_is_refused_alone_and_leaves_no_trace_in_its_group(mongo: Mongo) -> None:
     good = [error(f"{number:02}", at(number)) for number in range(40)]
     bad = [

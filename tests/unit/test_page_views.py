@@ -160,3 +160,27 @@ def test_no_text_is_too_strange_to_become_a_document(
     )
     assert document["source"]
     assert None not in document.values()
+
+
+def test_a_view_in_the_platforms_own_app_is_a_persons() -> None:
+    document = view(userAgent="BlogApp/3.2 (Android 14; Pixel 8) okhttp/4.12.0")
+    assert "bot" not in document
+    assert (document["device"]["type"], document["device"]["os"]) == ("mobile", "Android")
+    assert view(userAgent="okhttp/4.12.0")["bot"]["rule"] == "crawlerdetect"
+
+
+@pytest.mark.parametrize(
+    ("fields", "source", "medium"),
+    [
+        ({"referrer": "https://ya.ru/"}, "yandex", "organic"),
+        ({"referrer": "https://www.pinterest.de/pin/1"}, "pinterest", "social"),
+        ({"url": "https://blog.example/p?utm_source=fb&utm_medium=paid"}, "facebook", "paid"),
+        ({"source": "IG"}, "instagram", "social"),
+        ({"userAgent": f"{IPHONE} [FBAN/FBIOS;FBAV/491.0.0.56.81]"}, "facebook", "social"),
+        ({"userAgent": f"{IPHONE} Instagram 406.0.0.58.159 (iPhone16,1)"}, "instagram", "social"),
+        ({"userAgent": f"{IPHONE} Instagram 406.0.0.58.159", "referrer": "https://t.co/a"}, "twitter", "social"),
+    ],
+)
+def test_a_view_has_the_one_name_of_its_source(fields: dict[str, str], source: str, medium: str) -> None:
+    document = view(**fields)
+    assert (document["source"], document["medium"]) == (source, medium)
