@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, Recipient, digest, expiry
 from notifications.wording import NAME_LENGTH, TEXT_LENGTH, Sentence, people, phrase
 from schemas.domain import DomainEvent
+from schemas.email_address import normalised
 from schemas.event import Envelope, Event
 from schemas.notifications import Channel, NotificationRequested, Priority, RelatedEntity
 from schemas.topics import EventType
@@ -453,7 +454,8 @@ class _Fields:
 def requested(event: Envelope[NotificationRequested]) -> Notice:
     """Return what a service asks for."""
     request = event.data
-    is_addressed = request.email is not None or request.devices
+    email = normalised(request.email or "") or None
+    is_addressed = email is not None or request.devices
     created_at = event.time.astimezone(UTC)
     return Notice(
         id=event.id,
@@ -472,7 +474,7 @@ def requested(event: Envelope[NotificationRequested]) -> Notice:
         created_at=created_at,
         expires_at=request.expires_at.astimezone(UTC) if request.expires_at else expiry(created_at),
         transactional=request.transactional,
-        recipient=Recipient(request.email, request.devices) if is_addressed else None,
+        recipient=Recipient(email, request.devices) if is_addressed else None,
         max_attempts=request.max_attempts,
     )
 

@@ -288,14 +288,17 @@ FROM moved
 WHERE post.post_id = moved.post_id;
 
 -- name: add_suppression
--- Nothing may be sent to an address any more. The first reason stays.
+-- Nothing may be sent to an address any more. The first reason stays, also where an earlier release wrote it otherwise.
 INSERT INTO inkstream.suppressions (channel, digest, address, reason)
-VALUES (%(channel)s, %(digest)s, %(address)s, %(reason)s)
+SELECT %(channel)s, %(digest)s, %(address)s, %(reason)s
+WHERE NOT EXISTS (
+    SELECT FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(earlier)s::text[])
+)
 ON CONFLICT DO NOTHING
 RETURNING since;
 
 -- name: remove_suppression
-DELETE FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = %(digest)s RETURNING since;
+DELETE FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s) RETURNING since;
 
 -- name: remove_suppressed_device
 -- Of a device, by the beginning of its token's digest.

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from redis.exceptions import RedisError
 
 from notifications.preferences import DEFAULTS, Preferences, QuietHours
+from schemas.email_address import normalised
 from schemas.notifications import Device
 from sinks.postgres import Pool, connection, fetch
 from sinks.redis import connect
@@ -34,7 +35,7 @@ LOOK_AGAIN = timedelta(seconds=30)
 """How often to look whether a view that is not there has come."""
 
 _TIMEOUT_SECONDS = 1.0
-_LONGEST_ADDRESS = 320
+_LONGEST_ADDRESS = 1024
 
 
 class Person(NamedTuple):
@@ -151,10 +152,9 @@ class Recipients:
         return known
 
     def _known(self, row: Mapping[str, str | None]) -> "_Known":
-        email = (row["email"] or "").strip()
         given = {
             "is_user": True,
-            "email": email if 0 < len(email) <= _LONGEST_ADDRESS else None,
+            "email": normalised((row["email"] or "")[:_LONGEST_ADDRESS]) or None,
             "devices": _parsed(row["devices"]) or (),
             "preferences": _parsed(row["preferences"]) or {},
         }

@@ -91,7 +91,7 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
     if response.is_success:
         identifier = content.get("id")
         return Sent(identifier.strip("<>") if isinstance(identifier, str) else None)
-    spoken = str(content.get("message", ""))
+    spoken = str(content.get("message") or "")
     said = without_personal(spoken, message)
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return Throttled(code, said, retry_after(response))

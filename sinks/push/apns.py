@@ -18,11 +18,12 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import SecretStr
 
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
-from sinks.http import ask, failed, retry_after
+from notifications.receipts import Detail, Text
+from sinks.http import answer, ask, failed, retry_after
 from sinks.push.payload import as_json, fitted
 
 _LARGEST = 4096
@@ -165,8 +166,8 @@ class Apns:
         return Refused(code, said, recipient_is_gone=False)
 
 
-class _Answer(BaseModel):
-    reason: str
+class _Answer(Detail):
+    reason: Text = None
 
 
 def _content(message: Push, body: str) -> bytes:
@@ -179,7 +180,4 @@ def _content(message: Push, body: str) -> bytes:
 
 
 def _reason(response: httpx.Response) -> str:
-    try:
-        return _Answer.model_validate_json(response.content).reason
-    except ValidationError:
-        return ""
+    return _Answer.model_validate(answer(response)).reason or ""

@@ -271,6 +271,32 @@ async def test_an_address_that_is_refused_is_suppressed_and_never_written_to_aga
     assert post.first.accepted == []
 
 
+@pytest.mark.parametrize("email", [" {}", "\u00a0Ada <{}>", "mailto:{}", "{}.\u200b"])
+async def test_an_address_is_sent_to_and_suppressed_in_one_form_however_it_is_written(post: Post, email: str) -> None:
+    address = f"ada-{uuid.uuid4().hex}@example.org"
+    written = await post.ask("email", recipient={"email": email.format(address)})
+    await post.turn()
+    assert await post.states(written) == {"email": "sent"}
+    assert [accepted.to for accepted in post.first.accepted] == [address]
+    [log] = await post.logs()
+    assert log["to"] == address
+    assert await post.stores.suppressions.reason("email", address) is None
+    await post.stores.suppressions.add("email", email.format(address), "complained")
+    again = await post.ask("email", recipient={"email": address})
+    await post.turn()
+    assert (await post.item(again))["deliveries"][0]["reason"] == "suppressed"
+
+
+@pytest.mark.parametrize("email", ["not an address", "ada@example.org,eve@evil.example", "ada@exam ple.org"])
+async def test_what_is_no_address_fails_as_that_and_suppresses_nothing(post: Post, email: str) -> None:
+    name = await post.ask("email", recipient={"email": email})
+    await post.turn()
+    [delivery] = (await post.item(name))["deliveries"]
+    assert (delivery["state"], delivery["error"]["code"]) == ("failed", "invalid-address")
+    assert await post.stores.suppressions.reason("email", email) is None
+    assert post.first.accepted == []
+
+
 async def test_a_provider_that_refuses_us_is_left_alone_and_the_next_one_takes_it(post: Post) -> None:
     post.first.plan = [Fault.REJECT_US]
     name = await post.ask("email")
