@@ -12,6 +12,7 @@ from enrich.bots import recognise
 from enrich.geo import GeoDatabase
 from enrich.ip_address import hash_ip
 from enrich.user_agent import READ, device
+from notifications.links import DEVELOPMENT_SITE, Site
 
 REMEMBERED_ADDRESSES = 30_000
 """At some 600 bytes each, 18 MB when full."""
@@ -50,12 +51,15 @@ class Context:
     Args:
         ip_hash_key: The secret under which IP addresses are hashed.
         geo: Where addresses are looked up; `None` leaves `geo` out of every document.
+        site: Where links of notifications may lead.
 
     Attributes:
         address: Tells what to store of an IP address; raises `InvalidEvent` where it is none.
+        site: As above.
     """
 
-    def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None) -> None:
+    def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None, site: Site = DEVELOPMENT_SITE) -> None:
+        self.site = site
         self._ip_hash_key = ip_hash_key
         self._geo = geo
         self.address: Callable[[str], Address] = lru_cache(maxsize=REMEMBERED_ADDRESSES)(self._address)

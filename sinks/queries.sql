@@ -321,6 +321,10 @@ SELECT digest, reason FROM inkstream.suppressions WHERE channel = %(channel)s AN
 SELECT user_id::text, email::text, devices::text, preferences::text FROM {view}
 WHERE user_id::text = ANY (%(user_ids)s);
 
+-- name: some_preferences
+-- What some people want, from the platform's view.
+SELECT preferences::text FROM {view} WHERE preferences IS NOT NULL LIMIT %(most)s;
+
 -- name: limit_reading
 -- The platform's view may be slow, or its tables locked: whoever asks then does better to ask again.
 SET LOCAL statement_timeout = '5s';
