@@ -36,6 +36,9 @@ class NotificationRequested(Event):
     until it is delivered. A blank `email` is none; one that can't be read fails its delivery as `invalid-address`, and
     nothing else of the request. A `transactional` request is about what the user asked for or must know, as a new
     password: it is sent whatever the user's preferences are.
+
+    `actionUrl` leads to the site: a path, or a URL with one of its hosts; a request with any other is refused.
+    `actorAvatar` may be anywhere; what is no address of a picture is left out.
     """
 
     model_config = ConfigDict(

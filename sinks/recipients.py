@@ -182,7 +182,7 @@ class Recipients:
         if preferences.unreadable and told not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(told)
             log.warning(
-                "preferences can't be read, so this person is sent less",
+                "preferences are unreadable, so this person is sent less",
                 user=row["user_id"],
                 unreadable=[f"{part}: {shown}" for part, shown in preferences.unreadable],
             )
