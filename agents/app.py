@@ -43,6 +43,7 @@ from enrich.geo import GeoDatabase
 from enrich.notifications import Notifier
 from notifications import rules
 from notifications.composing import Composer
+from notifications.links import Site
 from notifications.unsubscribing import UnsubscribeLinks
 from notifications.wording import Wording
 from ops import pages, unsubscribe_page, webhooks
@@ -97,7 +98,7 @@ ip_hash_key = settings.ip_hash_key.get_secret_value().encode()
 decoder = partial(Decoder, ahead_limit=settings.ahead_limit, signer=ReplaySigner(ip_hash_key))
 geo_path = settings.geo_database_path()
 geo = GeoDatabase.open(geo_path) if geo_path and geo_path.exists() else None
-enricher = Enricher(ip_hash_key=ip_hash_key, geo=geo)
+enricher = Enricher(ip_hash_key=ip_hash_key, geo=geo, site=Site(settings.site_url, settings.link_hosts))
 
 # Store
 touch_windows = TouchWindows(settings.namespace + view_windows.name, producer)
@@ -150,7 +151,8 @@ if runs("deliver"):
     app.close_last(providers)
     unsubscribe_key = settings.unsubscribe_key.get_secret_value()
     links = UnsubscribeLinks(settings.unsubscribe_url, unsubscribe_key) if settings.unsubscribe_url else None
-    composer = Composer(Wording(settings.site_name, settings.site_url), links, settings.email_sender)
+    wording = Wording(settings.site_name, settings.site_url, settings.link_hosts)
+    composer = Composer(wording, links, settings.email_sender)
     limits = Limits(of_type=settings.notify_limit, of_all=settings.notify_daily_limit)
     send = Send(stores, providers, composer, limits, health, SystemRandom())
     app.run(Deliver(stores, send, health, at_once=settings.deliver_at_once, stop_timeout=settings.stop_timeout))

@@ -41,6 +41,7 @@ from notifications.states import (
 )
 from ops.health import Health
 from ops.metrics import LEASES_LOST
+from schemas.email_address import normalised
 from schemas.notifications import Channel, Device
 from sinks.notification_queue import LEASE, Claim
 from sinks.providers import Providers, Route
@@ -333,7 +334,7 @@ class _Errand(NamedTuple):
         """Return where a delivery goes; `None` where there is no such address any more."""
         if delivery.channel == "email":
             asked = self.hold.item.recipient.email if self.hold.item.recipient else None
-            email = asked or (self.person.email if self.person else None)
+            email = normalised(asked or (self.person.email if self.person else None) or "")
             return Address(email, None) if email else None
         devices = {device_name(device.token): device for device in _devices(self.hold.item, self.person)}
         device = devices.get(delivery.device or "")

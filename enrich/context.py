@@ -13,6 +13,7 @@ from enrich.geo import GeoDatabase
 from enrich.ip_address import hash_ip, read_ip
 from enrich.traffic_source import TrafficSource, app_of
 from enrich.user_agent import READ, device
+from notifications.links import DEVELOPMENT_SITE, Site
 from schemas.fields import UNKNOWN
 
 REMEMBERED_ADDRESSES = 30_000
@@ -54,12 +55,15 @@ class Context:
     Args:
         ip_hash_key: The secret under which IP addresses are hashed.
         geo: Where addresses are looked up; `None` leaves `geo` out of every document.
+        site: Where links of notifications may lead.
 
     Attributes:
         address: Tells what to store of an IP address, in whatever form it came.
+        site: As above.
     """
 
-    def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None) -> None:
+    def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None, site: Site = DEVELOPMENT_SITE) -> None:
+        self.site = site
         self._ip_hash_key = ip_hash_key
         self._geo = geo
         self.address: Callable[[str], Address] = lru_cache(maxsize=REMEMBERED_ADDRESSES)(self._address)

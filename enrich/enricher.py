@@ -11,6 +11,7 @@ from enrich import audit, domain_events, logs, notifications, page_views, search
 from enrich.context import Context
 from enrich.documents import Write
 from enrich.geo import GeoDatabase
+from notifications.links import DEVELOPMENT_SITE, Site
 from schemas.audit import AuditRecorded
 from schemas.domain import DomainEvent
 from schemas.event import Envelope, Event
@@ -41,10 +42,11 @@ class Enricher:
     Args:
         ip_hash_key: The secret key under which IP addresses are hashed.
         geo: Where IP addresses are looked up; without it documents have no `geo`.
+        site: Where links of notifications may lead.
     """
 
-    def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None) -> None:
-        self._context = Context(ip_hash_key=ip_hash_key, geo=geo)
+    def __init__(self, *, ip_hash_key: bytes, geo: GeoDatabase | None, site: Site = DEVELOPMENT_SITE) -> None:
+        self._context = Context(ip_hash_key=ip_hash_key, geo=geo, site=site)
         self._described_by: dict[type[Event], Describe] = {}
 
     def documents(self, event: Envelope[Event]) -> list[Write]:

@@ -5,16 +5,18 @@ and the item of the queue from which it is delivered. Both have the notice's id,
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from enrich.context import Context
 from enrich.documents import Document, Gathering, Write
 from notifications.item import URGENCY
+from notifications.links import ForeignLink, Site, picture
 from notifications.notice import Notice, Recipient, Words
 from notifications.rules import Rules, requested
 from notifications.states import store
-from schemas.event import Envelope, Event
+from schemas.event import Envelope, Event, InvalidEvent
 from schemas.notifications import Channel, NotificationRequested
 
 COLLECTION = "notifications"
@@ -41,9 +43,16 @@ class Notifier:
         return [write for notice in self._rules.notices(event) for write in _writes(notice)]
 
 
-def documents(event: Envelope[NotificationRequested], _: Context) -> list[Write]:
-    """Describe the notification that a service asks for, and its item in the queue."""
-    return _writes(requested(event))
+def documents(event: Envelope[NotificationRequested], context: Context) -> list[Write]:
+    """Describe the notification that a service asks for, and its item in the queue.
+
+    Raises:
+        InvalidEvent: Its link does not lead to the site.
+    """
+    notice = requested(event)
+    if notice.action_url is not None:
+        notice = replace(notice, action_url=_link(notice.action_url, context.site))
+    return _writes(notice)
 
 
 def notification(notice: Notice, words: Words, id: str | None = None) -> dict[str, Any]:  # noqa: A002  # MongoDB's name
@@ -66,7 +75,7 @@ def notification(notice: Notice, words: Words, id: str | None = None) -> dict[st
         "relatedEntity": {"id": entity.id, "type": entity.type} if entity else None,
         "actorId": notice.actor_id,
         "actorName": notice.actor_name,
-        "actorAvatar": notice.actor_avatar,
+        "actorAvatar": picture(notice.actor_avatar) if notice.actor_avatar else None,
         "channels": {
             "inApp": {"enabled": "inApp" in notice.channels, "read": False},
             "email": {"enabled": "email" in notice.channels, "sent": False},
@@ -110,6 +119,16 @@ def queue_item(notice: Notice, id: str | None = None, due: datetime | None = Non
         "recipient": _reached_at(notice.recipient, outside),
     }
     return _known(body)
+
+
+def _link(link: str, site: Site) -> str | None:
+    if not link.strip():
+        return None
+    try:
+        return site.stored(link)
+    except ForeignLink as error:
+        # Without its link a notification says something else; and whoever asks for it is to hear of it.
+        raise InvalidEvent("schema", f"actionUrl: {error}") from None
 
 
 def _writes(notice: Notice) -> list[Write]:

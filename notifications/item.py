@@ -6,14 +6,13 @@ present moment is given.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, time
+from datetime import datetime
 from types import MappingProxyType, NoneType
 from typing import Any, Self
 
-from notifications import preferences
 from notifications.notice import Recipient
 from notifications.preferences import Preferences
-from notifications.quiet_hours import QuietHours, UnknownZoneError, zone_named
+from notifications.quiet_hours import understand
 from notifications.retry_policy import POLICIES, RetryPolicy
 from notifications.states import Delivery, Reason, device_name, expired, plan
 from schemas.notifications import Channel, Device, Priority
@@ -133,7 +132,8 @@ class Item:
             return "preferences"
         if self.is_urgent or wants.quiet_hours is None:
             return None
-        allowed_at = _allowed_at(wants.quiet_hours, now)
+        stored = wants.quiet_hours
+        allowed_at = understand(stored.start, stored.end, stored.time_zone).hours.allowed_at(now)
         return allowed_at if allowed_at > now else None
 
 
@@ -168,11 +168,3 @@ def _check_types(document: Mapping[str, Any]) -> None:
 def _recipient(document: Mapping[str, Any]) -> Recipient:
     devices = [Device(token=device["token"], platform=device["platform"]) for device in document.get("devices", ())]
     return Recipient(document.get("email"), tuple(devices))
-
-
-def _allowed_at(hours: preferences.QuietHours, now: datetime) -> datetime:
-    try:
-        quiet = QuietHours(time.fromisoformat(hours.start), time.fromisoformat(hours.end), zone_named(hours.time_zone))
-    except (UnknownZoneError, ValueError):
-        return now  # hours that mean nothing: better a message than none
-    return quiet.allowed_at(now)

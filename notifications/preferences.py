@@ -1,15 +1,53 @@
 """What people want to get, and how: their channels, by type of notification, and their quiet hours.
 
 In come preferences as the platform's PostgreSQL or its cache has them; out goes whether a channel is turned off. When a
-message may be sent is not decided here.
+message may be sent is not decided here. What can't be read is never taken for its opposite: a channel counts as turned
+off, hours as night, and which part it was is kept, so that it can be told. docs/recipients.md has the rules.
 """
 
-from collections.abc import Mapping
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from notifications.quiet_hours import understand
 from schemas.notifications import Channel
+
+ALL_OFF = frozenset({"email", "push"})
+"""All channels that somebody can turn off."""
+
+_CHANNELS: Mapping[str, Channel] = {"email": "email", "push": "push", "inapp": "inApp"}
+_EVERYTHING = {"all", "*"}
+_BETWEEN_NAMES = re.compile(r"[\s,;|]+")
+_NOT_PERSONAL = re.compile(r"[A-Za-z0-9_+:/.-]{1,32}")
+_MOST_UNREADABLE = 20
+
+
+class Unreadable(NamedTuple):
+    """A part of somebody's preferences that can't be read.
+
+    Attributes:
+        part: Which: `quietHours.timeZone`.
+        shown: What stands there, where that can't be personal; else what kind of value it is.
+    """
+
+    part: str
+    shown: str
+
+
+def _as_text(value: object) -> str | None:
+    """Return a text or a whole number as a text; `?` stands for anything else, and can't be read."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else "?"
+
+
+_Text = Annotated[str | None, BeforeValidator(_as_text)]
 
 
 class _Held(BaseModel):
@@ -26,9 +64,9 @@ class QuietHours(_Held):
         time_zone: `Europe/Berlin`, as the IANA database names it.
     """
 
-    start: str
-    end: str
-    time_zone: str
+    start: _Text = None
+    end: _Text = None
+    time_zone: _Text = None
 
 
 class Preferences(_Held):
@@ -39,17 +77,180 @@ class Preferences(_Held):
         types_off: The channels that are turned off for a type of notification, by its name.
         quiet_hours: When only what is urgent may come; `None` where it may always.
         locale: The person's language, as `en` or `pt-BR`.
+        unreadable: What of them could not be read.
     """
 
     channels_off: frozenset[str] = frozenset()
     types_off: Mapping[str, frozenset[str]] = Field(default_factory=dict)
     quiet_hours: QuietHours | None = None
     locale: str = "en"
+    unreadable: tuple[Unreadable, ...] = ()
 
     def turns_off(self, channel: Channel, notification_type: str) -> bool:
         """Whether nothing of this type is to come on the channel."""
-        return channel in self.channels_off or channel in self.types_off.get(notification_type, ())
+        named = {_folded(notification_type), *_EVERYTHING}
+        return channel in self.channels_off or any(
+            channel in off for name, off in self.types_off.items() if _folded(name) in named
+        )
 
 
 DEFAULTS = Preferences()
 """Of those who have said nothing."""
+
+
+def read(stored: object) -> Preferences:
+    """Read preferences as they are stored: JSON that is parsed, or a text that holds JSON; nothing is refused."""
+    reading = _Reading()
+    held = _object(stored)
+    if held is None:
+        reading.refuse("preferences", stored)
+        return Preferences(channels_off=ALL_OFF, unreadable=reading.unreadable)
+    fields = _by_name(held)
+    off = reading.channels("channelsOff", fields.get("channelsoff"))
+    off_of_types, types_off = reading.types("typesOff", fields.get("typesoff"))
+    return Preferences(
+        channels_off=off | off_of_types,
+        types_off=types_off,
+        quiet_hours=reading.quiet_hours("quietHours", fields.get("quiethours")),
+        locale=reading.locale("locale", fields.get("locale")),
+        unreadable=reading.unreadable,
+    )
+
+
+class _Reading:
+    """Reads the parts of one person's preferences, and notes which can't be."""
+
+    def __init__(self) -> None:
+        self._unreadable: dict[Unreadable, None] = {}
+
+    @property
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        return tuple(self._unreadable)[:_MOST_UNREADABLE]
+
+    def refuse(self, part: str, value: object) -> None:
+        self._unreadable[Unreadable(part, _shown(value))] = None
+
+    def channels(self, part: str, value: object) -> frozenset[str]:
+        """Return which channels a value turns off; what can't be read turns off all."""
+        if _is_nothing(value):
+            return frozenset()
+        match value:
+            case True:
+                return ALL_OFF
+            case str():
+                return self._named(part, _BETWEEN_NAMES.split(value.strip()))
+            case list():
+                return self._named(part, value)
+            case dict():
+                return self._named(
+                    part, [name for name, is_off in value.items() if is_off != 0 and not _is_nothing(is_off)]
+                )
+        self.refuse(part, value)
+        return ALL_OFF
+
+    def types(self, part: str, value: object) -> tuple[frozenset[str], dict[str, frozenset[str]]]:
+        """Return which channels are off for all types, as these can't be read, and which are off by type."""
+        if _is_nothing(value):
+            return frozenset(), {}
+        if isinstance(value, dict):
+            return frozenset(), {name: self.channels(part, off) for name, off in value.items()}
+        named = _BETWEEN_NAMES.split(value.strip()) if isinstance(value, str) else value
+        if isinstance(named, list) and all(isinstance(name, str) for name in named):
+            return frozenset(), dict.fromkeys(named, ALL_OFF)
+        if value is not True:
+            self.refuse(part, value)
+        return ALL_OFF, {}
+
+    def quiet_hours(self, part: str, value: object) -> QuietHours | None:
+        """Return quiet hours; what is there and can't be read is hours of which nothing is known."""
+        if _is_nothing(value):
+            return None
+        if not isinstance(value, dict):
+            self.refuse(part, value)
+            return QuietHours()
+        fields = _by_name(value)
+        if not fields.get("start") and not fields.get("end"):
+            others = [other for name, other in fields.items() if name not in ("start", "end", "timezone")]
+            if all(map(_is_nothing, others)) and fields.get("start") != 0 and fields.get("end") != 0:
+                return None
+        hours = QuietHours(start=fields.get("start"), end=fields.get("end"), time_zone=fields.get("timezone"))
+        for name in understand(hours.start, hours.end, hours.time_zone).unreadable:
+            self.refuse(f"{part}.{name}", fields.get(_folded(name)))
+        return hours
+
+    def locale(self, part: str, value: object) -> str:
+        """Return a language; what can't be read is the default one."""
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+        if not _is_nothing(value):
+            self.refuse(part, value)
+        return DEFAULTS.locale
+
+    def _named(self, part: str, names: Iterable[object]) -> frozenset[str]:
+        off: set[str] = set()
+        for name in names:
+            if name is None or name == "":
+                continue
+            channels = _channels_named(name) if isinstance(name, str) else ALL_OFF
+            if not isinstance(name, str) or not channels:
+                self.refuse(part, name)
+            off |= channels
+        return frozenset(off)
+
+
+def _channels_named(name: str) -> frozenset[str]:
+    """Return which of our channels a name means; none where it is another's, such as `sms`."""
+    folded = _folded(name)
+    if folded in _EVERYTHING:
+        return ALL_OFF
+    for word, channel in (*_CHANNELS.items(), ("mail", "email")):
+        if word in folded:
+            return frozenset({channel})
+    return frozenset(_CHANNELS[near] for near in get_close_matches(folded, _CHANNELS, n=1, cutoff=0.75))
+
+
+def _object(stored: object) -> Mapping[str, Any] | None:
+    """Return preferences as an object; `None` where they are none. A text may hold it, written as JSON once more."""
+    if isinstance(stored, str) and stored.strip():
+        try:
+            stored = json.loads(stored)
+        except (ValueError, RecursionError):
+            return None
+    if stored is None or stored in ("", []) or (isinstance(stored, str) and not stored.strip()):
+        return {}
+    return stored if isinstance(stored, dict) else None
+
+
+def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by their names in one form; of several with the same, what says something."""
+    fields: dict[str, Any] = {}
+    for name, value in held.items():
+        if _is_nothing(fields.get(_folded(name))):
+            fields[_folded(name)] = value
+    return fields
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a value says that there is nothing: null is absence, and so is what is empty."""
+    return value is None or value is False or value in ("", [], {}) or (isinstance(value, str) and not value.strip())
+
+
+def _folded(name: str) -> str:
+    """Return a name in the form in which it is compared: `Time_Zone` and `timeZone` are the same."""
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case str():
+            return value if _NOT_PERSONAL.fullmatch(value) else f"a text of {len(value):,} characters"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case _:
+            return "an object"

@@ -18,9 +18,11 @@ from jinja2 import TemplateError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
 from pydantic_core import ErrorDetails
 
+from notifications.links import DEVELOPMENT_SITE, ForeignLink
 from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, Recipient, digest, expiry
 from notifications.wording import NAME_LENGTH, TEXT_LENGTH, Sentence, people, phrase
 from schemas.domain import DomainEvent
+from schemas.email_address import normalised
 from schemas.event import Envelope, Event
 from schemas.identity import of_request
 from schemas.notifications import Channel, NotificationRequested, Priority, RelatedEntity
@@ -361,7 +363,7 @@ class _File:
                 self._wrong(
                     (*at, "tell"), f"the example of class {schema.__name__} names nobody to tell; name somebody"
                 )
-            _example(rule)
+            self._require_path((*at, "action", "url"), _example(rule).action_url)
             must = {field.alias for field in schema.model_fields.values() if field.is_required()}
             least = {alias: value for alias, value in rule.event.examples[0].items() if alias in must}
             rule.texts(schema.model_validate(least))
@@ -369,6 +371,15 @@ class _File:
             if isinstance(error, RulesError):
                 raise
             self._wrong(at, f"its texts can't be written: {error}")
+
+    def _require_path(self, at: tuple[str, ...], url: str | None) -> None:
+        """See that a rule leads to a page of the site, whichever host that has."""
+        try:
+            is_path = url is None or DEVELOPMENT_SITE.stored(url).startswith("/")
+        except ForeignLink:
+            is_path = False
+        if not is_path:
+            self._wrong(at, "should be a path of the site, like /posts/{{ postSlug }}")
 
     def _refuse_repetitions(self, node: yaml.Node) -> None:
         """Turn away a key that is there twice: YAML would silently take the second."""
@@ -454,7 +465,8 @@ class _Fields:
 def requested(event: Envelope[NotificationRequested]) -> Notice:
     """Return what a service asks for."""
     request = event.data
-    is_addressed = request.email is not None or request.devices
+    email = normalised(request.email or "") or None
+    is_addressed = email is not None or request.devices
     created_at = event.time.astimezone(UTC)
     return Notice(
         id=of_request(event.id),
@@ -473,7 +485,7 @@ def requested(event: Envelope[NotificationRequested]) -> Notice:
         created_at=created_at,
         expires_at=request.expires_at.astimezone(UTC) if request.expires_at else expiry(created_at),
         transactional=request.transactional,
-        recipient=Recipient(request.email, request.devices) if is_addressed else None,
+        recipient=Recipient(email, request.devices) if is_addressed else None,
         max_attempts=request.max_attempts,
     )
 

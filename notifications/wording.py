@@ -6,15 +6,15 @@ or becomes markup.
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, meta, select_autoescape
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from notifications.links import ForeignLink, Site
 from notifications.notice import ACTORS, Notice, Words
 
 NAME_LENGTH = 50
@@ -49,9 +49,6 @@ _MOST_MARKS = 8
 _RIGHT_TO_LEFT = frozenset(("R", "AL", "AN"))
 _SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
 _ELLIPSIS = "…"
-
-_PARTS_OF_ADDRESSES = "%:/?#[]@!$&'()*+,;="
-"""What `quote` is to leave as it is: the reserved characters of https://www.rfc-editor.org/rfc/rfc3986#section-2.2."""
 
 
 def line(text: str, longest: int) -> str:
@@ -171,11 +168,13 @@ class Wording:
     Args:
         site_name: The blog's name, as e-mails sign.
         site_url: Its address, `https://blog.example`, where paths of actions begin.
+        hosts: Other hosts that actions may lead to.
     """
 
-    def __init__(self, site_name: str, site_url: str) -> None:
+    def __init__(self, site_name: str, site_url: str, hosts: Collection[str] = ()) -> None:
         self._site_name = site_name
         self._site_url = site_url.rstrip("/") + "/"
+        self._site = Site(site_url, hosts)
 
     def email(self, words: Words, *, unsubscribe_url: str | None = None) -> EmailWords:
         """Return an e-mail: its subject, and its body as text and as HTML.
@@ -191,7 +190,7 @@ class Wording:
             "message": paragraphs(words.message, MESSAGE_LENGTH),
             "action_url": self._link(words.action_url),
             "action_text": line(words.action_text or "", BUTTON_LENGTH) or "Open",
-            "unsubscribe_url": self._link(unsubscribe_url),
+            "unsubscribe_url": unsubscribe_url,
             "site_name": self._site_name,
             "site_url": self._site_url,
         }
@@ -209,7 +208,7 @@ class Wording:
 
     def preview(self, notice: Notice) -> Preview:
         """Return a notice as people get it, such as the example of a type that `Rules.example` makes."""
-        unsubscribe_url = None if notice.transactional else "/notifications/unsubscribe"
+        unsubscribe_url = None if notice.transactional else f"{self._site_url}notifications/unsubscribe"
         together: tuple[tuple[str, str], ...] = ()
         if gather := notice.gather:
             names = (notice.actor_name, "Barbara", "Edsger")
@@ -220,15 +219,13 @@ class Wording:
         return Preview(notice.words, email, self.push(notice.words), together)
 
     def _link(self, url: str | None) -> str | None:
-        """Return an address as a whole, or `None` where it is none that a browser opens as a page."""
+        """Return an address as a whole, or `None` where it does not lead to the site."""
         if not url:
             return None
         try:
-            whole = urljoin(self._site_url, _visible_url(url))
-            parts = urlsplit(whole)
-        except ValueError:
-            return None
-        return whole if parts.scheme in ("http", "https") and parts.hostname else None
+            return self._site.absolute(url)
+        except ForeignLink:
+            return None  # of an earlier release: what comes now is refused where it comes
 
 
 def _visible(text: str) -> str:
@@ -244,11 +241,6 @@ def _visible(text: str) -> str:
         ):
             kept.append(character)
     return "".join(kept)
-
-
-def _visible_url(url: str) -> str:
-    """Encode what has no place in an address, and what would end it or lead elsewhere: spaces, quotes, backslashes."""
-    return quote(url.strip(), safe=_PARTS_OF_ADDRESSES, errors="replace")
 
 
 def _cut(text: str, longest: int) -> str:

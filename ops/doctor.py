@@ -34,7 +34,7 @@ from sinks import convergence, migrations, postgres
 from sinks.changes import Change
 from sinks.mongo import Mongo
 from sinks.postgres import PostgresUrlError, PostsTable
-from sinks.recipients import problem_of_view
+from sinks.recipients import problem_of_view, survey_preferences
 from sinks.redis_refusals import ADVICE
 from sinks.servers import MongoUrlError, RedisUrlError, check_redis, describe_mongo, describe_redis
 from sinks.view_counts import NOT_UPDATED, PlatformTable, SetAside, key_of, set_aside, takes_ids_of
@@ -306,9 +306,24 @@ async def _recipients(url: str, view: str | None) -> list[Finding]:
         return [Finding(_RECIPIENTS, State.NOTE, what)]
     problem = await problem_of_view(url, view)
     if problem is None:
-        return [Finding(_RECIPIENTS, State.WELL, f"in {view}")]
+        return [Finding(_RECIPIENTS, State.WELL, f"in {view}"), *await _preferences(url, view)]
     advice = "docs/recipients.md says what it is; without one, only requests that name an address are sent there"
     return [Finding(_RECIPIENTS, State.NOTE if problem.startswith("there is no") else State.PROBLEM, problem, advice)]
+
+
+async def _preferences(url: str, view: str) -> list[Finding]:
+    """Return what of people's preferences can't be read; nothing where all can be."""
+    survey = await survey_preferences(url, view)
+    if survey is None:
+        advice = "docs/recipients.md says how fast it should be"
+        return [Finding(_RECIPIENTS, State.NOTE, f"{view} is too slow to look at people's preferences", advice)]
+    people, unreadable, examples = survey
+    if not unreadable:
+        return []
+    shown = "; ".join(f"{part}: {value}" for part, value in examples[:_LINES_OF_DRIFT])
+    what = f"preferences of {unreadable:,} of {people:,} people can't be read, so these are sent less: {shown}"
+    advice = "correct them where the platform stores them; docs/recipients.md says what can be read"
+    return [Finding(_RECIPIENTS, State.NOTE, what, advice)]
 
 
 def _missing_posts(table: PostsTable, missing: int) -> Iterator[Finding]:

@@ -173,6 +173,11 @@ CIRCUIT_OPEN = Gauge(
     "1 while a provider gets nothing as it failed or refused us; for `web-push`, how many push services get nothing.",
     ["provider"],
 )
+PREFERENCES_UNREADABLE = Counter(
+    "inkstream_preferences_unreadable",
+    "Preferences read that hold something unreadable, by part. Above 0: `inkstream doctor` says what; people get less.",
+    ["part"],
+)
 RECEIPTS = Counter(
     "inkstream_receipts",
     "Receipts taken in, by provider and kind. `bounced` or `complained` rising: providers soon refuse what we send.",

@@ -555,7 +555,9 @@ def _preferences(preferences: Preferences) -> str:
     told = [f"no {_ways(preferences.channels_off)}"] if preferences.channels_off else []
     told += [f"no {_ways(channels)} of {name}" for name, channels in sorted(preferences.types_off.items()) if channels]
     if hours := preferences.quiet_hours:
-        told.append(f"quiet from {hours.start} to {hours.end}, {hours.time_zone}")
+        told.append(f"quiet from {hours.start or '?'} to {hours.end or '?'}, {hours.time_zone or '?'}")
+    if preferences.unreadable:
+        told.append(f"can't be read, so taken for silence: {', '.join(part for part, _ in preferences.unreadable)}")
     return "; ".join(told) or "everything, at any time"
 
 

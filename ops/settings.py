@@ -4,6 +4,7 @@ In come environment variables; out goes a frozen, validated `Settings`. A value 
 at once, with the variable's name and what it should be.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from string import hexdigits
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from ada_url import check_url
 from email_validator import validate_email
 from pydantic import AwareDatetime, Field, SecretStr, model_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
@@ -32,6 +34,7 @@ _OWN_KEYS: Mapping[str, str] = {
     "ip_hash_key": "hashes of IP addresses could be undone with it",
     "unsubscribe_key": "anybody could unsubscribe anybody with it",
 }
+_HOST = re.compile(r"[^\s/?#@\\]+")
 
 EmailProvider = Literal["smtp", "sendgrid", "aws-ses", "mailgun"]
 _NEEDED: Mapping[EmailProvider, tuple[str, ...]] = {
@@ -103,6 +106,13 @@ def _mailbox(value: str) -> str:
     """Check that it is an address, or a name and an address in angle brackets."""
     address = value.rpartition("<")[2].strip().removesuffix(">")
     validate_email(address, check_deliverability=False, test_environment=True, globally_deliverable=False)
+    return value
+
+
+def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for host in value:
+        if not _HOST.fullmatch(host) or not check_url(f"https://{host}/"):
+            raise ValueError("should be hosts like help.blog.example, separated by commas, without https://")
     return value
 
 
@@ -270,6 +280,11 @@ class Settings(BaseSettings):
     )
     site_url: WebAddress = Field(
         "http://127.0.0.1:3000", description="The blog's address, where the links of notifications begin."
+    )
+    link_hosts: Annotated[Names, AfterValidator(_hosts)] = Field(
+        (),
+        description="Other hosts that links of notifications may lead to, separated by commas, as `help.blog.example`; "
+        "the one of INKSTREAM_SITE_URL always is one.",
     )
     recipients_view: OptionalText = Field(
         "notification_recipients",

@@ -69,8 +69,9 @@ class SendGrid:
             Unreadable: It is, and can't be read in whole.
         """
         signature, timestamp = headers.get(sendgrid.SIGNATURE_HEADER), headers.get(sendgrid.TIMESTAMP_HEADER)
-        sendgrid.verify(body, signature, timestamp, self._verification_key, datetime.now(UTC))
-        return sendgrid.read(body)
+        now = datetime.now(UTC)
+        sendgrid.verify(body, signature, timestamp, self._verification_key, now)
+        return sendgrid.read(body, now)
 
 
 class Mailgun:

@@ -49,8 +49,12 @@ class NotificationRequested(Event):
     """A service wants a user told something, in the application unless `channels` says where.
 
     `email` and `devices` are where to reach the user; without them, they are looked up. They are kept in the queue
-    until it is delivered. A `transactional` request is about what the user asked for or must know, as a new password:
-    it is sent whatever the user's preferences are.
+    until it is delivered. A blank `email` is none; one that can't be read fails its delivery as `invalid-address`, and
+    nothing else of the request. A `transactional` request is about what the user asked for or must know, as a new
+    password: it is sent whatever the user's preferences are.
+
+    `actionUrl` leads to the site: a path, or a URL with one of its hosts; a request with any other is refused.
+    `actorAvatar` may be anywhere; what is no address of a picture is left out.
     """
 
     model_config = ConfigDict(
@@ -91,7 +95,7 @@ class NotificationRequested(Event):
     priority: Priority = "medium"
     expires_at: Moment | None = None
     max_attempts: Annotated[int, Strict(), Field(ge=1, le=100), WHOLE] = 5
-    email: Annotated[str, Field(min_length=1, max_length=320)] | None = Field(None, exclude=True, repr=False)
+    email: Annotated[str, Field(max_length=1024)] | None = Field(None, exclude=True, repr=False)
     devices: Annotated[tuple[Device, ...], Field(max_length=20, fail_fast=True)] = Field((), exclude=True, repr=False)
     transactional: Flag = False
     timestamp: Moment | None = None

@@ -56,7 +56,7 @@ def answer(response: httpx.Response) -> dict[str, Any]:
     """Read the JSON object that a response holds; an empty one where it holds none."""
     try:
         content = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

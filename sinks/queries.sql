@@ -339,14 +339,17 @@ JOIN {posts} AS post ON post.{post_id} = {key}
 WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
 
 -- name: add_suppression
--- Nothing may be sent to an address any more. The first reason stays.
+-- Nothing may be sent to an address any more. The first reason stays, also where an earlier release wrote it otherwise.
 INSERT INTO inkstream.suppressions (channel, digest, address, reason)
-VALUES (%(channel)s, %(digest)s, %(address)s, %(reason)s)
+SELECT %(channel)s, %(digest)s, %(address)s, %(reason)s
+WHERE NOT EXISTS (
+    SELECT FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(earlier)s::text[])
+)
 ON CONFLICT DO NOTHING
 RETURNING since;
 
 -- name: remove_suppression
-DELETE FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = %(digest)s RETURNING since;
+DELETE FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s) RETURNING since;
 
 -- name: remove_suppressed_device
 -- Of a device, by the beginning of its token's digest.
@@ -368,6 +371,10 @@ SELECT digest, reason FROM inkstream.suppressions WHERE channel = %(channel)s AN
 -- Where users can be reached, and what they want, from the platform's view. As texts, which nothing in them can break.
 SELECT user_id::text, email::text, devices::text, preferences::text FROM {view}
 WHERE user_id::text = ANY (%(user_ids)s);
+
+-- name: some_preferences
+-- What some people want, from the platform's view.
+SELECT preferences::text FROM {view} WHERE preferences IS NOT NULL LIMIT %(most)s;
 
 -- name: limit_reading
 -- The platform's view may be slow, or its tables locked: whoever asks then does better to ask again.

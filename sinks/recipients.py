@@ -1,8 +1,8 @@
 """Recipients: where a user can be reached and what the user wants, from a view of the platform's in PostgreSQL.
 
 In come ids of users; out go addresses, devices and preferences, from Redis for as long as they are kept there.
-PostgreSQL has the truth: without Redis everything is asked there. Of a row, what can't be read is left out, and nothing
-else. docs/recipients.md says what the view is to be.
+PostgreSQL has the truth: without Redis everything is asked there. A device that can't be read is left out, and nothing
+else; preferences that can't be read have their safest reading. docs/recipients.md says what the view is to be.
 """
 
 import time
@@ -16,7 +16,9 @@ from pydantic import BaseModel, ValidationError, field_validator
 from pydantic_core import from_json
 from redis.exceptions import RedisError
 
-from notifications.preferences import DEFAULTS, Preferences, QuietHours
+from notifications.preferences import DEFAULTS, Preferences, Unreadable, read
+from ops.metrics import PREFERENCES_UNREADABLE
+from schemas.email_address import normalised
 from schemas.notifications import Device
 from sinks.postgres import Pool, connection, fetch
 from sinks.redis import connect
@@ -34,9 +36,13 @@ UNKNOWN_KEPT = timedelta(seconds=10)
 LOOK_AGAIN = timedelta(seconds=30)
 """How often to look whether a view that is not there has come."""
 
+LOOKED_AT = 10_000
+"""Of how many people the preferences are looked at when somebody asks what can't be read."""
+
+_MOST_TOLD = 1_000
 _TIMEOUT_SECONDS = 1.0
 _FEATURE = "recipients"
-_LONGEST_ADDRESS = 320
+_LONGEST_ADDRESS = 1024
 
 
 class Person(NamedTuple):
@@ -93,6 +99,7 @@ class Recipients:
         self._absent_until: float | None = None
         self._has_answered = False
         self._has_complained = False
+        self._told: set[tuple[str | None, tuple[Unreadable, ...]]] = set()
         self._from_redis = Together(self._read_kept)
         self._from_view = Together(self._ask_view)
 
@@ -159,12 +166,11 @@ class Recipients:
         return known
 
     def _known(self, row: Mapping[str, str | None]) -> "_Known":
-        email = (row["email"] or "").strip()
         given = {
             "is_user": True,
-            "email": email if 0 < len(email) <= _LONGEST_ADDRESS else None,
+            "email": normalised((row["email"] or "")[:_LONGEST_ADDRESS]) or None,
             "devices": _parsed(row["devices"]) or (),
-            "preferences": _parsed(row["preferences"]) or {},
+            "preferences": self._preferences(row),
         }
         try:
             return _Known.model_validate(given)
@@ -173,12 +179,22 @@ class Recipients:
                 self._has_complained = True
                 where = [".".join(map(str, detail["loc"])) for detail in error.errors(include_input=False)]
                 log.warning("a recipient was read in part", user=row["user_id"], where=where)
-            return _Known(
-                is_user=True,
-                email=given["email"],
-                devices=_devices(given["devices"]),
-                preferences=_preferences(given["preferences"]),
+            return _Known.model_validate(given | {"devices": _devices(given["devices"])})
+
+    def _preferences(self, row: Mapping[str, str | None]) -> Preferences:
+        """Read preferences; tell of what can't be read once for each person and value, up to `_MOST_TOLD` times."""
+        preferences = read(_parsed(row["preferences"]))
+        for part in {unreadable.part for unreadable in preferences.unreadable}:
+            PREFERENCES_UNREADABLE.labels(part).inc()
+        told = (row["user_id"], preferences.unreadable)
+        if preferences.unreadable and told not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(told)
+            log.warning(
+                "preferences are unreadable, so this person is sent less",
+                user=row["user_id"],
+                unreadable=[f"{part}: {shown}" for part, shown in preferences.unreadable],
             )
+        return preferences
 
 
 async def problem_of_view(url: str, view: str) -> str | None:
@@ -197,6 +213,37 @@ async def problem_of_view(url: str, view: str) -> str | None:
         except ProgrammingError as error:
             return f"{view} is not as it should be: {error.diag.message_primary}"
     return None
+
+
+class Survey(NamedTuple):
+    """What of people's preferences can't be read.
+
+    Attributes:
+        people: How many people were looked at.
+        unreadable: How many of them have something that can't be read.
+        examples: One value of each part, as it can be shown.
+    """
+
+    people: int
+    unreadable: int
+    examples: tuple[Unreadable, ...]
+
+
+async def survey_preferences(url: str, view: str) -> Survey | None:
+    """Read the preferences of people in the view, up to `LOOKED_AT` of them; `None` where the view is too slow for it.
+
+    Raises:
+        psycopg.Error: PostgreSQL is not up to it.
+    """
+    try:
+        async with connection(url) as using:
+            await fetch(using, "limit_reading")
+            rows = await fetch(using, "some_preferences", {"view": _identifier(view)}, most=LOOKED_AT)
+    except errors.QueryCanceled:
+        return None
+    found = [preferences for row in rows if (preferences := read(_parsed(row["preferences"]))).unreadable]
+    examples = {each.part: each for preferences in found for each in preferences.unreadable}
+    return Survey(len(rows), len(found), tuple(examples.values()))
 
 
 class _Known(BaseModel):
@@ -250,24 +297,6 @@ def _devices(listed: object) -> tuple[Device, ...]:
     """Return the devices that can be read."""
     found = [_read(Device, one) for one in listed] if isinstance(listed, list) else []
     return tuple(device for device in found if device is not None)
-
-
-def _preferences(held: object) -> Preferences:
-    """Return the preferences, each part of them that can be read."""
-    if not isinstance(held, dict):
-        return DEFAULTS
-    types_off = held.get("typesOff")
-    locale = held.get("locale")
-    return Preferences(
-        channels_off=_texts(held.get("channelsOff")),
-        types_off={name: _texts(off) for name, off in types_off.items()} if isinstance(types_off, dict) else {},
-        quiet_hours=_read(QuietHours, held.get("quietHours")),
-        locale=locale if isinstance(locale, str) else DEFAULTS.locale,
-    )
-
-
-def _texts(listed: object) -> frozenset[str]:
-    return frozenset(one for one in listed if isinstance(one, str)) if isinstance(listed, list) else frozenset()
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -1,7 +1,8 @@
 """Suppressions: addresses and devices that nothing may be sent to any more, in PostgreSQL.
 
 In come an address and a reason; out go rows, and the answer whether an address is among them. The first reason stays,
-so adding one again changes nothing.
+so adding one again changes nothing. An e-mail address is stored by its identity, which is the same in whichever way it
+is written; earlier releases stored some otherwise, and those rows are found as well.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Literal, NamedTuple
 
+from schemas.email_address import InvalidAddress, read
 from sinks.postgres import Pool, fetch, is_transient
 from sinks.together import Together
 
@@ -22,7 +24,7 @@ class Suppression(NamedTuple):
 
     Attributes:
         channel: What kind of address.
-        address: An e-mail address in lower case, or a device's token.
+        address: An e-mail address by its identity, or a device's token.
         reason: `bounced`, `complained`, `gone`, `unsubscribed`, or what an operator wrote.
         since: When it was added.
     """
@@ -51,17 +53,24 @@ class Suppressions:
 
     async def add(self, channel: Channel, address: str, reason: str) -> bool:
         """Suppress an address; return whether it was not."""
-        written = _written(channel, address)
+        identity, *earlier = _identities(channel, address)
         async with self._pool.transaction() as using:
             rows = await fetch(
-                using, "add_suppression", channel=channel, digest=_digest(written), address=written, reason=reason
+                using,
+                "add_suppression",
+                channel=channel,
+                digest=_digest(identity),
+                earlier=[_digest(one) for one in earlier],
+                address=identity,
+                reason=reason,
             )
         return bool(rows)
 
     async def remove(self, channel: Channel, address: str) -> bool:
         """Let an address be used again; return whether it was suppressed."""
+        digests = [_digest(identity) for identity in _identities(channel, address)]
         async with self._pool.transaction() as using:
-            rows = await fetch(using, "remove_suppression", channel=channel, digest=_digest(_written(channel, address)))
+            rows = await fetch(using, "remove_suppression", channel=channel, digests=digests)
         return bool(rows)
 
     async def remove_device(self, name: str) -> bool:
@@ -76,12 +85,18 @@ class Suppressions:
 
     async def reasons(self, channel: Channel, addresses: Collection[str]) -> dict[str, str]:
         """Return those of the addresses that are suppressed, each with the reason."""
-        digests = {_digest(_written(channel, address)): address for address in addresses}
+        digests = {address: [_digest(one) for one in _identities(channel, address)] for address in addresses}
         if not digests:
             return {}
+        every = [digest for each in digests.values() for digest in each]
         async with self._pool.transaction() as using:
-            rows = await fetch(using, "suppressions_among", channel=channel, digests=list(digests))
-        return {digests[row["digest"]]: row["reason"] for row in rows}
+            rows = await fetch(using, "suppressions_among", channel=channel, digests=every)
+        found = {row["digest"]: row["reason"] for row in rows}
+        return {
+            address: next(found[digest] for digest in each if digest in found)
+            for address, each in digests.items()
+            if not found.keys().isdisjoint(each)
+        }
 
     async def close(self) -> None:
         """End what is being asked; the pool is closed by whoever made it."""
@@ -95,9 +110,16 @@ class Suppressions:
         return [Suppression(**row) for row in rows]
 
 
-def _written(channel: Channel, address: str) -> str:
-    # Nobody's mailbox differs from another's by case, whatever RFC 5321 allows.
-    return address.strip().lower() if channel == "email" else address
+def _identities(channel: Channel, address: str) -> list[str]:
+    """Return what an address may be stored as; the first is what it is stored as now."""
+    if channel == "push":
+        return [address]
+    try:
+        email = read(address)
+    except InvalidAddress:
+        # Nothing is sent there, and yet a row of an earlier release may be to be removed.
+        return [address.strip().lower()]
+    return [email.identity, *sorted(email.earlier_identities - {email.identity})]
 
 
 def _digest(address: str) -> str:

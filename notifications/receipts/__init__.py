@@ -13,10 +13,11 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 
 from notifications.states import BOUNCED
+from schemas.event import Moment
 from schemas.fields import UNKNOWN
 from schemas.receipts import DeliveryReceived, Kind
 
@@ -56,6 +57,7 @@ _READ = 2_000
 # It begins where a word does: tried within one as well, it would take a time that grows with the square of its length.
 _ADDRESS = re.compile(r"(?:<|(?<![^\s<>()\[\]\"',;:=]))[^\s<>()\[\]\"',;:=]+(?:@|%40)[^\s<>()\[\]\"',;:=]+>?")
 _TWICE = re.compile(r"<+recipient>+")
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 ReadT = TypeVar("ReadT")
 PartT = TypeVar("PartT", bound="Part")
@@ -111,6 +113,38 @@ class Part(BaseModel):
     """A part of what a provider posts. Providers add fields as they like."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Detail(Part):
+    """A part that an event can do without: whatever comes in its place counts as an empty one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_of_another_shape(cls, value: object) -> object:
+        return value if isinstance(value, dict) else {}
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return _MOMENT.validate_python(value)
+    except ValidationError:
+        return None
+
+
+def _flag(value: object) -> bool:
+    return value is True or value == 1 or (isinstance(value, str) and value.lower() in ("true", "1", "yes"))
+
+
+def listed(value: object) -> list[object]:
+    """Return a list as it is, and anything else as an empty one."""
+    return value if isinstance(value, list) else []
+
+
+When = Annotated[datetime | None, BeforeValidator(_moment)]
+"""A moment that an event can do without, as another says nearly the same; anything else counts as not there."""
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+"""Whether something is said to be so; anything but a yes is a no."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
 """Mailgun's webhooks: their signature, and their events.
 
-In comes the body of a request, which holds the signature as well; out go receipts. A request holds one event.
+In comes the body of a request, which holds the signature as well; out go receipts. A request holds one event, of which
+`event` alone must be there: nothing else decides whether it is taken.
 Source: https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-payloads,
 https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks, and of events
 https://documentation.mailgun.com/docs/mailgun/user-manual/events/event-structure.
 """
 
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,6 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from notifications.receipts import (
     MARGIN,
+    Detail,
     Names,
     Part,
     Receipt,
@@ -22,12 +25,12 @@ from notifications.receipts import (
     Text,
     Unreadable,
     Unverified,
+    When,
     parsed,
     receipt,
     require_fresh,
 )
 from notifications.replies import confirms_gone
-from schemas.event import Moment
 from schemas.receipts import Kind
 
 PROVIDER: Final = "mailgun"
@@ -47,38 +50,46 @@ _KINDS: Mapping[str, Kind] = {
 # and `suppress-unsubscribe`: whoever unsubscribed may come back.
 _FOR_ADDRESS = {"suppress-bounce", "suppress-complaint"}
 
+_SECONDS = re.compile(r"[0-9]{1,11}")
+
 
 class _Signature(Part):
     timestamp: Text = None
     token: Text = None
     signature: Text = None
 
+    @property
+    def signed_at(self) -> datetime | None:
+        """When it was signed, which is soon after the event, and the same when Mailgun repeats it."""
+        seconds = _SECONDS.fullmatch(self.timestamp or "")
+        return datetime.fromtimestamp(int(seconds[0]), UTC) if seconds else None
+
 
 class _Signed(Part):
     signature: _Signature
 
 
-class _DeliveryStatus(Part):
+class _DeliveryStatus(Detail):
     code: Text = None
     message: Text = None
     description: Text = None
 
 
-class _Headers(Part):
+class _Headers(Detail):
     message_id: Text = Field(None, alias="message-id")
 
 
-class _Message(Part):
+class _Message(Detail):
     headers: _Headers = _Headers()
 
 
-class _ClientInfo(Part):
+class _ClientInfo(Detail):
     bot: Text = None
 
 
 class _Event(Part):
     event: str
-    timestamp: Moment
+    timestamp: When = None
     id: Text = None
     severity: Text = None
     reason: Text = None
@@ -90,7 +101,7 @@ class _Event(Part):
     variables: Names = Field(default_factory=dict, alias="user-variables")
 
 
-class _Body(Part):
+class _Body(_Signed):
     event: _Event = Field(alias="event-data")
 
 
@@ -133,9 +144,14 @@ def read(body: bytes) -> list[Receipt]:
     Raises:
         Unreadable: It is no event.
     """
-    event = parsed(_BODY, body).event
-    kind = _KINDS.get(event.event)
-    return [] if kind is None else [receipt(PROVIDER, _report(event, kind))]
+    posted = parsed(_BODY, body)
+    kind = _KINDS.get(posted.event.event)
+    if kind is None:
+        return []
+    at = posted.event.timestamp or posted.signature.signed_at
+    if at is None:
+        raise Unreadable("timestamp: should be a moment")
+    return [receipt(PROVIDER, _report(posted.event, kind, at))]
 
 
 def _is_permanent(event: _Event) -> bool:
@@ -147,14 +163,14 @@ def _is_permanent(event: _Event) -> bool:
     return event.reason == "bounce" and confirms_gone(said, status.code, event.recipient)
 
 
-def _report(event: _Event, kind: Kind) -> Report:
+def _report(event: _Event, kind: Kind, at: datetime) -> Report:
     status = event.delivery_status
     is_given_up = event.severity != "temporary"
     return Report(
         # Ids are unique within a day only.
-        event_id=event.id and f"{event.timestamp.astimezone(UTC):%Y-%m-%d}:{event.id}",
+        event_id=event.id and f"{at.astimezone(UTC):%Y-%m-%d}:{event.id}",
         kind=kind if kind != "bounced" or is_given_up else "deferred",
-        timestamp=event.timestamp,
+        timestamp=at,
         provider_id=event.message.headers.message_id and event.message.headers.message_id.strip("<>"),
         given=event.variables,
         recipient=event.recipient,

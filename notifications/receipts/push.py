@@ -49,7 +49,7 @@ def applied(log: Mapping[str, Any], receipt: Receipt) -> dict[str, Any]:
 
 def is_given_up(log: Mapping[str, Any]) -> bool:
     """Whether a receipt said that the message could not be delivered; what an attempt said does not count."""
-    return "eventId" in log.get("error", {})
+    return "eventId" in (log.get("error") or {})
 
 
 def _order(error: Mapping[str, Any]) -> tuple[datetime, str]:

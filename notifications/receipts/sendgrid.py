@@ -1,6 +1,7 @@
 """SendGrid's Event Webhook: its signature, and its events.
 
-In come the body of a request and two of its headers; out go receipts. A request holds many events.
+In come the body of a request and two of its headers; out go receipts. A request holds many events, of each of which
+`event` alone must be there: nothing else decides whether it is taken.
 Source: https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event, and of the signature
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features.
 """
@@ -18,19 +19,20 @@ from pydantic import Field, TypeAdapter
 
 from notifications.receipts import (
     MARGIN,
+    Flag,
     Part,
     Receipt,
     Report,
     Text,
     Unreadable,
     Unverified,
+    When,
     parsed,
     receipt,
     require_fresh,
     shaped,
 )
 from notifications.replies import confirms_gone
-from schemas.event import Moment
 from schemas.receipts import Kind
 
 PROVIDER: Final = "sendgrid"
@@ -62,7 +64,7 @@ _EVENTS: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
 
 class _Event(Part):
     event: str
-    timestamp: Moment
+    timestamp: When = None
     sg_event_id: Text = None
     sg_message_id: Text = None
     email: Text = None
@@ -72,7 +74,7 @@ class _Event(Part):
     reason: Text = None
     response: Text = None
     url: Text = None
-    sg_machine_open: bool | None = None
+    sg_machine_open: Flag = False
     # What was given along stands among the event's own fields.
     key: Text = None
     notification_id: Text = Field(None, alias="notificationId")
@@ -111,8 +113,12 @@ def verify(
     require_fresh(timestamp, now, max_age)
 
 
-def read(body: bytes) -> list[Receipt]:
+def read(body: bytes, received_at: datetime) -> list[Receipt]:
     """Read the receipts of a request that was verified. Events that say nothing of a message's fate are left out.
+
+    Args:
+        body: As it came.
+        received_at: When; it stands for the time of an event that has none.
 
     Raises:
         Unreadable: It is no array of events, or some of them are none; then it has the receipts of the others.
@@ -127,7 +133,7 @@ def read(body: bytes) -> list[Receipt]:
             wrong.append(f"event {position}: {error}")
             continue
         if kind := _KINDS.get(event.event):
-            receipts.append(receipt(PROVIDER, _report(event, kind)))
+            receipts.append(receipt(PROVIDER, _report(event, kind, event.timestamp or received_at)))
     if wrong:
         raise Unreadable("; ".join(wrong[:5]), receipts)
     return receipts
@@ -143,11 +149,11 @@ def _key(public_key: str) -> EllipticCurvePublicKey:
     return key
 
 
-def _report(event: _Event, kind: Kind) -> Report:
+def _report(event: _Event, kind: Kind, at: datetime) -> Report:
     return Report(
         event_id=event.sg_event_id,
         kind=kind,
-        timestamp=event.timestamp,
+        timestamp=at,
         # Before the dot it is what the API called it, in X-Message-Id; behind it stand SendGrid's own servers.
         provider_id=event.sg_message_id and event.sg_message_id.partition(".")[0],
         given={"key": event.key, "notificationId": event.notification_id},

@@ -1,7 +1,8 @@
 """Amazon SES by Amazon SNS: the signature of SNS, and the events of SES in its messages.
 
 In come the body of a request and the certificate that it names, which the caller fetches; out go receipts, or a
-subscription that waits for its confirmation. A request holds one event.
+subscription that waits for its confirmation. A request holds one event, of which `eventType` alone must be there,
+beside what SNS signs: nothing else decides whether it is taken.
 Source: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html,
 https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html, and of the events
 https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html.
@@ -12,7 +13,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -20,11 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 from notifications.receipts import (
     MARGIN,
+    Detail,
     Names,
     Part,
     Receipt,
@@ -32,6 +34,8 @@ from notifications.receipts import (
     Text,
     Unreadable,
     Unverified,
+    When,
+    listed,
     parsed,
     receipt,
     require_recent,
@@ -94,6 +98,9 @@ class Confirmation:
     url: str = field(repr=False)
 
 
+_AsSigned = Annotated[str | None, BeforeValidator(lambda value: value if isinstance(value, str) else None)]
+
+
 class _Message(Part):
     """A message of SNS; its texts as they are, since the signature is over them."""
 
@@ -105,12 +112,17 @@ class _Message(Part):
     signature_version: str = Field(alias="SignatureVersion")
     signature: str = Field(alias="Signature")
     signing_cert_url: str = Field(alias="SigningCertURL")
-    subject: str | None = Field(None, alias="Subject")
-    token: str | None = Field(None, alias="Token", repr=False)
-    subscribe_url: str | None = Field(None, alias="SubscribeURL", repr=False)
+    subject: _AsSigned = Field(None, alias="Subject")
+    token: _AsSigned = Field(None, alias="Token", repr=False)
+    subscribe_url: _AsSigned = Field(None, alias="SubscribeURL", repr=False)
 
 
-class _CamelCase(Part, alias_generator=to_camel):
+_Texts = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: [one for one in listed(value) if isinstance(one, str)])
+]
+
+
+class _CamelCase(Detail, alias_generator=to_camel):
     pass
 
 
@@ -120,19 +132,22 @@ class _Recipient(_CamelCase):
     diagnostic_code: Text = None
 
 
+_Recipients = Annotated[tuple[_Recipient, ...], BeforeValidator(listed)]
+
+
 class _Details(_CamelCase):
     """What the several types of events have to say, each some of it."""
 
-    timestamp: Moment | None = None
+    timestamp: When = None
     bounce_type: Text = None
     bounce_sub_type: Text = None
-    bounced_recipients: tuple[_Recipient, ...] = ()
-    complained_recipients: tuple[_Recipient, ...] = ()
+    bounced_recipients: _Recipients = ()
+    complained_recipients: _Recipients = ()
     complaint_sub_type: Text = None
     complaint_feedback_type: Text = None
-    delayed_recipients: tuple[_Recipient, ...] = ()
+    delayed_recipients: _Recipients = ()
     delay_type: Text = None
-    recipients: tuple[str, ...] = ()
+    recipients: _Texts = ()
     smtp_response: Text = None
     link: Text = None
     reason: Text = None
@@ -141,7 +156,7 @@ class _Details(_CamelCase):
 
 class _Mail(_CamelCase):
     message_id: Text = None
-    destination: tuple[str, ...] = ()
+    destination: _Texts = ()
     tags: Names = Field(default_factory=dict)
 
 
@@ -217,8 +232,8 @@ def read(body: bytes) -> list[Receipt] | Confirmation:
     if message.type == "UnsubscribeConfirmation" or message.message.startswith(_GREETING):
         return []
     event = parsed(_OBJECT, message.message)
-    name = event.get("eventType", event.get("notificationType"))
-    if not isinstance(name, str):
+    name = next((name for name in map(event.get, ("eventType", "notificationType")) if isinstance(name, str)), None)
+    if name is None:
         raise Unreadable("eventType: missing")
     about = _DETAILS.get(name)
     if about is None:

@@ -243,7 +243,7 @@ class Preview(InkstreamCommand):
             and "email" not in rules.by_type[name].channels
         ):
             raise click.BadParameter(f"{name} is not told by e-mail", param_hint="TYPE")
-        wording = Wording(settings.site_name, settings.site_url)
+        wording = Wording(settings.site_name, settings.site_url, settings.link_hosts)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         for number, type_ in enumerate([name] if name else rules.by_type):
             try:

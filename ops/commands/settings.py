@@ -63,6 +63,7 @@ EXAMPLES: Mapping[str, str] = {
     "gather_window": "PT15M",
     "site_name": "Ada's Blog",
     "site_url": "https://blog.example",
+    "link_hosts": "help.blog.example,www.blog.example",
     "recipients_view": "blog.notification_recipients",
     "recipients_kept": "PT5M",
     "notify_limit": "10",

@@ -97,6 +97,8 @@ class Add(InkstreamCommand):
         from ops.inquiries import suppressions as opened
 
         _check(channel, address)
+        if channel == "email":
+            _check_readable(address)
         if _DEVICE.fullmatch(address):
             raise click.BadParameter(
                 "a device is added by its token, as its name does not tell it", param_hint="ADDRESS"
@@ -144,6 +146,20 @@ def _check(channel: str, address: str) -> None:
     """
     if channel == "email" and "@" not in address:
         raise click.BadParameter("should be an e-mail address", param_hint="ADDRESS")
+
+
+def _check_readable(address: str) -> None:
+    """Refuse what is no e-mail address.
+
+    Raises:
+        click.BadParameter: It can't be read.
+    """
+    from schemas.email_address import InvalidAddress, read
+
+    try:
+        read(address)
+    except InvalidAddress as error:
+        raise click.BadParameter(f"is no e-mail address: {error}", param_hint="ADDRESS") from None
 
 
 def _shown(one: "Suppression", *, full: bool) -> str:

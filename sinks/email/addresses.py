@@ -9,10 +9,9 @@ from email.header import Header
 from typing import NamedTuple
 from urllib.parse import quote
 
-from email_validator import EmailNotValidError, validate_email
-
 from notifications.messages import Email
 from notifications.outcome import Misconfigured, Refused
+from schemas.email_address import InvalidAddress, read
 
 # What `str.splitlines` breaks a line at, and all else that is not to be seen: C0, DEL, C1, and Unicode's separators.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -74,12 +73,13 @@ def address(message: Email) -> Envelope | Refused | Misconfigured:
     """Read a message's addresses; where one is none, there is nothing to ask a provider."""
     try:
         sender = _mailbox(message.sender)
-    except EmailNotValidError:
-        return Misconfigured("sender", "the sender's address is not valid")
+    except InvalidAddress as error:
+        return Misconfigured("sender", f"the sender's address can't be read: {error}")
     try:
-        recipient = Mailbox("", _normal(message.to))
-    except EmailNotValidError:
-        return Refused("recipient", "the recipient's address is not valid", recipient_is_gone=True)
+        recipient = Mailbox("", read(message.to).text)
+    except InvalidAddress as error:
+        # What we can't read may be a mailbox all the same: it says nothing of the person.
+        return Refused("invalid-address", f"the recipient's address can't be read: {error}", recipient_is_gone=False)
     return Envelope(sender, recipient)
 
 
@@ -140,15 +140,8 @@ def without_personal(text: str, message: Email) -> str:
 def _mailbox(text: str) -> Mailbox:
     name, bracket, rest = text.rpartition("<")
     if not bracket:
-        return Mailbox("", _normal(text))
-    return Mailbox(one_line(name).strip('" '), _normal(rest.strip().removesuffix(">")))
-
-
-def _normal(text: str) -> str:
-    # Also names of development and of a company's own network are domains here; whether mail gets there is the
-    # provider's to say.
-    valid = validate_email(text, check_deliverability=False, test_environment=True, globally_deliverable=False)
-    return valid.ascii_email or f"{valid.local_part}@{valid.ascii_domain}"
+        return Mailbox("", read(text).text)
+    return Mailbox(one_line(name).strip('" '), read(rest.strip().removesuffix(">")).text)
 
 
 def _is_plain(text: str) -> bool:

@@ -92,7 +92,7 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
     if response.is_success:
         identifier = content.get("id")
         return Sent(identifier.strip("<>") if isinstance(identifier, str) else None)
-    spoken = str(content.get("message", ""))
+    spoken = str(content.get("message") or "")
     said = without_personal(spoken, message)
     if response.is_server_error or status == httpx.codes.REQUEST_TIMEOUT:
         return failed(response, said)

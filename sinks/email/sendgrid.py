@@ -85,7 +85,7 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
     status, code = response.status_code, str(response.status_code)
     listed = answer(response).get("errors")
     errors = [error for error in listed if isinstance(error, dict)] if isinstance(listed, list) else []
-    said = without_personal("; ".join(str(error.get("message")) for error in errors), message)
+    said = without_personal("; ".join(str(error.get("message") or "") for error in errors), message)
     if response.is_success:
         return Sent(response.headers.get("x-message-id"))
     if response.is_server_error or status == httpx.codes.REQUEST_TIMEOUT:

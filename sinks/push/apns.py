@@ -18,12 +18,13 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import SecretStr
 
 from notifications.messages import Push
 from notifications.outcome import Failed, Outcome, Refused, Sent
+from notifications.receipts import Detail, Text
 from notifications.replies import APNS, of_api, outcome
-from sinks.http import ask, failed, retry_after
+from sinks.http import answer, ask, failed, retry_after
 from sinks.push.payload import as_json, fitted
 
 _LARGEST = 4096
@@ -162,8 +163,8 @@ class Apns:
         )
 
 
-class _Answer(BaseModel):
-    reason: str
+class _Answer(Detail):
+    reason: Text = None
 
 
 def _content(message: Push, body: str) -> bytes:
@@ -176,7 +177,4 @@ def _content(message: Push, body: str) -> bytes:
 
 
 def _reason(response: httpx.Response) -> str:
-    try:
-        return _Answer.model_validate_json(response.content).reason
-    except ValidationError:
-        return ""
+    return _Answer.model_validate(answer(response)).reason or ""

@@ -12,17 +12,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
+from notifications.receipts import Detail, Text, listed
 from notifications.replies import FCM, of_api, outcome
-from sinks.http import ask, failed, retry_after
+from sinks.http import answer, ask, failed, retry_after
 from sinks.push.payload import as_json, fitted
 
 _SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
@@ -123,7 +125,7 @@ class Fcm:
 
     def _outcome(self, response: httpx.Response, message: Push) -> Outcome:
         if response.is_success:
-            return Sent(_name(response))
+            return Sent(_Answer.model_validate(answer(response)).name)
         error = _error(response)
         code = error.error_code or error.status or str(response.status_code)
         said = error.message or httpx.codes.get_reason_phrase(response.status_code)
@@ -194,47 +196,44 @@ class _Access:
         return self._token
 
     def _failure(self, response: httpx.Response) -> Outcome:
-        try:
-            refusal = _GrantRefusal.model_validate_json(response.content)
-        except ValidationError:
-            refusal = _GrantRefusal(
-                error=str(response.status_code), error_description=httpx.codes.get_reason_phrase(response.status_code)
-            )
-        said = f"no access token: {refusal.error_description or refusal.error}"
+        refusal = _GrantRefusal.model_validate(answer(response))
+        code = refusal.error or str(response.status_code)
+        phrase = refusal.error or httpx.codes.get_reason_phrase(response.status_code)
+        said = f"no access token: {refusal.error_description or phrase}"
         if response.status_code == 429:
-            return Throttled(refusal.error, said, retry_after(response, self._clock()) or _WAIT_WHERE_NONE_IS_SAID)
+            return Throttled(code, said, retry_after(response, self._clock()) or _WAIT_WHERE_NONE_IS_SAID)
         if response.is_server_error or response.status_code == 408:
-            return Failed(refusal.error, said, may_have_arrived=False)
-        return Misconfigured(refusal.error, said)
+            return Failed(code, said, may_have_arrived=False)
+        return Misconfigured(code, said)
 
 
 class _Grant(BaseModel):
     access_token: str
-    expires_in: float
+    expires_in: Annotated[float, Field(ge=0), BeforeValidator(lambda value: value or 0)] = 0
 
 
-class _GrantRefusal(BaseModel):
+class _GrantRefusal(Detail):
     """RFC 6749, section 5.2."""
 
-    error: str
-    error_description: str = ""
+    error: Text = None
+    error_description: Text = None
 
 
-class _Violation(BaseModel):
-    field: str = ""
+class _Violation(Detail):
+    field: Text = None
 
 
-class _Detail(BaseModel):
+class _Detail(Detail):
     """One of two kinds: `google.firebase.fcm.v1.FcmError` has the code, `google.rpc.BadRequest` the violations."""
 
-    error_code: str = Field("", alias="errorCode")
-    violations: list[_Violation] = Field([], alias="fieldViolations")
+    error_code: Text = Field(None, alias="errorCode")
+    violations: Annotated[list[_Violation], BeforeValidator(listed)] = Field([], alias="fieldViolations")
 
 
-class _Error(BaseModel):
-    message: str = ""
-    status: str = ""
-    details: list[_Detail] = []
+class _Error(Detail):
+    message: Text = None
+    status: Text = None
+    details: Annotated[list[_Detail], BeforeValidator(listed)] = Field([])
 
     @property
     def error_code(self) -> str:
@@ -243,34 +242,21 @@ class _Error(BaseModel):
     @property
     def blames_token(self) -> bool:
         """Whether an invalid argument is the token: by its field, or by the message where no field is named."""
-        fields = [violation.field for detail in self.details for violation in detail.violations]
+        fields = [one.field for detail in self.details for one in detail.violations if one.field]
         if fields:
             return "message.token" in fields
-        return self.error_code == "INVALID_ARGUMENT" and "registration token" in self.message.lower()
+        return self.error_code == "INVALID_ARGUMENT" and "registration token" in (self.message or "").lower()
 
 
-class _Answer(BaseModel):
-    error: _Error
-
-
-class _Name(BaseModel):
-    name: str
+class _Answer(Detail):
+    error: _Error = _Error()
+    name: Text = None
 
 
 def _error(response: httpx.Response) -> _Error:
-    try:
-        return _Answer.model_validate_json(response.content).error
-    except ValidationError:
-        return _Error()  # a page of a server in between
+    return _Answer.model_validate(answer(response)).error  # none where a server in between answers with a page
 
 
 def _blames_access(response: httpx.Response) -> bool:
     # With this code it is the key of APNs or Web Push that is wrong, which the project keeps at Google.
     return response.status_code == 401 and _error(response).error_code != "THIRD_PARTY_AUTH_ERROR"
-
-
-def _name(response: httpx.Response) -> str | None:
-    try:
-        return _Name.model_validate_json(response.content).name
-    except ValidationError:
-        return None

@@ -110,7 +110,7 @@ class Post:
         await self.stores.mongo.database["notifications"].insert_one(notification)
 
     async def knows(
-        self, user: str, email: str, devices: Sequence[Device] = (), preferences: Preferences = NOBODY_MINDS
+        self, user: str, email: str, devices: Sequence[Device] = (), preferences: Any = NOBODY_MINDS
     ) -> None:
         """Let the platform know a user."""
         async with self.pool.transaction() as using:
@@ -120,7 +120,11 @@ class Post:
                     user,
                     email,
                     Json([device.model_dump() for device in devices]),
-                    Json(preferences.model_dump(mode="json", by_alias=True)),
+                    Json(
+                        preferences.model_dump(mode="json", by_alias=True)
+                        if isinstance(preferences, Preferences)
+                        else preferences
+                    ),
                 ),
             )
 
@@ -269,6 +273,32 @@ async def test_an_address_that_is_none_to_one_provider_fails_and_is_not_suppress
     assert await post.states(again) == {"email": "sent"}
 
 
+@pytest.mark.parametrize("email", [" {}", "\u00a0Ada <{}>", "mailto:{}", "{}.\u200b"])
+async def test_an_address_is_sent_to_and_suppressed_in_one_form_however_it_is_written(post: Post, email: str) -> None:
+    address = f"ada-{uuid.uuid4().hex}@example.org"
+    written = await post.ask("email", recipient={"email": email.format(address)})
+    await post.turn()
+    assert await post.states(written) == {"email": "sent"}
+    assert [accepted.to for accepted in post.first.accepted] == [address]
+    [log] = await post.logs()
+    assert log["to"] == address
+    assert await post.stores.suppressions.reason("email", address) is None
+    await post.stores.suppressions.add("email", email.format(address), "complained")
+    again = await post.ask("email", recipient={"email": address})
+    await post.turn()
+    assert (await post.item(again))["deliveries"][0]["reason"] == "suppressed"
+
+
+@pytest.mark.parametrize("email", ["not an address", "ada@example.org,eve@evil.example", "ada@exam ple.org"])
+async def test_what_is_no_address_fails_as_that_and_suppresses_nothing(post: Post, email: str) -> None:
+    name = await post.ask("email", recipient={"email": email})
+    await post.turn()
+    [delivery] = (await post.item(name))["deliveries"]
+    assert (delivery["state"], delivery["error"]["code"]) == ("failed", "invalid-address")
+    assert await post.stores.suppressions.reason("email", email) is None
+    assert post.first.accepted == []
+
+
 async def test_a_provider_that_refuses_us_is_left_alone_and_the_next_one_takes_it(post: Post) -> None:
     post.first.plan = [Fault.REJECT_US]
     name = await post.ask("email")
@@ -312,6 +342,48 @@ async def test_quiet_hours_are_kept_unless_it_is_urgent(post: Post) -> None:
     assert await post.states(name) == {"email": "waiting"}
     assert (await post.item(name))["nextRetryAt"] > now + timedelta(hours=1)
     assert await post.states(urgent) == {"email": "sent"}
+
+
+@pytest.mark.parametrize(
+    "quiet_hours",
+    [
+        {"start": "00:00", "end": "24:00", "timeZone": "UTC"},
+        {"start": "{before}", "end": "{after}", "timeZone": "utc"},
+        {"start": "{before}", "end": "{after}", "timeZone": "UTC+0"},
+        {"start": "{before}", "end": "{after}", "timeZone": "Mars/Olympus"},
+        {"start": "{before}", "end": "{after}"},
+    ],
+)
+async def test_quiet_hours_are_kept_as_they_can_be_meant_or_by_the_safest_reading(
+    post: Post, quiet_hours: dict[str, str]
+) -> None:
+    now = datetime.now(UTC)
+    times = {"before": f"{now - timedelta(minutes=5):%H:%M:%S}", "after": f"{now + timedelta(hours=2):%H.%M}"}
+    stored = {name: value.format(**times) for name, value in quiet_hours.items()}
+    await post.knows("grace", "grace@example.org", preferences={"quietHours": stored})
+    name, urgent = await post.ask("email", user="grace"), await post.ask("email", user="grace", priority=4)
+    await post.turn()
+    assert await post.states(name) == {"email": "waiting"}
+    assert now < (await post.item(name))["nextRetryAt"] <= now + timedelta(days=1, minutes=1)
+    assert await post.states(urgent) == {"email": "sent"}
+
+
+@pytest.mark.parametrize(
+    "preferences",
+    [
+        {"channelsOff": ["Email"]},
+        {"channels_off": "e-mail"},
+        {"typesOff": ["Comment-Reply"]},
+        {"channelsOff": 7},
+        "off",
+    ],
+)
+async def test_a_channel_that_may_be_turned_off_gets_nothing(post: Post, preferences: Any) -> None:
+    await post.knows("grace", "grace@example.org", preferences=preferences)
+    name, must_know = await post.ask("email", user="grace"), await post.ask("email", user="grace", transactional=True)
+    await post.turn()
+    assert (await post.item(name))["deliveries"][0]["reason"] == "preferences"
+    assert await post.states(must_know) == {"email": "sent"}
 
 
 async def test_who_has_had_enough_today_is_spared_but_for_what_they_must_know(post: Post) -> None:

@@ -202,3 +202,23 @@ async def test_views_that_wait_for_their_post_are_noted(counting: Pipeline) -> N
     counting.add_posts(["b"])
     ((state, what, _),) = await on_view_counts(counting.environment)
     assert (state, what) == ("note", "1 post with views not in posts; the views wait")
+
+
+async def test_people_whose_preferences_can_not_be_read_are_named_without_who_they_are(counting: Pipeline) -> None:
+    counting.rows("CREATE TABLE people (user_id text, email text, devices jsonb, preferences jsonb)")
+    counting.rows("GRANT SELECT ON people TO inkstream")
+    hours = '{"start": "22:00", "end": "07:00", "timeZone": "%s"}'
+    counting.rows(
+        "INSERT INTO people VALUES "
+        f"""('ada', 'ada@example.org', NULL, '{{"quietHours": {hours % "Mars/Olympus"}}}'), """
+        f"""('grace', 'grace@example.org', NULL, '{{"quietHours": {hours % "europe/berlin"}}}'), """
+        """('alan', 'alan@example.org', NULL, '{"channelsOff": {"a": "alan@example.org"}}')"""
+    )
+    _, found = await findings({**counting.environment, "INKSTREAM_RECIPIENTS_VIEW": "people"})
+    [well, note] = [finding for finding in found if finding["subject"] == "recipients"]
+    assert (well["state"], well["what"]) == ("well", "in people")
+    assert note["state"] == "note"
+    assert note["what"].startswith("preferences of 2 of 3 people can't be read")
+    assert "quietHours.timeZone: Mars/Olympus" in note["what"]
+    assert "docs/recipients.md" in note["advice"]
+    assert "@" not in str(note)

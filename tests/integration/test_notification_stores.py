@@ -1,6 +1,7 @@
 """What stands around the queue, on real servers: suppressions, rate limits, wake-ups, unread counts."""
 
 import asyncio
+import hashlib
 import json
 import time
 import uuid
@@ -16,7 +17,7 @@ from ops.bootstrap import MIGRATIONS
 from sinks.in_app import InApp
 from sinks.migrations import migrate, read
 from sinks.mongo import Mongo
-from sinks.postgres import Pool
+from sinks.postgres import Pool, connection
 from sinks.rate_limits import Rate, RateLimits
 from sinks.redis import connect
 from sinks.suppressions import Suppressions
@@ -52,6 +53,37 @@ async def test_a_suppressed_address_is_found_however_it_is_written(suppressions:
     assert await suppressions.remove("email", address)
     assert not await suppressions.remove("email", address)
     assert await suppressions.reasons("email", [address]) == {}
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("ada-{}@b\u00fccher.example", "Ada-{}@xn--bcher-kva.example"),
+        ("ada-{}@bu\u0308cher.example", "ada-{}@B\u00dcCHER.example"),
+        ("ada-{}@xn--bcher-kva.example", "mailto:ada-{}@b\u00fccher.example"),
+        ("zoe\u0308-{}@example.org", "zo\u00eb-{}@example.org"),
+        ("ada-{}@example.org", "\u00a0Ada <ada-{}@EXAMPLE.org.>\u200b"),
+    ],
+)
+async def test_what_an_earlier_release_suppressed_stays_suppressed(
+    platform: Platform, suppressions: Suppressions, stored: str, written: str
+) -> None:
+    token = uuid.uuid4().hex
+    stored, written = stored.format(token), written.format(token)
+    async with connection(platform.postgres.url) as using:
+        # As earlier releases did it.
+        identity = stored.strip().lower()
+        digest = hashlib.sha256(identity.encode()).hexdigest()
+        await using.execute(
+            "INSERT INTO inkstream.suppressions (channel, digest, address, reason) VALUES ('email', %s, %s, 'bounced')",
+            (digest, identity),
+        )
+    assert await suppressions.reason("email", written) == "bounced"
+    assert not await suppressions.add("email", written, "complained")
+    assert await suppressions.reason("email", written) == "bounced"
+    assert await suppressions.remove("email", written)
+    assert await suppressions.reason("email", written) is None
+    assert await suppressions.reason("email", stored) is None
 
 
 async def test_a_browser_can_be_suppressed_though_its_subscription_is_long(suppressions: Suppressions) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from psycopg import errors, sql
 from structlog.testing import capture_logs
 
 from dev.stack import Platform
-from notifications.preferences import DEFAULTS, Preferences, QuietHours
+from notifications.preferences import ALL_OFF, DEFAULTS, Preferences, QuietHours, Unreadable
 from schemas.notifications import Device
 from sinks.postgres import Connection, Pool
-from sinks.recipients import DEVICES, LOOK_AGAIN, Person, Recipients, problem_of_view
+from sinks.recipients import DEVICES, LOOK_AGAIN, Person, Recipients, problem_of_view, survey_preferences
 from sinks.redis import connect
 
 ROOT = Path(__file__).parents[2]
@@ -258,21 +259,28 @@ async def test_who_goes_away_leaves_the_others_their_answer(
     assert pool.asked == 1
 
 
+def silent(part: str, shown: str, **known: Any) -> Preferences:
+    return Preferences(unreadable=(Unreadable(part, shown),), **known)
+
+
 @pytest.mark.parametrize(
     ("preferences", "read"),
     [
         ([], DEFAULTS),
         (None, DEFAULTS),
-        ("email", DEFAULTS),
-        ({"channelsOff": "email"}, DEFAULTS),
-        ({"channelsOff": ["email", 5, None]}, Preferences(channels_off=frozenset({"email"}))),
-        ({"typesOff": ["email"], "locale": "de"}, Preferences(locale="de")),
+        ("email", silent("preferences", "email", channels_off=ALL_OFF)),
+        ({"channelsOff": "email"}, Preferences(channels_off=frozenset({"email"}))),
+        ({"channelsOff": ["email", 5, None]}, silent("channelsOff", "a number", channels_off=ALL_OFF)),
+        ({"typesOff": ["post_liked"], "locale": "de"}, Preferences(types_off={"post_liked": ALL_OFF}, locale="de")),
         (
             {"typesOff": {"a": ["email", {}], "b": "push"}},
-            Preferences(types_off={"a": frozenset({"email"}), "b": frozenset()}),
+            silent("typesOff", "an object", types_off={"a": ALL_OFF, "b": frozenset({"push"})}),
         ),
-        ({**WANTS, "quietHours": {"start": "22:00"}}, ADA.preferences.model_copy(update={"quiet_hours": None})),
-        ({**WANTS, "locale": 5}, ADA.preferences.model_copy(update={"locale": "en"})),
+        (
+            {"quietHours": {"start": "22:00", "end": "07:00"}},
+            silent("quietHours.timeZone", "nothing", quiet_hours=QuietHours(start="22:00", end="07:00")),
+        ),
+        ({"locale": 5}, silent("locale", "a number")),
         ({**WANTS, "ofALaterRelease": True}, ADA.preferences),
     ],
 )
@@ -319,12 +327,14 @@ async def test_of_broken_devices_all_are_read_that_can_be(
 async def test_columns_may_be_texts_that_hold_no_json_or_too_much_of_it(people: PlatformOfTest, make: Make) -> None:
     nested = "repeat('[', 100000)"
     people.make_view(f"id AS user_id, email, {nested} AS devices, {nested} AS preferences")
-    assert await make().find("ada") == Person("ada@example.org", (), DEFAULTS)
+    ada = await make().find("ada")
+    assert ada is not None
+    assert (ada.email, ada.devices, ada.preferences.channels_off) == ("ada@example.org", (), ALL_OFF)
 
 
-async def test_a_broken_row_is_told_once_without_what_it_holds(people: PlatformOfTest, make: Make) -> None:
+async def test_a_broken_device_is_told_once_without_what_it_holds(people: PlatformOfTest, make: Make) -> None:
     people.make_view()
-    people.put("grace", "grace@example.org", ["hush-hush"], {"typesOff": {"post_liked": ["push", 5]}})
+    people.put("grace", "grace@example.org", ["hush-hush"])
     people.put("alan", "alan@example.org", ["hush-hush"])
     recipients = make(redis_url=NOWHERE)
     with capture_logs() as logs:
@@ -333,8 +343,57 @@ async def test_a_broken_row_is_told_once_without_what_it_holds(people: PlatformO
     [told] = logs
     assert told["event"] == "a recipient was read in part"
     assert told["user"] == "grace"
-    assert told["where"] == ["devices.0", "preferences.typesOff.post_liked.1"]
+    assert told["where"] == ["devices.0"]
     assert "hush" not in str(logs)
+
+
+async def test_preferences_that_can_not_be_read_are_told_once_for_each_person_and_counted_each_time(
+    people: PlatformOfTest, make: Make
+) -> None:
+    people.make_view()
+    hours = {"start": "22:00", "end": "grace@example.org", "timeZone": "Mars/Olympus"}
+    people.put("grace", "grace@example.org", None, {"quietHours": hours})
+    recipients = make(redis_url=NOWHERE)
+    before = unreadable("quietHours.timeZone")
+    with capture_logs() as logs:
+        await recipients.find("grace")
+        await recipients.find("grace")
+        people.put("alan", "alan@example.org", None, {"channelsOff": 7})
+        await recipients.find("alan")
+    assert unreadable("quietHours.timeZone") == before + 2
+    assert [(told["user"], told["unreadable"]) for told in logs] == [
+        ("grace", ["quietHours.end: a text of 17 characters", "quietHours.timeZone: Mars/Olympus"]),
+        ("alan", ["channelsOff: a number"]),
+    ]
+
+
+async def test_how_many_people_have_preferences_that_can_not_be_read_can_be_asked(
+    people: PlatformOfTest, platform: Platform
+) -> None:
+    people.make_view()
+    people.put("grace", "grace@example.org", None, {"quietHours": {"start": "1", "end": "2", "timeZone": "Mars"}})
+    people.put("alan", None, None, {"channelsOff": ["sms", "Email"]})
+    survey = await survey_preferences(platform.postgres.url, people.view)
+    assert survey is not None
+    assert (survey.people, survey.unreadable) == (3, 2)
+    assert {*survey.examples} == {("quietHours.timeZone", "Mars"), ("channelsOff", "sms")}
+
+
+def unreadable(part: str) -> float:
+    return REGISTRY.get_sample_value("inkstream_preferences_unreadable_total", {"part": part}) or 0
+
+
+@pytest.mark.parametrize(
+    "email", [" ada@example.org", "Ada <ada@example.org>", "ada@EXAMPLE.org.", "\u00a0ada@example.org"]
+)
+async def test_an_address_is_read_in_one_form_however_the_platform_writes_it(
+    people: PlatformOfTest, make: Make, email: str
+) -> None:
+    people.make_view()
+    people.put("grace", email)
+    grace = await make().find("grace")
+    assert grace is not None
+    assert grace.email == "ada@example.org"
 
 
 @pytest.mark.parametrize("user_id", ["nul\0", "half \ud800", "", "x" * 10_000])

@@ -8,10 +8,10 @@ import pytest
 
 from dev.providers.mailgun import MailgunServer
 from dev.providers.sendgrid import SendGridServer
-from dev.providers.server import Fault, HttpEmailServer
+from dev.providers.server import Fault, HttpEmailServer, Reply
 from dev.providers.ses import SesServer
 from notifications.messages import Email
-from notifications.outcome import Failed
+from notifications.outcome import Failed, Refused, Sent
 from sinks.email.mailgun import Mailgun
 from sinks.email.sendgrid import SendGrid
 from sinks.email.ses import Ses
@@ -71,6 +71,49 @@ async def test_a_lost_answer_may_mean_either(
     assert isinstance(outcome, Failed)
     assert outcome.may_have_arrived
     assert len(server.accepted) == kept
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "null",
+        "7",
+        "[]",
+        '{"errors": null, "message": null, "id": null, "MessageId": null}',
+        '{"errors": [null, 7, {"message": null, "field": null}], "message": 7, "id": 7, "MessageId": []}',
+        '{"errors": {"message": "odd"}, "message": {"a": 1}, "id": {}, "MessageId": {}}',
+        "[" * 100_000,
+    ],
+)
+async def test_an_answer_of_any_shape_is_judged_by_its_status(
+    pair: Pair, server: HttpEmailServer, client: httpx.AsyncClient, email: MakeEmail, body: str
+) -> None:
+    server.plan = [Reply(202, body), Reply(503, body)]
+    provider = pair.provider(client, server.url)
+    assert isinstance(await provider.send(email()), Sent)
+    failed = await provider.send(email())
+    assert isinstance(failed, Failed)
+    assert "None" not in failed.message
+
+
+@pytest.mark.parametrize("to", ["a..b@docomo.ne.jp", "ada.@docomo.ne.jp", "ada@corp.local", "ada@localhost"])
+async def test_an_address_that_breaks_strict_rules_is_the_providers_to_judge(
+    pair: Pair, server: HttpEmailServer, client: httpx.AsyncClient, email: MakeEmail, to: str
+) -> None:
+    outcome = await pair.provider(client, server.url).send(email(to=to))
+    # Some of the stand-ins are as strict as the providers, and answer 400.
+    assert isinstance(outcome, Sent) or (isinstance(outcome, Refused) and outcome.code == "400")
+
+
+@pytest.mark.parametrize("to", ["", "not an address", "ada@reader.example,eve@evil.example", "ada@reader.example\r\nx"])
+async def test_what_is_no_address_is_an_invalid_address_and_says_nothing_of_the_person(
+    pair: Pair, server: HttpEmailServer, client: httpx.AsyncClient, email: MakeEmail, to: str
+) -> None:
+    outcome = await pair.provider(client, server.url).send(email(to=to))
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, outcome.recipient_is_gone) == ("invalid-address", False)
+    assert server.accepted == []
 
 
 async def test_nobody_there_means_that_nothing_arrived(

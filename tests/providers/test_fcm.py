@@ -167,6 +167,29 @@ async def test_an_error_becomes_its_outcome(server: FcmServer, fcm: Fcm, reply: 
     assert len(asked(server, ":send")) == 1
 
 
+@pytest.mark.parametrize("shape", ["null", "7", "true", '"text"', "[]", "[null]", "{}", "[{}]"])
+@pytest.mark.parametrize("field", ["message", "status", "fieldViolations", "another detail"])
+async def test_no_shape_of_another_field_hides_that_a_device_is_gone(
+    server: FcmServer, fcm: Fcm, field: str, shape: str
+) -> None:
+    known = {"message": '"m"', "status": '"NOT_FOUND"', "fieldViolations": "[]", "another detail": "{}"} | {
+        field: shape
+    }
+    detail = f'{{"errorCode": "UNREGISTERED", "fieldViolations": {known["fieldViolations"]}}}'
+    error = f'"message": {known["message"]}, "status": {known["status"]}'
+    body = f'{{"error": {{{error}, "details": [{known["another detail"]}, null, {detail}]}}}}'
+    server.script = [Reply(404, body.encode())]
+    outcome = await deliver(fcm)
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, outcome.recipient_is_gone) == ("UNREGISTERED", True)
+
+
+@pytest.mark.parametrize("name", ["null", "7", "[]", "{}"])
+async def test_an_answer_with_a_name_of_any_shape_still_means_sent(server: FcmServer, fcm: Fcm, name: str) -> None:
+    server.script = [Reply(200, f'{{"name": {name}}}'.encode())]
+    assert isinstance(await deliver(fcm), Sent)
+
+
 async def test_a_token_in_an_error_is_not_passed_on(server: FcmServer, fcm: Fcm) -> None:
     server.script = [refusal(404, "NOT_FOUND", f"No device {TOKEN} here", code="UNREGISTERED")]
     assert await deliver(fcm) == Refused("UNREGISTERED", "No device <recipient> here", recipient_is_gone=True)

@@ -106,7 +106,12 @@ async def test_two_addresses_in_one_are_refused_unasked(
     provider: Provider[Email], server: MailgunServer, email: MakeEmail
 ) -> None:
     outcome = await provider.send(email(to="ada@reader.example, eve@evil.example"))
-    assert outcome == Refused("recipient", "the recipient's address is not valid", recipient_is_gone=True)
+    assert outcome == Refused(
+        "invalid-address",
+        "the recipient's address can't be read: what stands before the @ is empty, or has a character that can't be "
+        "there",
+        recipient_is_gone=False,
+    )
     assert server.accepted == []
 
 

@@ -103,6 +103,51 @@ async def test_any_text_arrives(provider: Provider[Email], server: SmtpServer, e
     assert max(len(line) for line in server.accepted[0].raw.split(b"\r\n")) <= 998
 
 
+@pytest.mark.parametrize(
+    ("to", "sent_to"),
+    [
+        (" ada@reader.example", "ada@reader.example"),
+        ("mailto:Ada@READER.example", "Ada@reader.example"),
+        ('"Lovelace, Ada" <ada@reader.example>', "ada@reader.example"),
+        ("ada@reader.example.", "ada@reader.example"),
+        ("\u200bada@bücher.example\u00a0", "ada@xn--bcher-kva.example"),
+        ("a..b@docomo.ne.jp", "a..b@docomo.ne.jp"),
+        ("ada.@docomo.ne.jp", "ada.@docomo.ne.jp"),
+        ("ada@corp.local", "ada@corp.local"),
+        ("ada@localhost", "ada@localhost"),
+        ("ada@host_name.example", "ada@host_name.example"),
+        ('"quoted local"@example.org', '"quoted local"@example.org'),
+        ("user@[192.0.2.1]", "user@[192.0.2.1]"),
+    ],
+)
+async def test_an_address_goes_to_the_server_in_one_form_and_the_server_judges(
+    provider: Provider[Email], server: SmtpServer, email: MakeEmail, to: str, sent_to: str
+) -> None:
+    assert isinstance(await provider.send(email(to=to)), Sent)
+    assert [accepted.to for accepted in server.accepted] == [sent_to]
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "",
+        "not an address",
+        "ada@reader.example,eve@evil.example",
+        "ada@reader.example> NOTIFY=NEVER\r\nRCPT TO:<eve@evil.example",
+        "ada@reader.example\r\nBcc: eve@evil.example",
+        '"ada\r\nRCPT TO:<eve@evil.example>"@reader.example',
+        "mailto:ada@reader.example%0d%0aRCPT%20TO:eve@evil.example",
+    ],
+)
+async def test_what_is_no_address_is_an_invalid_address_and_nobody_gets_anything(
+    provider: Provider[Email], server: SmtpServer, email: MakeEmail, to: str
+) -> None:
+    outcome = await provider.send(email(to=to))
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, outcome.recipient_is_gone) == ("invalid-address", False)
+    assert (server.accepted, server.connections) == ([], 0)
+
+
 async def test_an_address_outside_ascii_goes_where_the_server_takes_it(
     provider: Provider[Email], server: SmtpServer, email: MakeEmail
 ) -> None:
@@ -152,16 +197,6 @@ def test_nothing_personal_is_told(said: str, more: str, subject: str) -> None:
     assert message.to not in told
     assert is_one_line(told)
     assert len(one_line(subject)) < 3 or one_line(subject) not in told
-
-
-@pytest.mark.parametrize("to", ["", "ada", "a@x.example, b@x.example", "a@x.example>\r\nRCPT TO:<b@x.example", "<a@x>"])
-async def test_what_is_no_address_is_refused_unasked(
-    provider: Provider[Email], server: SmtpServer, email: MakeEmail, to: str
-) -> None:
-    outcome = await provider.send(email(to=to))
-    assert isinstance(outcome, Refused)
-    assert outcome.recipient_is_gone
-    assert server.connections == 0
 
 
 RECIPIENT_REPLIES: list[tuple[str, Outcome]] = [

@@ -98,11 +98,46 @@ def test_what_is_urgent_or_asked_for_passes_quiet_hours(change: dict[str, Any]) 
     assert replace(ITEM, **change).hindrance(EMAIL, Preferences(quiet_hours=NIGHT), night) is None
 
 
-@pytest.mark.parametrize("hours", [("22:00", "22:00", "UTC"), ("late", "07:00", "UTC"), ("22:00", "07:00", "Mars")])
-def test_quiet_hours_that_mean_nothing_hold_nothing_up(hours: tuple[str, str, str]) -> None:
+@pytest.mark.parametrize(
+    "hours",
+    [
+        ("00:00", "24:00", "UTC"),
+        ("9:00", "23:59", "UTC"),
+        ("22:00", "07:00", "europe/berlin"),
+        ("22:00", "07:00", "Mars/Olympus"),
+        ("22:00", "22:00", "UTC"),
+        ("late", "07:00", "UTC"),
+        ("22:00", "early", "UTC"),
+        ("late", "early", "Mars"),
+        ("22:00", "07:00", None),
+        (None, None, None),
+        ("", "", ""),
+        ("10 PM", "7am", " utc "),
+        ("22.00", "7.00", "GMT"),
+        ("22:00:00", "07:00:00", "UTC+0"),
+        ("1970-01-01T22:00:00.000Z", "1970-01-01T07:00:00.000Z", "Etc/UTC"),
+        ("25:00", "07:00", "UTC"),
+        ("\uff12\uff12:00", "07:00", "UTC"),
+    ],
+)
+def test_at_night_it_is_silent_whether_or_not_the_hours_can_be_read(hours: tuple[str | None, ...]) -> None:
     start, end, zone = hours
     wants = Preferences(quiet_hours=QuietHours(start=start, end=end, time_zone=zone))
-    assert ITEM.hindrance(EMAIL, wants, NOON) is None
+    night = datetime(2026, 11, 23, 23, 30, tzinfo=UTC)
+    until = ITEM.hindrance(EMAIL, wants, night)
+    assert isinstance(until, datetime)
+    assert timedelta(0) < until - night <= timedelta(hours=24)
+    assert replace(ITEM, priority=4).hindrance(EMAIL, wants, night) is None
+    assert replace(ITEM, transactional=True).hindrance(EMAIL, wants, night) is None
+
+
+def test_who_wants_silence_all_day_is_sent_nothing_but_what_is_urgent() -> None:
+    wants = Preferences(quiet_hours=QuietHours(start="00:00", end="24:00", time_zone="UTC"))
+    until = ITEM.hindrance(EMAIL, wants, NOON)
+    assert isinstance(until, datetime)
+    assert until == datetime(2026, 11, 24, tzinfo=UTC)
+    assert isinstance(ITEM.hindrance(EMAIL, wants, until), datetime)
+    assert replace(ITEM, priority=4).hindrance(EMAIL, wants, NOON) is None
 
 
 def test_an_item_may_have_attempts_of_its_own() -> None:

@@ -21,18 +21,20 @@ from dev.inbox import pages
 from enrich import traffic_source
 from enrich.bots import recognise
 from enrich.errors import frames, normalised
+from enrich.ip_address import read_ip
 from enrich.searches import normalized
 from enrich.traffic_source import app_of, find
 from enrich.user_agent import device
 from enrich.written_dates import without_dates
-from notifications import receipts, rules, unsubscribing
+from notifications import links, preferences, receipts, replies, rules, unsubscribing
 from notifications.messages import Email
 from notifications.notice import Words
-from notifications.quiet_hours import zone_named
+from notifications.quiet_hours import understand, zone_named
 from notifications.wording import Wording, line, paragraphs, phrase
 from ops import masking
 from ops.commands.settings import masked_url
-from sinks.email import addresses, mailgun, ses
+from schemas import email_address, identity, not_json
+from sinks.email import addresses, ses
 from sinks.http import retry_after
 from sinks.push import web_push
 from tests.fuzz.edge import EVENTS, edge
@@ -88,6 +90,16 @@ def zone(name: str) -> None:
         zone_named(name)
 
 
+def address(text: str) -> None:
+    with suppress(ValueError):
+        email_address.read(text)
+
+
+def link(text: str) -> None:
+    with suppress(links.ForeignLink):
+        links.DEVELOPMENT_SITE.absolute(text)
+
+
 def wait(value: str) -> None:
     with suppress(UnicodeError):
         retry_after(httpx.Response(429, headers=[("retry-after", value.replace("\n", " "))]))
@@ -125,7 +137,20 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "senders": lambda text: addresses.address(mail(sender=f"{text} <blog@example.org>")),
     "headers": addresses.one_line,
     "names of errors": lambda text: ses._NAME_OF_ERROR.fullmatch(text),
-    "what Mailgun says": mailgun._BLAMES_RECIPIENT.search,
+    "replies of mail servers": lambda text: replies.of_smtp("RCPT", 550, text, "ada@example.org", "A new post"),
+    "replies to recipients": lambda text: replies.of_smtp("DATA", 550, "a" * 400, text, text),
+    "replies of providers": lambda text: replies.of_api(replies.MAILGUN, 400, words=text, recipient="ada@example.org"),
+    "reported bounces": lambda text: replies.confirms_gone(text, text, "ada@example.org"),
+    "addresses of requests": address,
+    "links of requests": link,
+    "pictures of actors": links.picture,
+    "quiet hours": lambda text: understand(text, text, text),
+    "preferences": preferences.read,
+    "ids of producers": identity.of_producer,
+    "ids of requests": identity.of_request,
+    "what is not JSON": lambda text: not_json.cause(text.encode(errors="replace"), "expected value at line 1 column 2"),
+    "JSON within JSON": not_json.is_json_text,
+    "IP addresses": read_ip,
     "hosts of push services": web_push._NAME.fullmatch,
     "times to wait": wait,
     "masked texts": masking.without_addresses,

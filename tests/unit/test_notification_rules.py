@@ -483,3 +483,13 @@ def test_a_request_names_at_most_20_devices() -> None:
     NotificationRequested.model_validate({**REQUEST, "devices": devices})
     with pytest.raises(ValueError, match="devices"):
         NotificationRequested.model_validate({**REQUEST, "devices": [*devices, devices[0]]})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.example/", "//evil.example/", "/\\\\evil.example/", "javascript:alert(1)", "https://blog.example/"],
+)
+def test_a_rule_leads_to_a_page_of_the_site_whichever_host_that_has(tmp_path: Path, url: str) -> None:
+    with pytest.raises(RulesError, match=r"notifications.yaml:10: should be a path of the site") as raised:
+        read(tmp_path, GOOD.replace("/posts/{{ postSlug }}", url))
+    assert "evil" not in str(raised.value)

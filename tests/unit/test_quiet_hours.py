@@ -5,12 +5,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from notifications.quiet_hours import QuietHours, UnknownZoneError, zone_named
+from notifications.quiet_hours import QuietHours, UnknownZoneError, time_of_day, understand, zone_named
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT = QuietHours(time(22), time(7), BERLIN)
 NOON_REST = QuietHours(time(12, 30), time(14), BERLIN)
 MINUTE = timedelta(minutes=1)
+minutes = st.builds(time, st.integers(0, 23), st.integers(0, 59))
 
 # Berlin put its clock forward at 2026-03-29 02:00 (01:00 UTC), and back at 2026-10-25 03:00 (01:00 UTC).
 
@@ -105,20 +106,171 @@ def test_a_moment_in_any_zone_is_understood(hours: QuietHours, now: str, allowed
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "Europe", "Europe/Nowhere", "CEST+2", "../etc/passwd", "/etc/passwd", "zone.tab", "a\0b", "x" * 5000],
+    [
+        "",
+        ".",
+        "Europe",
+        "Europe/Nowhere",
+        "CEST+2",
+        "UTC+15",
+        "Mars/Olympus",
+        "localtime",
+        "Factory",
+        "../etc/passwd",
+        "/etc/passwd",
+        "zone.tab",
+        "a\0b",
+        "x" * 5000,
+    ],
 )
 def test_a_zone_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(UnknownZoneError, match="no time zone named"):
         zone_named(name)
 
 
-def test_a_zone_is_found_by_its_name() -> None:
-    assert zone_named("Europe/Berlin") == BERLIN
+@pytest.mark.parametrize(
+    "name", ["Europe/Berlin", "europe/berlin", "EUROPE/BERLIN", " Europe/Berlin\n", "\u00a0europe/Berlin"]
+)
+def test_a_zone_is_found_by_its_name_in_whatever_case(name: str) -> None:
+    assert zone_named(name) == BERLIN
 
 
-def test_hours_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="always or never"):
-        QuietHours(time(22), time(22), BERLIN)
+@pytest.mark.parametrize(
+    "name",
+    ["UTC", "utc", "GMT", "Z", "CET", "EST5EDT", "est5edt", "US/Pacific", "Asia/Calcutta", "america/new york"],
+)
+def test_names_of_old_that_browsers_and_databases_still_give_are_found(name: str) -> None:
+    assert zone_named(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "offset"),
+    [
+        ("UTC+2", 120),
+        ("GMT-5", -300),
+        ("utc+05:30", 330),
+        ("+02:00", 120),
+        ("-0330", -210),
+        ("UTC\u22123", -180),
+        ("+14:00", 840),
+        ("Etc/GMT-2", 120),
+    ],
+)
+def test_an_offset_is_a_zone(name: str, offset: int) -> None:
+    assert utc("2026-01-10 12:00").astimezone(zone_named(name)).utcoffset() == timedelta(minutes=offset)
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("9", 9),
+        ("09", 9),
+        ("9:00", 9),
+        ("09:00", 9),
+        ("09:00:00", 9),
+        ("09:00:00.000", 9),
+        ("9.00", 9),
+        ("9h", 9),
+        ("9h00", 9),
+        ("0900", 9),
+        ("900", 9),
+        (" 9:00 ", 9),
+        ("9 AM", 9),
+        ("9:00am", 9),
+        ("9:00 a.m.", 9),
+        ("9 PM", 21),
+        ("9:30 pm", 21.5),
+        ("21:00 PM", 21),
+        ("12 AM", 0),
+        ("12:00 pm", 12),
+        ("00:00", 0),
+        ("24:00", 24),
+        ("24:00:00", 24),
+        ("1970-01-01T09:00:00.000Z", 9),
+    ],
+)
+def test_a_time_is_read_as_people_and_databases_write_it(text: str, hours: float) -> None:
+    assert time_of_day(text) == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "late", "25:00", "24:01", "9:60", "9:0", "-1", "9:00:61", "13 AM", "0 PM", "2026-01-31T09:00:00Z", "9" * 500],
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should be a time"):
+        time_of_day(text)
+
+
+@pytest.mark.parametrize(
+    ("stored", "read", "unreadable"),
+    [
+        (("22:00", "07:00", "Europe/Berlin"), (time(22), time(7)), ()),
+        (("22:00", "24:00", "Europe/Berlin"), (time(22), time(0)), ()),
+        (("22:00", "23:59", "Europe/Berlin"), (time(22), time(0)), ()),
+        (("24:00", "07:00", "Europe/Berlin"), (time(0), time(7)), ()),
+        (("00:00", "24:00", "Europe/Berlin"), (time(0), time(0)), ()),
+        (("00:00", "23:59:59", "Europe/Berlin"), (time(0), time(0)), ()),
+        (("late", "early", "Europe/Berlin"), (time(22), time(8)), ("start", "end")),
+        ((None, None, "Europe/Berlin"), (time(22), time(8)), ("start", "end")),
+        (("9:00", "soon", "Europe/Berlin"), (time(9), time(8)), ("end",)),
+        (("23:00", "soon", "Europe/Berlin"), (time(22), time(8)), ("end",)),
+        (("08:00", "soon", "Europe/Berlin"), (time(22), time(8)), ("end",)),
+        (("late", "12:00", "Europe/Berlin"), (time(22), time(12)), ("start",)),
+        (("late", "06:00", "Europe/Berlin"), (time(22), time(8)), ("start",)),
+        (("22:00", "22:00", "Europe/Berlin"), (time(22), time(8)), ("start", "end")),
+        (("00:00", "00:00", "Europe/Berlin"), (time(22), time(8)), ("start", "end")),
+        (("24:00", "00:00", "Europe/Berlin"), (time(22), time(8)), ("start", "end")),
+        (("22:00", "07:00", "Mars/Olympus"), (time(14), time(12)), ("timeZone",)),
+        (("22:00", "07:00", None), (time(14), time(12)), ("timeZone",)),
+        ((None, None, None), (time(14), time(13)), ("start", "end", "timeZone")),
+        (("00:00", "24:00", "Mars/Olympus"), (time(0), time(0)), ("timeZone",)),
+    ],
+)
+def test_hours_have_their_safest_reading(
+    stored: tuple[str | None, str | None, str | None], read: tuple[time, time], unreadable: tuple[str, ...]
+) -> None:
+    understood = understand(*stored)
+    assert (understood.hours.start, understood.hours.end) == read
+    assert understood.unreadable == unreadable
+
+
+WRITTEN = st.one_of(
+    st.none(),
+    st.text(max_size=9),
+    st.sampled_from(["24:00", "9:00", "23:59", "late"]),
+    st.times().map(lambda at: f"{at:%H:%M}"),
+)
+
+
+@settings(deadline=None)
+@given(WRITTEN, WRITTEN, st.one_of(st.none(), st.text(max_size=9), st.sampled_from(["UTC", "Mars/Olympus", "+9"])))
+def test_hours_that_can_not_be_read_hold_a_message_up_for_a_day_at_most(
+    start: str | None, end: str | None, zone: str | None
+) -> None:
+    hours, unreadable = understand(start, end, zone)
+    now = utc("2026-01-10 23:30")
+    allowed = hours.allowed_at(now)
+    assert now <= allowed <= now + timedelta(days=1)
+    # All of the day is quiet for those alone who say so.
+    assert hours.start != hours.end or not {"start", "end"} & {*unreadable}
+
+
+@settings(deadline=None)
+@given(minutes, minutes, st.integers(-5, 8), st.integers(0, 24 * 60))
+def test_in_a_zone_that_is_not_known_it_is_quiet_whenever_it_may_be_quiet_there(
+    start: time, end: time, offset: int, minute: int
+) -> None:
+    length = (end.hour * 60 + end.minute - start.hour * 60 - start.minute) % (24 * 60)
+    assume(0 < length <= 10 * 60 and end != time(23, 59))
+    now = utc("2026-01-10 00:00") + minute * MINUTE
+    stored = f"{start:%H:%M}", f"{end:%H:%M}"
+    there = understand(*stored, f"UTC{offset:+d}").hours
+    somewhere = understand(*stored, "Mars/Olympus").hours
+    assert there.allowed_at(now) == now or somewhere.allowed_at(now) > now
+
+
+def test_hours_with_a_zone_of_their_own_are_refused() -> None:
     with pytest.raises(ValueError, match="one zone"):
         QuietHours(time(22, tzinfo=UTC), time(7), BERLIN)
 
@@ -145,7 +297,6 @@ CHANGES = [
     ("Pacific/Apia", "2011-12-30"),
     ("Asia/Kathmandu", "2026-06-01"),
 ]
-minutes = st.builds(time, st.integers(0, 23), st.integers(0, 59))
 
 
 @settings(deadline=None)

@@ -1,6 +1,7 @@
 """Bounces that providers report: only what is about the mailbox, for good, lets nothing more be sent to it."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from notifications.receipts import mailgun, sendgrid, ses
 from tests.unit.test_webhooks_mailgun import EVENTS as MAILGUN
 from tests.unit.test_webhooks_ses import EVENTS as SES
 from tests.unit.test_webhooks_ses import MESSAGES, body
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 GONE = [
     "550 5.1.1 user unknown",
@@ -31,7 +34,7 @@ SAID = [*((said, True) for said in GONE), *((said, False) for said in NOT_GONE)]
 
 def of_sendgrid(**event: Any) -> bool:
     whole = {"event": "bounce", "type": "bounce", "timestamp": 1513299569, "email": "alice@example.com", **event}
-    [receipt] = sendgrid.read(json.dumps([whole]).encode())
+    [receipt] = sendgrid.read(json.dumps([whole]).encode(), NOW)
     assert receipt.data.kind == "bounced"
     return receipt.data.permanent
 

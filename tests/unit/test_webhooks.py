@@ -163,6 +163,20 @@ async def test_what_says_nothing_of_a_messages_fate_is_taken_and_forgotten() -> 
     assert reported.receipts == []
 
 
+@pytest.mark.parametrize("shape", [None, "text", 7, [], {}])
+async def test_a_bounce_whose_status_has_any_shape_is_answered_with_200_and_kept(shape: object) -> None:
+    reported = Reported()
+    event = {**MAILGUN_EVENTS["failed permanently"], "delivery-status": shape}
+    assert (await Webhook(Mailgun(SIGNING_KEY), reported).answer(*of_mailgun(event))).status == 200
+    assert [receipt.data.kind for receipt in reported.receipts] == ["bounced"]
+
+
+async def test_a_delivery_of_a_message_that_nothing_names_is_answered_with_200() -> None:
+    nothing = {"client-info": None, "message": None, "user-variables": None, "delivery-status": None}
+    event = {**MAILGUN_EVENTS["delivered"], **nothing}
+    assert (await Webhook(Mailgun(SIGNING_KEY), Reported()).answer(*of_mailgun(event))).status == 200
+
+
 async def test_a_certificate_is_fetched_once() -> None:
     sns = Sns()
     webhook = Webhook(Ses(TOPIC, sns), Reported())

@@ -348,7 +348,7 @@ def test_each_of_several_recipients_has_a_receipt() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Hello world!", "[]", "{}", "[" * 100_000, '{"eventType": 1}', '{"eventType": "Open"}']
+    "text", ["", "Hello world!", "[]", "{}", "[" * 100_000, '{"eventType": 1}', '{"eventType": null}']
 )
 def test_a_text_that_is_no_event_of_ses_is_unreadable(text: str) -> None:
     with pytest.raises(Unreadable):
