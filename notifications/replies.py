@@ -622,7 +622,7 @@ def _own_words(text: str, recipient: str, subject: str) -> _Words:
     lines = [_ENHANCED.sub("", line.strip(), count=1) for line in text[:_READ].splitlines()]
     plain = " ".join(" ".join(lines).split())
     bare = plain
-    for whole in {recipient, quote(recipient, safe="")} - {""}:
+    for whole in {recipient, quote(recipient, safe="", errors="replace")} - {""}:
         bare = re.sub(re.escape(whole), " ", bare, flags=re.IGNORECASE)
     for pattern in (_URL, _ADDRESS, _BRACKETS, *map(_alone, names)):
         bare = pattern.sub(" ", bare)

@@ -111,7 +111,7 @@ async def test_what_is_no_address_is_refused_unasked(
 ) -> None:
     outcome = await provider.send(email(to=address))
     assert isinstance(outcome, Refused)
-    assert outcome.recipient_is_gone
+    assert (outcome.code, outcome.recipient_is_gone) == ("invalid-address", False)
     assert server.accepted == []
 
 

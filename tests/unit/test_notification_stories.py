@@ -360,5 +360,6 @@ def test_the_page_explains_every_state_and_every_reason() -> None:
         INTERRUPTED,
         UNREADABLE,
         "timeout",
+        "invalid-address",
     }
     assert set(REASONS) == set(get_args(Reason))

@@ -41,7 +41,7 @@ def of_sendgrid(**event: Any) -> bool:
 
 def of_mailgun(reason: str, **status: Any) -> bool:
     event = {**MAILGUN["failed permanently"], "reason": reason, "delivery-status": status}
-    [receipt] = mailgun.read(json.dumps({"event-data": event}).encode())
+    [receipt] = mailgun.read(json.dumps({"signature": {}, "event-data": event}).encode())
     return receipt.data.permanent
 
 
