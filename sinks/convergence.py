@@ -171,7 +171,8 @@ async def _validator_steps(
     if found["validator"] and not _is_ours(found["validator"]):
         change = Change("change", what, "replaces a validator that others made", risks=frozenset({Risk.REFUSALS}))
         return [_Step((change,), (enforce,))]
-    in_use = await _count(stored, _in_use(collection, found["validator"]))
+    accepted = found["validator"] if found["validationAction"] == "error" else {}
+    in_use = await _count(stored, _in_use(collection, accepted))
     if in_use == 0:
         return [_Step((Change("change", what, "not the declared fields and types"),), (enforce,))]
     detail = f"refuses new documents like {_documents(in_use)} of the last week"

@@ -91,7 +91,7 @@ async def test_drift_is_a_problem_with_its_first_lines(pipeline: Pipeline) -> No
     assert code == 1
     drift = problems(found)["collections"]
     assert drift["what"].splitlines()[0] == "missing index pageViews.postId_1_timestamp_-1"
-    assert drift["what"].splitlines()[-1] == "and 3 more"
+    assert drift["what"].splitlines()[-1] == "and 4 more"
     assert "inkstream bootstrap" in drift["advice"]
 
 
@@ -166,12 +166,12 @@ async def test_the_statements_that_doctor_advises_mend_what_is_missing(counting:
     assert await on_view_counts(environment) == [("well", 'in "Blog"."Post", column "order"', "")]
 
 
-async def test_an_id_that_is_no_text_is_a_problem(counting: Pipeline) -> None:
-    counting.rows('CREATE TABLE articles (id uuid, "viewCount" integer)')
+async def test_an_id_by_which_no_post_can_be_found_is_a_problem(counting: Pipeline) -> None:
+    counting.rows('CREATE TABLE articles (id jsonb, "viewCount" integer)')
     counting.rows("GRANT SELECT ON articles TO inkstream")
     counting.rows('GRANT UPDATE ("viewCount") ON articles TO inkstream')
     ((state, what, advice),) = await on_view_counts({**counting.environment, "INKSTREAM_POSTS_TABLE": "articles"})
-    assert (state, what) == ("problem", "articles.id is of type uuid: events name posts by a text")
+    assert (state, what) == ("problem", "articles.id is of type jsonb, by which no post can be found")
     assert "INKSTREAM_POSTS_ID_COLUMN" in advice
 
 

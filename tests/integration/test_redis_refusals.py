@@ -101,7 +101,7 @@ async def use_everything(role: Role, mongo: Mongo, refusals: RedisRefusals) -> N
     await wake_ups.close()
     pool = Pool("postgresql://nobody@127.0.0.1:9/none")
     recipients = Recipients(pool, "view", role.url, role.prefix, timedelta(seconds=10), refusals=refusals)
-    row = {"email": "ada@example.org", "devices": None, "preferences": None}
+    row = {"user_id": "ada", "email": "ada@example.org", "devices": None, "preferences": None}
     await recipients._keep({"ada": recipients._known(row)})
     found = await recipients.find("ada")
     assert found is not None
