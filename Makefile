@@ -31,8 +31,8 @@ down: setup ## Stop the servers; the data stays
 clean: setup ## Stop the servers and delete their data
 	@$(PYTHON) -m dev.stack clean
 
-test: setup ## Run all tests, on real servers, two at a time (ARGS="-k searches" for some)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+test: setup ## Run all tests, on real servers, three at a time (ARGS="-k searches" for some)
+	@$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Lint, format and types
 	@$(PYTHON) -m ruff check .
