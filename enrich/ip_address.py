@@ -21,8 +21,8 @@ def read_ip(written: str) -> str | None:
     """Read an address in the forms that servers and proxies write, and return it in the one canonical form.
 
     Understood are a port (`81.2.69.160:51344`, `[::1]:443`), brackets alone, blanks and quotes around it, the zone of a
-    local address (`fe80::1%eth0`), an IPv4 address written as IPv6, Java's form (`/81.2.69.160:51344`), that of a header
-    `Forwarded` (RFC 7239: `for="[::1]:443";proto=https`), and a list as in `X-Forwarded-For`, of which the first
+    local address (`fe80::1%eth0`), an IPv4 address written as IPv6, Java's form (`/81.2.69.160:51344`), that of a
+    header `Forwarded` (RFC 7239: `for="[::1]:443";proto=https`), and a list as in `X-Forwarded-For`, of which the first
     address that can be read is the reader's own.
 
     Returns:
