@@ -72,7 +72,8 @@ def test_the_platforms_own_app_is_a_person_whichever_library_it_uses(user_agent:
     "system",
     [
         "watchOS 10.2", "AppleTV; tvOS 17.2", "tvOS 17", "visionOS 1.1", "macOS 14.4", "Windows 11",
-        "Fire OS 8; KFTRWI", "Wear OS 4", "Chrome OS 120", "KaiOS 3.0", "Tizen 7.0", "webOS 6.0", "HarmonyOS 4.0", "OpenHarmony 5.0",
+        "Fire OS 8; KFTRWI", "Wear OS 4", "Chrome OS 120", "KaiOS 3.0", "Tizen 7.0", "webOS 6.0", "HarmonyOS 4.0",
+        "OpenHarmony 5.0",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("library", ["", "okhttp/4.12.0", "axios/1.7.2", "Dart/3.4 (dart:io)"])
