@@ -113,6 +113,9 @@ class Decoder:
                 # The binding lets structured mode have the headers of binary mode as well.
                 if isinstance(value, dict) and "specversion" in value and _is_event(value, headers):
                     return _structured(value)
+                if headers.get("ce_type") is None and self._only_event is None:
+                    message = "header ce_type: missing; in binary mode it names the event's type"
+                    raise InvalidEvent("unknown-type", message)
                 return _binary(headers, value)
         body = _object(value)
         if "specversion" in body and _is_event(body, headers):

@@ -352,3 +352,12 @@ def test_a_time_that_is_empty_is_absent_as_in_a_payload(headers: Headers) -> Non
     structured = {"specversion": "1.0", "id": "e-1", "type": "post.liked", "source": "/api", "time": "", "data": data}
     assert decode("domain-events", structured, STRUCTURED).time == NOW
     assert decode("domain-events", {**data, "type": "post.liked", "timestamp": ""}).time == NOW
+
+
+@pytest.mark.parametrize("body", [LIKED, {**LIKED, "type": "post.liked"}, {**LIKED, "type": 5}])
+@pytest.mark.parametrize("headers", [[("ce_id", b"e-1")], [("CE-ID", b"e-1")], [("ce_id", b"e-1"), ("ce_type", None)]])
+def test_a_type_that_is_missing_in_binary_mode_is_told_to_be_a_header(body: object, headers: Headers) -> None:
+    assert refusal("domain-events", body, headers) == (
+        "unknown-type",
+        "header ce_type: missing; in binary mode it names the event's type",
+    )
