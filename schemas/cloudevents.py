@@ -355,6 +355,10 @@ def _validated(event_type: EventType, payload: object) -> tuple[Event, Repairs]:
             return validator.validate_python(payload), repairs
         except ValidationError as error:
             repairs = repair(payload, error.errors(include_url=False))
+        try:
+            return validator.validate_python(payload), repairs
+        except ValidationError as error:
+            repairs = repair(payload, error.errors(include_url=False), repairs)
             return validator.validate_python(payload), repairs
     except ValidationError:
         try:

@@ -36,25 +36,25 @@ class Repairs(NamedTuple):
 NO_REPAIRS = Repairs({}, False)
 
 
-def repair(payload: object, errors: Iterable[ErrorDetails]) -> Repairs:
+def repair(payload: object, errors: Iterable[ErrorDetails], before: Repairs = NO_REPAIRS) -> Repairs:
     """Change a payload in place so that what can be repaired in it is refused no more.
 
     Args:
         payload: The payload as it was read from JSON.
         errors: Why it was refused; with paths of the names that producers use.
+        before: What was done to it already: that an object needs a field shows only when a null was taken out of it.
     """
-    absent: dict[Path, str] = {}
+    absent = dict(before.absent)
     around: set[Path] = set()
-    with_nulls: list[list[object]] = []
-    clamped = False
+    without: list[tuple[list[object], object]] = []
+    clamped = before.clamped
     for error in errors:
         match error:
             case {"loc": (*way, str(name)), "input": None}:
                 absent[error["loc"]] = "null"
                 del _holder(payload, way)[name]
-                around.add(tuple(way))
             case {"loc": (*way, int()), "input": None}:
-                with_nulls.append(_holder(payload, way))
+                without.append((_holder(payload, way), None))
             case {
                 "loc": (*way, str(name)),
                 "type": "string_too_short" | "moment" | "literal_error",
@@ -62,7 +62,8 @@ def repair(payload: object, errors: Iterable[ErrorDetails]) -> Repairs:
             }:
                 absent[error["loc"]] = "empty"
                 del _holder(payload, way)[name]
-                around.add(tuple(way))
+            case {"loc": (*way, int()), "type": "string_too_short" | "moment" | "literal_error", "input": ""}:
+                without.append((_holder(payload, way), ""))
             case {"loc": (*way, str()), "type": "missing"}:
                 around.add(tuple(way))
             case {
@@ -72,9 +73,9 @@ def repair(payload: object, errors: Iterable[ErrorDetails]) -> Repairs:
             }:
                 clamped = True
                 _holder(payload, way)[name] = bound
-    for items in with_nulls:
-        # Last, as the paths of the errors have numbers of items in them. A list complains of its first null alone.
-        items[:] = [item for item in items if item is not None]
+    for items, nothing in without:
+        # Last, as the paths of the errors have numbers of items in them. A list complains of its first item alone.
+        items[:] = [item for item in items if item != nothing]
     for path in sorted(around, key=len):
         _leave_out_empty(payload, path, absent)
     return Repairs(absent, clamped)

@@ -199,6 +199,19 @@ def test_an_optional_object_without_its_required_fields_is_absent(topic: Topic, 
 
 
 @every_event
+def test_an_object_that_needs_no_field_may_be_empty_in_any_form(topic: Topic, event: EventType) -> None:
+    full = Schema(event).payload()
+    for field in Schema(event).fields():
+        inside = [other for other in Schema(event).fields() if other.path[:-1] == field.path]
+        if field.kind == "object" and inside and not any(other.required for other in inside):
+            empty = repr(passed(topic, event, with_value(full, field.path, {})))
+            nulls = {other.path[-1]: None for other in inside}
+            first = {inside[0].path[-1]: None}
+            for nothing in (nulls, first):
+                assert repr(passed(topic, event, with_value(full, field.path, nothing))) == empty, field.name
+
+
+@every_event
 def test_an_empty_text_is_absence_where_it_may_not_be_one(topic: Topic, event: EventType) -> None:
     full = Schema(event).payload()
     for field in Schema(event).fields():

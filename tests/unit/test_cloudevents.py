@@ -15,6 +15,7 @@ from schemas.cloudevents import Decoder
 from schemas.event import Envelope, Event, InvalidEvent
 from schemas.identity import ReplaySigner
 from schemas.logs import LoggedError, LogLine
+from schemas.posts import PostPublished
 from schemas.topics import load
 from sinks import collections
 from tests.fuzz.events import Raw, encoded
@@ -177,6 +178,16 @@ def test_an_error_may_come_with_a_stack_that_is_null_and_properties_too() -> Non
     assert logged.error == LoggedError(name="E", message="m")
     [tracked] = TOPICS["analytics-events"].events["analytics.tracked"].examples
     assert decode("analytics-events", {**tracked, "properties": None}).data.model_dump()["properties"] == {}
+
+
+def test_an_item_of_a_list_that_is_nothing_is_left_out() -> None:
+    published = decode(
+        "domain-events",
+        {**TOPICS["domain-events"].events["post.published"].examples[0], "followerIds": ["a", None, "", "b", None]},
+        [("ce_type", b"post.published")],
+    )
+    assert isinstance(published.data, PostPublished)
+    assert published.data.follower_ids == ("a", "b")
 
 
 def test_a_null_in_free_content_stays_what_it_is() -> None:
