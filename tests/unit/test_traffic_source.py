@@ -167,6 +167,10 @@ def test_a_medium_in_the_url_wins_over_that_of_the_spelling() -> None:
         ("wechat", "MicroMessenger/8.0.49"),
         ("kakaotalk", "KAKAOTALK/25.2.1"),
         ("naver", "NAVER(inapp; search; 1140; 12.9.2; 15)"),
+        ("baidu", "baiduboxapp/13.5.0.10 (Baidu; P1 14)"),
+        ("bing", "BingSapphire/27.1.400"),
+        ("yandex", "YaApp_Android/23.90/apad YaSearchBrowser/23.90"),
+        ("yandex", "YaApp_iOS/2403.0"),
     ],
 )
 def test_the_browser_inside_an_app_names_the_source_where_nothing_else_does(source: str, token: str) -> None:
