@@ -38,7 +38,12 @@ _LIBRARIES = re.compile(
     re.IGNORECASE,
 )
 # Systems that people hold in their hands or sit before. A Linux without a browser is a server, nearly always.
-_OF_PEOPLE = frozenset({"Android", "iOS", "HarmonyOS", "Mac OS X", "tvOS", "visionOS", "watchOS", "Windows"})
+_OF_PEOPLE = frozenset({
+    "Android", "Chrome OS", "Fire OS", "HarmonyOS", "KaiOS", "Mac OS X", "Tizen", "Wear OS", "Windows", "iOS", "tvOS",
+    "visionOS", "watchOS", "webOS",
+    # As ua-parser calls tvOS and watchOS.
+    "ATV OS X", "WatchOS",
+})  # fmt: skip
 
 # The model of an Android device can have any name, such as `Spider 8` or `C Bot Tab 70`.
 _MODEL = re.compile(r"(\((?:Linux; )?(?:U; )?Android [\d.]{1,9};)(?: [a-z]{2}[-_][a-z]{2};)?[^;()]*", re.IGNORECASE)
@@ -100,9 +105,9 @@ def recognise(user_agent: str) -> Bot | None:
     if not text:
         return Bot("no-user-agent", None)
     browser = bool(BROWSER.match(text))
-    remains = _MODEL.sub(r"\1", text) if browser else text
+    remains = _MODEL.sub(r"\1", text)
     if not browser and device(text).os in _OF_PEOPLE:
-        remains = _LIBRARIES.sub("", text)
+        remains = _LIBRARIES.sub("", remains)
         if not re.search(r"\w", remains):
             return Bot("not-a-browser", _first_word(text))
     if name := _listed(remains):

@@ -145,7 +145,9 @@ _BUNDLE_HASH = re.compile(
 # `v2` and `oauth2` are names.
 _BUILD = re.compile(
     r"^(?:(?:build|deploy|deployment|release|rev|revision|version|job|run)[._-]?)?v?\d+(?:[._T-]\d+)+\w*(?:[-+][\w.+-]+)?$"
-    r"|^(?:build|deploy|deployment|release|rev|revision|job|run)[._-]?\d+$"
+    r"|^(?:(?:build|deploy|deployment|release|rev|revision|version|job|run)[._-]?v?)?\d+$"
+    # After a name, `app-1.2.3`: with two dots, as `python3.11` is a name.
+    r"|(?<=[A-Za-z][_-])v?\d+(?:\.\d+){2}[\w.+-]*$"
     r"|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
     r"|(?<![A-Za-z])(?=[a-f]{0,40}\d)[0-9a-f]{6,64}(?![A-Za-z])|\d{4,}[\d_T-]*Z?"
     r"|(?<=@)\d+(?:\.\d+)+[\w.+_@-]*|^(?=[a-z]*\d)[a-z0-9]{32}-.+$"
@@ -240,10 +242,14 @@ _UNIT = (
 _CODE = re.compile(
     r"(?<![A-Za-z])((?:status|exit|error|err|http|response|close|return|signal|code|errno|sqlstate)"
     r"(?: ?code)?(?: is| of| was)?[\s:=#(\[]{0,3})[\"']?"
-    r"(\d{1,3}|1[01]\d\d|[A-Z]{1,5}-?\d{2,6}|(?<=errno[ :=])\d{4}|(?<=SQLSTATE[\[: (])\w{5})"
+    r"(-?\d{1,3}|-32\d\d\d|1[01]\d\d|[A-Z]{1,5}-?\d{2,6}|(?<=errno[ :=])\d{4}|(?<=SQLSTATE[\[: (])\w{5})"
     r"(?![\w.,:/-]{0,40}\d)(?!\w)[\"']?",
     re.IGNORECASE,
 )
+_SAYS_CODE = re.compile(r"code|status|errno|sqlstate", re.IGNORECASE)
+# What follows the number where it is an amount: `response 512 bytes`, `error 5 of 10`, `error: 17 files`.
+_AMOUNT = re.compile(rf"[\u00a0\u202f ]?{_UNIT}(?!\w)")
+_OF_SOMETHING = re.compile(r" (?:out )?of \d| (?!(?:does|has|is|its|means|this|was)\b)[a-z]{2,30}s\b")
 _SET_ASIDE = str.maketrans("0123456789", "\ue000\ue001\ue002\ue003\ue004\ue005\ue006\ue007\ue008\ue009")
 
 _VARYING = (
@@ -289,6 +295,15 @@ _NUMBERS = (
 )
 
 
+def _code(match: re.Match[str]) -> str:
+    """Set a code aside, so that it stays; leave an amount as it is."""
+    if _AMOUNT.match(match.string, match.end()):
+        return match[0]
+    if not _SAYS_CODE.search(match[1]) and _OF_SOMETHING.match(match.string, match.end()):
+        return match[0]
+    return match[1] + match[2].translate(_SET_ASIDE)
+
+
 def normalised(message: str) -> str:
     """Take out of a message what differs from one occurrence to the next.
 
@@ -298,7 +313,7 @@ def normalised(message: str) -> str:
     message the beginning counts.
     """
     message = message[:_MESSAGE_READ].replace("\x00", " ")
-    message = _CODE.sub(lambda match: match[1] + match[2].translate(_SET_ASIDE), message)
+    message = _CODE.sub(_code, message)
     for pattern, placeholder in _VARYING:
         message = pattern.sub(placeholder, message)
     message = without_dates(message).replace("<date>", _ID)

@@ -12,12 +12,17 @@ _BRACKETED = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?")
 _PORT = re.compile(r"(?<=\.)([0-9]{1,3}):[0-9]{1,5}\Z")
 """A port behind the last part of an IPv4 address; without brackets, an IPv6 address can't be told from its port."""
 
+_AROUND = " \t\r\n\"'/"
+"""Blanks, the quotes of a header `Forwarded`, and what Java writes between a host's name and its address."""
+_FORWARDED = re.compile(r"for=([^;]*)(?:;.*)?", re.IGNORECASE | re.DOTALL)
+
 
 def read_ip(written: str) -> str | None:
     """Read an address in the forms that servers and proxies write, and return it in the one canonical form.
 
-    Understood are a port (`81.2.69.160:51344`, `[::1]:443`), brackets alone, blanks around it, the zone of a local
-    address (`fe80::1%eth0`), an IPv4 address written as IPv6, and a list as in `X-Forwarded-For`, of which the first
+    Understood are a port (`81.2.69.160:51344`, `[::1]:443`), brackets alone, blanks and quotes around it, the zone of a
+    local address (`fe80::1%eth0`), an IPv4 address written as IPv6, Java's form (`/81.2.69.160:51344`), that of a
+    header `Forwarded` (RFC 7239: `for="[::1]:443";proto=https`), and a list as in `X-Forwarded-For`, of which the first
     address that can be read is the reader's own.
 
     Returns:
@@ -45,6 +50,8 @@ def hash_ip(ip: str, key: bytes) -> str:
 
 
 def _canonical(written: str) -> str | None:
+    forwarded = _FORWARDED.fullmatch(written)
+    written = (forwarded[1] if forwarded else written).strip(_AROUND)
     bracketed = _BRACKETED.fullmatch(written)
     without_port = bracketed[1] if bracketed else _PORT.sub(r"\1", written)
     try:

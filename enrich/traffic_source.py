@@ -235,6 +235,8 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 # Only with one of the words for advertisements: alone they say nothing.
 _SPELLED_WITH_ADS = frozenset({"an", "g", "microsoft", "ms"})
 _WORD = re.compile(r"[^\W_]+")
+# What analytics tools export, and what scripts make of nothing.
+_SAYS_NOTHING = frozenset({"(direct)", "(none)", "(not set)", "null", "undefined"})
 _ADS = frozenset({"ad", "ads", "cpc", "paid", "ppc", "promoted", "sponsored", "words"})
 # Of Meta's `{{placement}}` (`Facebook_Mobile_Feed`, `Instagram_Stories`) and its like: where on the source it was.
 _PLACES = frozenset({
@@ -266,6 +268,9 @@ _APPS = Resolver(
             UserAgentMatcher(r"\bVKAndroidApp\b|\bVKiOSApp\b|\bvk(?:android|_ios)", "vkontakte"),
             UserAgentMatcher(r"\bNAVER\(inapp", "naver"),
             UserAgentMatcher(r"\bGSA/\d", "google"),
+            UserAgentMatcher(r"\bbaiduboxapp/", "baidu"),
+            UserAgentMatcher(r"\bBingSapphire/|\bBingWeb/", "bing"),
+            UserAgentMatcher(r"\bYaApp_(?:Android|iOS)|\bYaSearchBrowser/", "yandex"),
         ],
         [],
         [],
@@ -335,7 +340,8 @@ def _landing(url: str) -> _Landing:
         return _NOWHERE
     tags: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, errors="replace"):
-        tags.setdefault(name.lower(), value)
+        # From pages and mails that are escaped twice comes `&amp;utm_source=`.
+        tags.setdefault(name.lower().removeprefix("amp;"), value)
     return _Landing(
         _host(parts),
         _tag(tags.get("utm_source")),
@@ -369,9 +375,11 @@ def _host(parts: SplitResult) -> str:
 
 
 def _named(source: str) -> TrafficSource:
-    host = source.removeprefix("www.")
+    whole = _split(source) if "://" in source else None
+    host = _host(whole) if whole else source.removeprefix("www.")
     known = _known(host) if "." in host else None
-    return known or (_spelled(source) if len(source) <= LONGEST_SPELLING else None) or TrafficSource(source)
+    spelled = _spelled(source) if len(source) <= LONGEST_SPELLING else None
+    return known or spelled or _BY_NAME.get(source) or TrafficSource(host if whole and host else source)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -405,7 +413,8 @@ def _known(host: str) -> TrafficSource | None:
 
 
 def _tag(value: str | None) -> str | None:
-    return (value and value.strip().lower()) or None
+    tag = value and value.strip().lower()
+    return tag if tag and tag not in _SAYS_NOTHING else None
 
 
 def _text(value: str | None) -> str | None:

@@ -20,15 +20,23 @@ _UNKNOWN = "Other"
 # Systems as apps name them, where they do it otherwise than browsers: `(ios; 17.4)`, `android/14`.
 _SYSTEMS = {
     "android": "Android",
+    "chrome os": "Chrome OS",
+    "cros": "Chrome OS",
+    "fire os": "Fire OS",
     "harmonyos": "HarmonyOS",
     "ios": "iOS",
     "ipad": "iOS",
     "ipados": "iOS",
     "iphone": "iOS",
+    "kaios": "KaiOS",
     "macos": "Mac OS X",
+    "openharmony": "HarmonyOS",
+    "tizen": "Tizen",
     "tvos": "tvOS",
     "visionos": "visionOS",
     "watchos": "watchOS",
+    "wear os": "Wear OS",
+    "webos": "webOS",
     "windows": "Windows",
 }
 _SYSTEM = re.compile(rf"(?<![a-z])(?:{'|'.join(_SYSTEMS)})(?![a-z])", re.IGNORECASE)
@@ -68,7 +76,7 @@ def device(user_agent: str) -> Device:
     2. a tablet says so (`iPad`, `Tablet`, `Kindle`, ...);
     3. a phone says so: all of them send `Mobi`, but for some feature phones;
     4. a browser on Android without `Mobi` is a tablet;
-    5. an app on Android or iOS, which doesn't say, is on a phone;
+    5. an app on Android, iOS or HarmonyOS, which doesn't say, is on a phone;
     6. all else is a desktop.
 
     An iPad that asks for the desktop site, as it does by default since iPadOS 13, sends a Mac's user agent and counts
@@ -91,6 +99,8 @@ def _type(user_agent: str, os: str) -> Literal["mobile", "tablet", "desktop"]:
         return "mobile"
     if os == "Android" and BROWSER.match(user_agent):
         return "tablet"
+    if os == "HarmonyOS" and not BROWSER.match(user_agent):
+        return "mobile"
     return "mobile" if os == "Android" or (os == "iOS" and not _MAC.search(user_agent)) else "desktop"
 
 

@@ -29,11 +29,14 @@ _SEVERAL = re.compile(rf"{PLACEHOLDER}(?:[\s,·-]{{1,3}}{PLACEHOLDER})+")
 
 # A word or a number; what stands between two is a gap.
 _PIECE = re.compile(
-    r"<date>|\d+|(?<=\d)[年月日号時时分秒년월일시분초]|(?:(?!\d)[^\W_]|(?!\d)[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff\u0e31-\u0e4e\u200c])+"
+    r"<date>|\d+(?:(?:st|nd|rd|th|er|[ºª])(?![^\W_]))?|(?<=\d)[年月日号時时分秒년월일시분초]|(?:(?!\d)[^\W_]|(?!\d)[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff\u0e31-\u0e4e\u200c])+"
 )
 _GAP = re.compile(r"[\s.,:/،、+'\u2019\"()\[\]\u200c\u200e\u200f\u05f3-]{0,3}")
 _YEAR = re.compile(r"(?:19|20|25)\d\d$")
-_ZONE_IN_WORDS = re.compile(r"\s?\([^()\n]{1,60}\)")
+_ZONE_IN_WORDS = re.compile(
+    r"\s?\([^()\n]{1,60}\)"
+    r"|[ \u202f](?:[A-Z][A-Za-z.-]{1,20} ){1,4}(?:Standard|Summer|Daylight|Universal|Mean) Time\b"
+)
 # Short names of months and days in one language that are words in English, or nearly so. Those of English itself count
 # with a capital.
 _SHORT_IN_ENGLISH = """

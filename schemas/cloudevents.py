@@ -87,10 +87,11 @@ class Decoder:
             data, repairs = _validated(event_type, payload)
         except InvalidEvent as error:
             raise _with_cause(error, payload) from error
-        event_id = identity.of_producer(own_id) if own_id else self._position(record, headers)
-        if len(event_id) > identity.MAX_LENGTH:
-            message = f"id: should have at most {identity.MAX_LENGTH} characters; came {len(event_id)}"
+        # Not of what it becomes: of an id with the form of ours that is longer.
+        if own_id and len(own_id) > identity.MAX_LENGTH:
+            message = f"id: should have at most {identity.MAX_LENGTH} characters; came {len(own_id)}"
             raise InvalidEvent("schema", message)
+        event_id = identity.of_producer(own_id) if own_id else self._position(record, headers)
         happened, reported = self._times(data, time, record.timestamp)
         return Envelope(event_id, event_type, happened, reported, data, repairs.clamped)
 
@@ -112,6 +113,9 @@ class Decoder:
                 # The binding lets structured mode have the headers of binary mode as well.
                 if isinstance(value, dict) and "specversion" in value and _is_event(value, headers):
                     return _structured(value)
+                if headers.get("ce_type") is None and self._only_event is None:
+                    message = "header ce_type: missing; in binary mode it names the event's type"
+                    raise InvalidEvent("unknown-type", message)
                 return _binary(headers, value)
         body = _object(value)
         if "specversion" in body and _is_event(body, headers):
@@ -152,7 +156,8 @@ class Decoder:
     def _times(self, data: Event, time: object, kafka_timestamp: int) -> tuple[datetime, datetime | None]:
         """Return the event's time and, where that had to be corrected, the time that it claimed."""
         claimed: datetime | None = getattr(data, "timestamp", None)
-        if claimed is None and time is not None:
+        # Null and an empty text are absence, as in a payload.
+        if claimed is None and time not in (None, ""):
             claimed = _moment(time)
         if claimed is not None:
             # Also because pydantic's zones take ten times as long as Python's own to compute with.
@@ -317,8 +322,8 @@ def _with_cause(error: InvalidEvent, payload: object) -> InvalidEvent:
 
 def _cause(payload: object) -> str | None:
     match payload:
-        case str() if not_json.is_json_text(payload):
-            return "this is JSON within a JSON string: it was encoded twice; send the object itself"
+        case str():
+            return not_json.encoded_again(payload)
         case [dict(), *_]:
             return _NO_BATCH
         case {"specversion": _, **others}:
@@ -350,6 +355,10 @@ def _validated(event_type: EventType, payload: object) -> tuple[Event, Repairs]:
             return validator.validate_python(payload), repairs
         except ValidationError as error:
             repairs = repair(payload, error.errors(include_url=False))
+        try:
+            return validator.validate_python(payload), repairs
+        except ValidationError as error:
+            repairs = repair(payload, error.errors(include_url=False), repairs)
             return validator.validate_python(payload), repairs
     except ValidationError:
         try:

@@ -20,6 +20,7 @@ _SIGNATURES = (
     (b"\xff\x06\x00\x00sNaPpY", "snappy"),
     (b"\x82SNAPPY\x00", "snappy"),
     (b"\x78\x01", "zlib"),
+    (b"\x78\x5e", "zlib"),
     (b"\x78\x9c", "zlib"),
     (b"\x78\xda", "zlib"),
     (b"BZh", "bzip2"),
@@ -34,7 +35,8 @@ _ENCODINGS = (
 # Confluent's: a zero byte, then the schema's number in four; AWS Glue's: 3, how it is compressed, and 16 of a UUID.
 _REGISTRY = re.compile(rb"\0|\x03[\0\x05].{16}", re.DOTALL)
 _FORM = re.compile(rb"[\w.%+\[\]-]+=[^\s{}\"&]*(?:&[\w.%+\[\]-]+=[^\s{}\"&]*)*&?")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}\s*")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16}[A-Za-z0-9+/_\r\n-]*={0,2}\s*")
+_OBJECT = re.compile(r"[\[\s]*\{\s*\"")
 _LITERALS = re.compile(rb"(?:None|True|False|undefined|NaN|Infinity)\b")
 _PLACE = re.compile(r"line (\d+) column (\d+)")
 
@@ -67,6 +69,10 @@ def _other_format(beginning: bytes) -> str | None:
 
 
 def _other_text(value: bytes, text: bytes) -> str | None:
+    if not text.strip(_BLANKS + UTF8_BOM):
+        return "it is a byte order mark, and nothing else"
+    if text.startswith(UTF8_BOM):
+        return "several byte order marks stand before it; send none"
     if text.startswith(b"<"):
         return "it is XML or HTML"
     if text.startswith(b"[object "):
@@ -75,19 +81,24 @@ def _other_text(value: bytes, text: bytes) -> str | None:
         return "its strings are in single quotes; JSON has double quotes (json.dumps in Python)"
     if text.startswith((b"//", b"/*", b"#")):
         return "it begins with a comment, and JSON has none"
-    if _BASE64.fullmatch(value) and _is_json_in_base64(text):
+    if _is_json_in_base64(value):
         return "it is base64; send the bytes that it stands for"
     if _FORM.fullmatch(text.rstrip(_BLANKS)):
         return "it is form-encoded (name=value&...)"
     return None
 
 
-def _is_json_in_base64(text: bytes) -> bool:
-    whole = text[:64].replace(b"-", b"+").replace(b"_", b"/")
+def _is_json_in_base64(value: bytes) -> bool:
+    """Whether bytes are base64 of JSON, perhaps compressed or in another encoding."""
+    if not _BASE64.fullmatch(value):
+        return False
+    beginning = b"".join(value[:128].split())[:64].replace(b"-", b"+").replace(b"_", b"/")
     try:
-        return b64decode(whole[: len(whole) // 4 * 4]).lstrip(_BLANKS).startswith((b"{", b"["))
+        decoded = b64decode(beginning[: len(beginning) // 4 * 4])
     except ValueError:
         return False
+    text = decoded.removeprefix(UTF8_BOM).lstrip(_BLANKS)
+    return text.startswith((b"{", b"[")) or any(decoded.startswith(signature) for signature, _ in _SIGNATURES)
 
 
 def _fault(value: bytes, complaint: str) -> str:
@@ -101,6 +112,10 @@ def _fault(value: bytes, complaint: str) -> str:
         if value[at:].startswith((b"{", b"[")):
             return f"there are several JSON documents in it; send each as a record of its own ({complaint})"
         return f"something follows after its end ({complaint})"
+    if complaint.startswith("number out of range"):
+        return f"it holds a number of thousands of digits, which nothing can hold ({complaint})"
+    if complaint.startswith(("unexpected end of hex escape", "lone leading surrogate")):
+        return f"half of a surrogate pair stands in a string: was it cut within an emoji? ({complaint})"
     if (byte := _not_utf8(value)) is not None:
         return f"it is not UTF-8, at byte {byte}"
     if re.search(rb"[\0-\x08\x0e-\x1f]", value[:200]):
@@ -134,12 +149,17 @@ def _not_utf8(value: bytes) -> int | None:
     return None
 
 
-def is_json_text(text: str) -> bool:
-    """Whether a string is itself an object or an array in JSON: one that was encoded twice."""
-    if not text.lstrip().startswith(("{", "[")):
-        return False
+def encoded_again(text: str) -> str | None:
+    """Return why a string is what should be an object; `None` where it does not look like one that was encoded."""
+    if _is_json_in_base64(text.encode(errors="replace")):
+        return "this is base64 within a JSON string: the object was encoded as bytes; send the object itself"
+    text = text.lstrip("\ufeff \t\r\n")
+    if not text.startswith(("{", "[", '"')):
+        return None
     try:
         from_json(text)
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:
+        # One that was cut off, or several in a row.
+        if not (_OBJECT.match(text) and str(error).startswith(("EOF", "trailing characters"))):
+            return None
+    return "this is JSON within a JSON string: it was encoded twice; send the object itself"

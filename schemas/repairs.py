@@ -2,8 +2,10 @@
 
 Input: a payload that its class refused, and the errors. Output: the payload, changed in place, and what was done:
 
-- **null is absence**: an optional field that is `null` has its default. An empty text counts as `null` where a field
-  may not be empty, such as the `userId` of a visitor who is not signed in. A required field is then missing.
+- **null is absence**: an optional field that is `null` has its default, an object that should have fields and holds
+  none counts as `null`, and an item of a list that is `null` is left out. An empty text counts as `null` where a field
+  may not be empty: the `userId` of a visitor who is not signed in, a time, one of a few words. A required field is
+  missing then.
 - **a measurement out of its range becomes the nearest value within it**: a page that bounces scrolls to 100.4 %, and a
   clock that is set gives a negative time. The document says so in `clamped`. Measurements are all numbers that may have
   a fraction; counts, positions and codes are whole, and one out of its range is the producer's mistake.
@@ -34,24 +36,36 @@ class Repairs(NamedTuple):
 NO_REPAIRS = Repairs({}, False)
 
 
-def repair(payload: object, errors: Iterable[ErrorDetails]) -> Repairs:
+def repair(payload: object, errors: Iterable[ErrorDetails], before: Repairs = NO_REPAIRS) -> Repairs:
     """Change a payload in place so that what can be repaired in it is refused no more.
 
     Args:
         payload: The payload as it was read from JSON.
         errors: Why it was refused; with paths of the names that producers use.
+        before: What was done to it already: that an object needs a field shows only when a null was taken out of it.
     """
-    absent: dict[Path, str] = {}
-    clamped = False
+    absent = dict(before.absent)
+    around: set[Path] = set()
+    without: list[tuple[list[object], object]] = []
+    clamped = before.clamped
     for error in errors:
         match error:
-            # An item of a list has a number for a name, and can't be absent.
             case {"loc": (*way, str(name)), "input": None}:
                 absent[error["loc"]] = "null"
                 del _holder(payload, way)[name]
-            case {"loc": (*way, str(name)), "type": "string_too_short", "input": ""}:
+            case {"loc": (*way, int()), "input": None}:
+                without.append((_holder(payload, way), None))
+            case {
+                "loc": (*way, str(name)),
+                "type": "string_too_short" | "moment" | "literal_error",
+                "input": "",
+            }:
                 absent[error["loc"]] = "empty"
                 del _holder(payload, way)[name]
+            case {"loc": (*way, int()), "type": "string_too_short" | "moment" | "literal_error", "input": ""}:
+                without.append((_holder(payload, way), ""))
+            case {"loc": (*way, str()), "type": "missing"}:
+                around.add(tuple(way))
             case {
                 "loc": (*way, str(name)),
                 "type": "greater_than_equal" | "less_than_equal",
@@ -59,12 +73,25 @@ def repair(payload: object, errors: Iterable[ErrorDetails]) -> Repairs:
             }:
                 clamped = True
                 _holder(payload, way)[name] = bound
+    for items, nothing in without:
+        # Last, as the paths of the errors have numbers of items in them. A list complains of its first item alone.
+        items[:] = [item for item in items if item != nothing]
+    for path in sorted(around, key=len):
+        _leave_out_empty(payload, path, absent)
     return Repairs(absent, clamped)
 
 
-def _holder(payload: object, way: Iterable[int | str]) -> dict[str, object]:
+def _leave_out_empty(payload: object, path: Path, absent: dict[Path, str]) -> None:
+    """Take an object out that holds nothing, and those around it that hold nothing then. Items of lists stay."""
+    while path and isinstance(path[-1], str) and all(value is None for value in _holder(payload, path).values()):
+        *way, name = path
+        del _holder(payload, way)[name]
+        absent[path] = "empty"
+        path = tuple(way)
+
+
+def _holder(payload: object, way: Iterable[int | str]) -> Any:  # noqa: ANN401  # an object or a list of JSON
     holder: Any = payload
     for name in way:
         holder = holder[name]
-    found: dict[str, object] = holder
-    return found
+    return holder

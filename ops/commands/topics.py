@@ -64,23 +64,28 @@ message that says what to change.
 Types are JSON's, and nothing is converted without a word: `"5"` and `true` are no numbers, `1` and `"yes"` no booleans,
 `42` no id. These are the exceptions, and there are no others:
 
-- **`null` is absence.** An optional field that is `null`, at any depth, has its default. The same holds for an empty
-  text where a field may not be empty, such as the `userId` of a visitor who is not signed in. A required field is
-  missing then. In free content (`properties`, `changes`, `metadata`, `context`) a `null` is kept.
+- **`null` is absence.** An optional field that is `null`, at any depth, has its default, and an item of a list that is
+  `null` is left out. The same holds for an empty text where a field may not be empty (an id, such as the `userId` of a
+  visitor who is not signed in, a time, a word of a fixed set), and for an object of which all required fields are
+  absent (`dateRange: {"from": null, "to": null}`). A required field is missing then. In free content (`properties`,
+  `changes`, `metadata`, `context`) a `null` is kept.
 - **A measurement out of its range becomes the nearest value within it**, and its document gets `clamped: true`: a page
   that bounces scrolls to 100.4 %, a clock that is set measures -0.3 s. Measurements are the fields of type "number".
   A "whole number" (a count, a position, a status code) out of its range makes a dead letter.
 - **A whole number may be written with a point**: `5.0` is 5. `5.5` is none.
-- **A time** is text in ISO 8601 with a zone (`2026-01-31T12:00:00Z`), or a number: seconds since 1970 up to
-  20,000,000,000, milliseconds above. Text of digits alone, a date alone, and a time without a zone are none.
-- **`ipAddress`** is read with or without a port, brackets and a zone (`81.2.69.160:51344`, `[::1]:443`,
-  `fe80::1%eth0`), also from a list as in `X-Forwarded-For`: the first address counts. One that can't be read is stored
-  as `unknown`; the event is not refused for it.
+- **A time** is text as in RFC 3339 (`2026-01-31T12:00:00Z`, `2026-01-31T12:00:00.123+01:00`), or a number: seconds
+  since 1970 up to 20,000,000,000, milliseconds above. Text of digits alone, a date alone, a time without a zone, and a
+  leap second (`23:59:60`) are none. Of a fraction the first six digits count.
+- **`ipAddress`** is read with or without a port, brackets, a zone and quotes (`81.2.69.160:51344`, `[::1]:443`,
+  `fe80::1%eth0`), as Java writes it (`/81.2.69.160:51344`), from a header `Forwarded` (`for="[::1]:443"`), and from a
+  list as in `X-Forwarded-For`: the first address counts. One that can't be read is stored as `unknown`; the event is
+  not refused for it.
 
 Every text, list and object has a limit, which is named below; what exceeds it makes a dead letter. "Free content" has
 at most 10,000 fields and items, 64 levels, and 1,000,000 characters in its texts and names, in all. Its numbers are
 kept as they came: one that can't be (`1e999`, a whole number beyond 64 bits) makes a dead letter. `NaN` and `Infinity`
-are not JSON. Of a name that is twice in an object, the last value counts. [Why so](decisions/payloads.md).
+are not JSON, and neither is half of a surrogate pair (`"\\ud83d"`), as it is left of an emoji that was cut. Of a name
+that is twice in an object, the last value counts. [Why so](decisions/payloads.md).
 
 ## Topics
 

@@ -69,6 +69,24 @@ def test_the_platforms_own_app_is_a_person_whichever_library_it_uses(user_agent:
 
 
 @pytest.mark.parametrize(
+    "system",
+    [
+        "watchOS 10.2", "AppleTV; tvOS 17.2", "tvOS 17", "visionOS 1.1", "macOS 14.4", "Windows 11",
+        "Fire OS 8; KFTRWI", "Wear OS 4", "Chrome OS 120", "KaiOS 3.0", "Tizen 7.0", "webOS 6.0", "HarmonyOS 4.0",
+        "OpenHarmony 5.0",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("library", ["", "okhttp/4.12.0", "axios/1.7.2", "Dart/3.4 (dart:io)"])
+def test_the_platforms_own_app_is_a_person_on_every_system_that_it_can_name(system: str, library: str) -> None:
+    assert recognise(f"BlogApp/3.2 ({system}) {library}") is None
+
+
+def test_an_app_on_harmonyos_is_on_a_phone_unless_it_says_otherwise() -> None:
+    assert device("BlogApp/3.2 (HarmonyOS 4.0)").type == "mobile"
+    assert device("BlogApp/3.2 (OpenHarmony 5.0; Tablet)").type == "tablet"
+
+
+@pytest.mark.parametrize(
     "user_agent",
     [
         "okhttp/4.12.0",
@@ -101,6 +119,9 @@ def test_a_library_without_an_app_of_a_known_system_is_a_program(user_agent: str
         f"Mozilla/5.0 (Linux; Android 6.0; SMART 4G Speedy 5.0 Plus Build/MRA58K) {CHROME} Mobile Safari/537.36",
         f"Mozilla/5.0 (Linux; U; Android 4.2.2; ru-ru; CRONY-7021 Build/JDQ39) {CHROME} Safari/534.30",
         f"Mozilla/5.0 (Linux; Android 11; AUPO Zeus 10 Pro) {CHROME} Safari/537.36",
+        "BlogApp/3.2 (Android 14; Spider 8) okhttp/4.12.0",
+        "BlogApp/3.2 (Linux; Android 7.0; C Bot Tab 70) okhttp/4.12.0",
+        "Dalvik/2.1.0 (Linux; U; Android 13; Spider 8 Build/UD1A.230803.041)",
     ],
 )
 def test_a_phone_whose_model_sounds_like_a_crawler_is_a_persons(user_agent: str) -> None:

@@ -59,6 +59,14 @@ def test_however_often_it_is_refused_it_is_one_letter() -> None:
     assert Contents(letters, {*replayed, "searches:0:6"}).distinct() == letters[-1:]
 
 
+def test_a_letter_refused_again_by_a_worker_whose_clock_is_behind_still_waits() -> None:
+    first, again = letter(1, hours=2), letter(5, hours=1, first=1, attempts=1)
+    contents = Contents([first, again], replayed={"searches:0:1"})
+    assert contents.distinct() == contents.waiting() == [again]
+    claimed = letter(5, hours=1, claimed=1, attempts=1)
+    assert [found.origin for found in Contents([first, claimed], {"searches:0:1"}).waiting()] == ["searches:0:5"]
+
+
 def test_a_letter_whose_first_one_was_deleted_is_one_letter_too() -> None:
     last = letter(9, hours=2, first=1, attempts=2)
     assert Contents([letter(5, hours=1, first=1, attempts=1), last]).distinct() == [last]

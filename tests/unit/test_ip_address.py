@@ -81,3 +81,22 @@ def test_every_address_is_read_with_and_without_a_port_and_hashed(address: IPv4A
 def test_any_text_is_an_address_or_none(text: str) -> None:
     ip = read_ip(text)
     assert ip is None or ip == str(ip_address(ip))
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ('"81.2.69.160"', "81.2.69.160"),
+        ("'81.2.69.160:443'", "81.2.69.160"),
+        ('"[2001:db8::1]:4711"', "2001:db8::1"),
+        ("/81.2.69.160:51344", "81.2.69.160"),
+        ("/[2001:db8::1]:443", "2001:db8::1"),
+        ("for=192.0.2.60", "192.0.2.60"),
+        ("for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60"),
+        ('For="[2001:db8:cafe::17]:4711"', "2001:db8:cafe::17"),
+        ("for=unknown, for=192.0.2.60", "192.0.2.60"),
+        ('for="_hidden", for="[::1]"', "::1"),
+    ],
+)
+def test_an_address_is_read_with_what_headers_and_runtimes_write_around_it(written: str, address: str) -> None:
+    assert read_ip(written) == address

@@ -149,7 +149,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "ids of producers": identity.of_producer,
     "ids of requests": identity.of_request,
     "what is not JSON": lambda text: not_json.cause(text.encode(errors="replace"), "expected value at line 1 column 2"),
-    "JSON within JSON": not_json.is_json_text,
+    "JSON within JSON": not_json.encoded_again,
     "IP addresses": read_ip,
     "hosts of push services": web_push._NAME.fullmatch,
     "times to wait": wait,

@@ -4,7 +4,7 @@ import bz2
 import gzip
 import lzma
 import zlib
-from base64 import b64encode
+from base64 import b64encode, encodebytes, urlsafe_b64encode
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 
 import cramjam
@@ -91,6 +91,7 @@ def test_what_is_nested_too_deep_is_told_how_deep_it_may_be(opening: str, depth:
         (zlib.compress(VALUE), "zlib"),
         (zlib.compress(VALUE, 9), "zlib"),
         (zlib.compress(VALUE, 1), "zlib"),
+        (zlib.compress(VALUE, 5), "zlib"),
         (bz2.compress(VALUE), "bzip2"),
         (lzma.compress(VALUE), "xz"),
         (b"PK\x03\x04" + bytes(30), "zip"),
@@ -242,3 +243,66 @@ def test_names_of_fields_in_a_message_are_bounded() -> None:
 )
 def test_every_value_has_a_cause(value: bytes, complaint: str) -> None:
     assert len(not_json.cause(value, complaint)) < 300
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ud83d and more", "\\ud83d\\u0041", "\\udc00", "\\ude00\\ud83d"])
+def test_half_of_a_surrogate_pair_is_told_to_come_from_a_text_that_was_cut(half: str) -> None:
+    assert cause(f'{{"email": "{SECRET} {half}"}}'.encode()).startswith(
+        "half of a surrogate pair stands in a string: was it cut within an emoji? ("
+    )
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "-" + "9" * 5_000, "1" + "0" * 100_000])
+def test_a_number_of_thousands_of_digits_is_told(number: str) -> None:
+    assert cause(f'{{"n": {number}}}'.encode()).startswith(
+        "it holds a number of thousands of digits, which nothing can"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (BOM_UTF8, "it is a byte order mark, and nothing else"),
+        (BOM_UTF8 * 3, "it is a byte order mark, and nothing else"),
+        (BOM_UTF8 * 2 + VALUE, "several byte order marks stand before it; send none"),
+    ],
+)
+def test_byte_order_marks_that_are_too_many_are_told(value: bytes, message: str) -> None:
+    assert cause(value) == message
+
+
+@pytest.mark.parametrize(
+    "packed", [VALUE, BOM_UTF8 + VALUE, gzip.compress(VALUE, mtime=0), zlib.compress(VALUE, 5), bz2.compress(VALUE)]
+)
+def test_base64_is_told_also_in_lines_and_of_what_is_compressed(packed: bytes) -> None:
+    for text in (b64encode(packed), encodebytes(packed), urlsafe_b64encode(packed)):
+        assert cause(text) == "it is base64; send the bytes that it stands for"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        orjson.dumps(TEXT).decode(),
+        TEXT[:-4],
+        f"{TEXT}\n{TEXT}",
+        f"\ufeff{TEXT}",
+        f"  {TEXT}",
+    ],
+)
+def test_an_object_that_was_encoded_again_is_told_also_where_it_was_cut_or_more_than_once(text: str) -> None:
+    reason, message = refusal("domain-events", orjson.dumps(text))
+    assert reason == "schema"
+    assert message.startswith("this is JSON within a JSON string: it was encoded twice; send the object itself (")
+    assert SECRET not in message
+
+
+def test_an_object_that_was_encoded_as_bytes_is_told() -> None:
+    message = refusal("domain-events", orjson.dumps(b64encode(VALUE).decode()))[1]
+    assert message.startswith("this is base64 within a JSON string: the object was encoded as bytes; send the object")
+
+
+@pytest.mark.parametrize("text", ["hello", "", "{'a': 1}", '"hello', "[a]", "a" * 40, "{name}"])
+def test_a_string_that_is_no_json_is_just_a_string(text: str) -> None:
+    assert refusal("domain-events", orjson.dumps(text))[1].startswith(
+        "the value: should be an object; came a string of"
+    )

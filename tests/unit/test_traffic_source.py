@@ -167,6 +167,10 @@ def test_a_medium_in_the_url_wins_over_that_of_the_spelling() -> None:
         ("wechat", "MicroMessenger/8.0.49"),
         ("kakaotalk", "KAKAOTALK/25.2.1"),
         ("naver", "NAVER(inapp; search; 1140; 12.9.2; 15)"),
+        ("baidu", "baiduboxapp/13.5.0.10 (Baidu; P1 14)"),
+        ("bing", "BingSapphire/27.1.400"),
+        ("yandex", "YaApp_Android/23.90/apad YaSearchBrowser/23.90"),
+        ("yandex", "YaApp_iOS/2403.0"),
     ],
 )
 def test_the_browser_inside_an_app_names_the_source_where_nothing_else_does(source: str, token: str) -> None:
@@ -269,3 +273,38 @@ def test_the_list_is_whole() -> None:
     for host, entry in listed.items():
         if entry["medium"] == "social" and "." in host:
             assert find(None, f"https://{host}/").medium == "social", host
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "medium"),
+    [
+        ("https://www.facebook.com/", "facebook", "social"),
+        ("http://google.de", "google", "organic"),
+        ("https://l.instagram.com/?u=x", "instagram", "social"),
+        ("https://new.example/x", "new.example", None),
+        ("android-app://com.linkedin.android", "linkedin", "social"),
+    ],
+)
+def test_a_source_that_is_a_url_has_the_name_of_its_host(source: str, name: str, medium: str | None) -> None:
+    assert find(f"https://blog.example/p?utm_source={source}", None) == TrafficSource(name, medium)
+    assert find(None, None, source) == TrafficSource(name, medium)
+
+
+@pytest.mark.parametrize(
+    ("source", "medium"),
+    [("gmail", "email"), ("Baidu", "organic"), ("naver", "organic"), ("slack", "social"), ("weibo", "social")],
+)
+def test_a_name_of_the_list_has_its_medium_however_it_comes(source: str, medium: str) -> None:
+    assert find(f"https://blog.example/p?utm_source={source}", None) == TrafficSource(source.lower(), medium)
+
+
+@pytest.mark.parametrize("nothing", ["null", "undefined", "(not set)", "(none)", "(direct)", "NULL"])
+def test_a_tag_that_says_that_there_is_nothing_is_not_there(nothing: str) -> None:
+    url = f"https://blog.example/p?utm_source={nothing}&utm_medium={nothing}"
+    assert find(url, "https://ya.ru/") == TrafficSource("yandex", "organic")
+    assert find(None, None, nothing, nothing) == TrafficSource("direct")
+
+
+@pytest.mark.parametrize("escaped", ["?a=1&amp;utm_source=fb", "?amp;utm_source=fb", "?a=1&AMP;UTM_SOURCE=fb"])
+def test_a_tag_of_a_url_that_was_escaped_for_html_is_read(escaped: str) -> None:
+    assert find(f"https://blog.example/p{escaped}", None) == TrafficSource("facebook", "social")
