@@ -219,6 +219,7 @@ _DISABLED = _pattern(
     rf"\b{_MAILBOX}\b[^.;]{{0,40}}?\b(?:{_CLOSED}|no longer (?:exists?|valid|active|available|in use)"
     r"|does(?: not|n't) exist)\b",
     rf"\b{_CLOSED} {_MAILBOX}\b",
+    rf"^\W*{_CLOSED}\W*$",
 )
 # Who says one of these may mean us, the message or a moment: then nobody is gone, whatever else is said.
 _DOUBTFUL = _pattern(
@@ -441,13 +442,13 @@ SES: Final[tuple[Row, ...]] = (
 _APNS = "https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns"
 
 APNS: Final[tuple[Row, ...]] = (
-    _api("gone", _APNS, "410 Unregistered", "410"),
+    _api("gone", _APNS, "410 Unregistered", "410", "Unregistered|ExpiredToken"),
     # "Verify that … the token matches the environment": as likely our setting as the device. So with the topic.
     _api("refused", _APNS, "400 BadDeviceToken", "400", "BadDeviceToken|DeviceTokenNotForTopic"),
     _api("configuration", _APNS, "400 BadTopic", code="BadTopic|MissingTopic|TopicDisallowed"),
     _api("configuration", _APNS, "403 InvalidProviderToken", "403"),
     # Without a reason it is not APNs that answers: the URL is wrong, or something stands in between.
-    _api("configuration", _APNS, "404 404", "404|405", r"\d*"),
+    _api("configuration", _APNS, "404 404", "404|405|410", r"\d*"),
     _api("throttled", _APNS, "429 TooManyRequests", "429"),
     _api("transient", _APNS, "400 IdleTimeout", code="IdleTimeout"),
     _api("content", _APNS, "413 PayloadTooLarge", "[1-4].."),
