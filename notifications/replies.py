@@ -171,6 +171,8 @@ _REPUTATION = _pattern(
     r"\bIP(?: address(?:es)?)?\b.{0,60}\b(?:(?<!not )listed|blocked|banned|rejected|denied|refused|not allowed)\b",
     r"\b(?:your|client|sending|connecting|remote|sender'?s?) (?:\w+ ){0,2}(?:IP|host|server|network|domain)\b"
     r".{0,60}\b(?:(?<!not )listed|blocked|banned|rejected|denied|refused)\b",
+    r"\b\d{1,3}(?:\.\d{1,3}){3}\b.{0,40}\b(?:(?<!not )listed|blocked|banned)\b|\bbad IP\b",
+    r"\b\d{1,3}(?:\.\d{1,3}){3} (?:\w+ ){0,2}found in\b",
     r"\breputation\b",
     r"\bbanned send",
     r"\bblocked using\b",
@@ -225,7 +227,7 @@ _DISABLED = _pattern(
 _DOUBTFUL = _pattern(
     r"\b(?:(?:access |permission )?denied|polic(?:y|ies)|block(?:s|ed|ing)?)\b",
     r"\b(?:prohibit\w*|restrict\w*|not allowed|unauthori[sz]ed)\b",
-    r"\b(?:authenticat|permission|refus)",
+    r"\b(?:authenticat|permission|refuses\b|message (?:was |is )?(?:refused|rejected)\b)",
     r"\brejects\b",
     r"\bonly (?:accepts?|allows?|receives?)\b|\baccept(?:s|ing|ed)? (?:\w+ ){0,2}from\b|\baccepts? only\b",
     r"\bmail from\b|\breturn[ -]path\b|\b(?:envelope )?from (?:address|domain|user)\b|\bsend(?:er|ers|ing)\b",
@@ -244,6 +246,7 @@ _NOBODY = _pattern(
     r"(?:user|recipient|mail ?box|account|address(?:ee)?|person|id|local[ -]part|mail drop)\b",
     r"\bno (?:mail ?box|user|one|account|person) (?:here|by|with|of|under) (?:that|this|the)\b",
     r"\bno mail ?box here\b",
+    r"\bnot a valid (?:user|recipient|mail ?box|account)\b",
 )
 _MALICIOUS = _pattern(
     r"\b(?:virus|malware|phish\w*|infected|potential security issue)\b",
@@ -509,8 +512,8 @@ WEB_PUSH: Final[tuple[Row, ...]] = (
 """Web Push: HTTP status, the push service's host, and the words."""
 
 _REPLY = re.compile(r"(?:smtp;\s*)?([245]\d\d)[ -]+", re.IGNORECASE)
-# Not what an address begins with: `5.1.1@mail.example` is one as well.
-_ENHANCED = re.compile(r"[(#]*([245])\.(\d{1,3}\.\d{1,3})(?![\w@%.+=-])[)]?[:\s-]*")
+# Neither what an address begins with, `5.1.1@mail.example`, nor a part of an IP address.
+_ENHANCED = re.compile(r"(?<![\w.])[(#]*([245])\.(\d{1,3}\.\d{1,3})(?![\w@%.+=-])[)]?[:\s-]*")
 _ENHANCED_AT_END = re.compile(r"\(#([245])\.(\d{1,3}\.\d{1,3})\)")
 # A link to who keeps lists of senders says what the reply's words may leave out.
 _LIST = re.compile(
