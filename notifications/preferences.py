@@ -23,6 +23,8 @@ ALL_OFF = frozenset({"email", "push"})
 
 _CHANNELS: Mapping[str, Channel] = {"email": "email", "push": "push", "inapp": "inApp"}
 _EVERYTHING = {"all", "*"}
+_YES = {"true", "yes", "1", "on", "off", "disabled", "muted", *_EVERYTHING}
+_NO = {"false", "no", "0"}
 _BETWEEN_NAMES = re.compile(r"[\s,;|]+")
 _NOT_PERSONAL = re.compile(r"[A-Za-z0-9_+:/.-]{1,32}")
 _MOST_UNREADABLE = 20
@@ -41,10 +43,13 @@ class Unreadable(NamedTuple):
 
 
 def _as_text(value: object) -> str | None:
-    """Return a text or a whole number as a text; `?` stands for anything else, and can't be read."""
+    """Return a text or a number of hours as a text; `?` stands for anything else, and can't be read.
+
+    A number beyond 24 may count minutes, or have the hour in its first digits.
+    """
     if value is None or isinstance(value, str):
         return value
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else "?"
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value <= 24 else "?"
 
 
 _Text = Annotated[str | None, BeforeValidator(_as_text)]
@@ -142,9 +147,7 @@ class _Reading:
             case list():
                 return self._named(part, value)
             case dict():
-                return self._named(
-                    part, [name for name, is_off in value.items() if is_off != 0 and not _is_nothing(is_off)]
-                )
+                return self._named(part, [name for name, is_off in value.items() if not _says_no(is_off)])
         self.refuse(part, value)
         return ALL_OFF
 
@@ -154,6 +157,8 @@ class _Reading:
             return frozenset(), {}
         if isinstance(value, dict):
             return frozenset(), {name: self.channels(part, off) for name, off in value.items()}
+        if isinstance(value, str) and _folded(value) in _YES:
+            return ALL_OFF, {}
         named = _BETWEEN_NAMES.split(value.strip()) if isinstance(value, str) else value
         if isinstance(named, list) and all(isinstance(name, str) for name in named):
             return frozenset(), dict.fromkeys(named, ALL_OFF)
@@ -169,6 +174,8 @@ class _Reading:
             self.refuse(part, value)
             return QuietHours()
         fields = _by_name(value)
+        if fields.get("enabled") is not None and _says_no(fields["enabled"]):
+            return None
         if not fields.get("start") and not fields.get("end"):
             others = [other for name, other in fields.items() if name not in ("start", "end", "timezone")]
             if all(map(_is_nothing, others)) and fields.get("start") != 0 and fields.get("end") != 0:
@@ -201,7 +208,7 @@ class _Reading:
 def _channels_named(name: str) -> frozenset[str]:
     """Return which of our channels a name means; none where it is another's, such as `sms`."""
     folded = _folded(name)
-    if folded in _EVERYTHING:
+    if folded in _YES:
         return ALL_OFF
     for word, channel in (*_CHANNELS.items(), ("mail", "email")):
         if word in folded:
@@ -233,6 +240,11 @@ def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
 def _is_nothing(value: object) -> bool:
     """Whether a value says that there is nothing: null is absence, and so is what is empty."""
     return value is None or value is False or value in ("", [], {}) or (isinstance(value, str) and not value.strip())
+
+
+def _says_no(value: object) -> bool:
+    """Whether a value says that something is not so, or nothing at all; a form or a script may write it as a text."""
+    return _is_nothing(value) or value == 0 or (isinstance(value, str) and _folded(value) in _NO)
 
 
 def _folded(name: str) -> str:

@@ -117,7 +117,17 @@ def _smtp(
 
 _GREYLISTED = _pattern(r"gr[ea]y[ -]?list")
 _FOR_THE_TIME_BEING = _pattern(
-    r"temporar(?:y|ily)", r"\b(?:re)?try (?:\w+ ){0,3}(?:again|later)", r"resend (?:\w+ ){0,4}later"
+    r"temporar(?:y|ily)",
+    r"\b(?:re)?try (?:\w+ ){0,3}(?:again|later)",
+    r"resend (?:\w+ ){0,4}later",
+    r"\bunverified (?:address|recipient)\b",
+    r"\bverification (?:is )?(?:in progress|pending)\b",
+    r"\btime[d-]? ?out\b",
+    r"\bconnection refused\b",
+    r"\b(?:lookup|look up|DNS|LDAP|database|directory|backend|internal|server) (?:\w+ ){0,3}"
+    r"(?:fail|error|busy|down\b|unavailable|did not complete)",
+    r"\bverification (?:service|server) (?:\w+ ){0,2}(?:fail|unavailable|down\b)",
+    r"\blocal error\b|\b(?:not|un)[ -]?reachable\b",
 )
 _BY_RECIPIENT = _pattern(
     r"\b(?:blocked|black-?listed|rejected|refused) by (?:the )?(?:recipient|user|addressee)\b",
@@ -128,7 +138,7 @@ _RATE = _pattern(
     r"\bslow(?:ing)? down",
     r"\btoo (?:fast|quickly|frequent)",
     r"\btoo many (?:\w+ ){0,2}(?:connections|e-?mails|mails|messages|requests|sessions|deliveries)\b",
-    r"\brate\b.{0,16}\b(?:limit|exceed|too high|that prevents|reached)",
+    r"\b(?:rate|frequency)\b.{0,16}\b(?:limit|exceed|too high|that prevents|reached)",
     r"\b(?:maximum|exceed\w*|unusual|sending|current|message|high|peak) (?:\w+ ){0,3}rate\b",
     r"\brate[ -]?limit",
     r"\b(?:daily|hourly|monthly|per[ -](?:day|hour|minute|second))\b.{0,60}\b(?:limit|quota|maximum)\b",
@@ -161,6 +171,8 @@ _REPUTATION = _pattern(
     r"\bIP(?: address(?:es)?)?\b.{0,60}\b(?:(?<!not )listed|blocked|banned|rejected|denied|refused|not allowed)\b",
     r"\b(?:your|client|sending|connecting|remote|sender'?s?) (?:\w+ ){0,2}(?:IP|host|server|network|domain)\b"
     r".{0,60}\b(?:(?<!not )listed|blocked|banned|rejected|denied|refused)\b",
+    r"\b\d{1,3}(?:\.\d{1,3}){3}\b.{0,40}\b(?:(?<!not )listed|blocked|banned)\b|\bbad IP\b",
+    r"\b\d{1,3}(?:\.\d{1,3}){3} (?:\w+ ){0,2}found in\b",
     r"\breputation\b",
     r"\bbanned send",
     r"\bblocked using\b",
@@ -199,19 +211,42 @@ _SENDER = _pattern(
     r"\b(?:envelope |return )?sender(?:'s)?(?: e-?mail)?(?: (?:address|domain))?\b(?:(?!recipient).){0,40}"
     r"\b(?:unknown|not found|does(?: not|n't) (?:exist|resolve)|rejected|invalid|denied|not (?:owned|verified)|refus)",
     r"\bdomain of sender\b",
+    r"\bsender verif",
+    r"\b(?:return[ -]path|(?:envelope|mail)[ -]from)\b.{0,40}"
+    r"\b(?:unknown|not found|does(?: not|n't) (?:exist|resolve)|rejected|invalid|denied)",
 )
+_MAILBOX = r"(?:mail ?box(?:es)?|accounts?|users?|recipients?|address(?:es|ee)?)"
+_CLOSED = r"(?:disabled|inactive|deactivated|discontinued|expired|closed|terminated|deleted|unknown)"
 _DISABLED = _pattern(
-    r"\b(?:disabled|inactive|deactivated|discontinued|expired|closed|terminated|deleted)\b",
-    r"\bno longer\b",
-    r"\bdoes(?: not|n't) exist\b",
-    r"\bunknown\b",
+    rf"\b{_MAILBOX}\b[^.;]{{0,40}}?\b(?:{_CLOSED}|no longer (?:exists?|valid|active|available|in use)"
+    r"|does(?: not|n't) exist)\b",
+    rf"\b{_CLOSED} {_MAILBOX}\b",
+    rf"^\W*{_CLOSED}\W*$",
+)
+# Who says one of these may mean us, the message or a moment: then nobody is gone, whatever else is said.
+_DOUBTFUL = _pattern(
+    r"\b(?:(?:access |permission )?denied|polic(?:y|ies)|block(?:s|ed|ing)?)\b",
+    r"\b(?:prohibit\w*|restrict\w*|not allowed|unauthori[sz]ed)\b",
+    r"\b(?:authenticat|permission|refuses\b|message (?:was |is )?(?:refused|rejected)\b)",
+    r"\brejects\b",
+    r"\bonly (?:accepts?|allows?|receives?)\b|\baccept(?:s|ing|ed)? (?:\w+ ){0,2}from\b|\baccepts? only\b",
+    r"\bmail from\b|\breturn[ -]path\b|\b(?:envelope )?from (?:address|domain|user)\b|\bsend(?:er|ers|ing)\b",
+    r"\byour (?:\w+ ){0,2}(?:address|account|IP|server|domain|host|network|provider|key|e-?mail address)\b",
+    r"\b(?:IP|ESP|TLS|DNS)\b",
+    r"\btoo many\b|\bquota\b|\bspace\b|\blimit|\bexceed",
+    r"\bsyntax\b",
+    r"\b(?:message|mail|delivery)(?: has)? expired\b|\bconnect(?:ion|ing)?\b|\bdialing\b|\b(?:no|unable to get) mx\b",
+    r"\bpresent(?:ly)?\b|\bat (?:this|the) (?:time|moment)\b|\bbusy\b",
 )
 _NOBODY = _pattern(
     r"\b(?:users?|recipients?|mail ?box(?:es)?|accounts?|address(?:es)?|addressee|person|local part)\b[^.;]{0,40}?"
-    r"\b(?:unknown|not found|does(?: not|n't) exist|no longer (?:exists?|valid))\b",
-    r"\b(?:unknown|no such|non-?existent) (?:local )?(?:user|recipient|mail ?box|account|address(?:ee)?|person|id)\b",
+    r"\b(?:unknown|not (?:found|known)|does(?: not|n['\u2019]t) (?:exist|have an? (?:\w+ )?(?:account|mail ?box))"
+    r"|no longer (?:exists?|valid))\b",
+    r"\b(?:unknown|no such|non-?existent) (?:local )?"
+    r"(?:user|recipient|mail ?box|account|address(?:ee)?|person|id|local[ -]part|mail drop)\b",
     r"\bno (?:mail ?box|user|one|account|person) (?:here|by|with|of|under) (?:that|this|the)\b",
     r"\bno mail ?box here\b",
+    r"\bnot a valid (?:user|recipient|mail ?box|account)\b",
 )
 _MALICIOUS = _pattern(
     r"\b(?:virus|malware|phish\w*|infected|potential security issue)\b",
@@ -265,7 +300,8 @@ SMTP: Final[tuple[Row, ...]] = (
         "configuration", f"{_IANA} (X.7.8 to X.7.14)", "DATA 550 5.7.9 mechanism too weak", "5..", r"7\.(8|9|1[0-4])"
     ),
     _smtp("transient", _ZONE_MTA, "RCPT 550 5.2.1 temporarily disabled", "5..", words=_FOR_THE_TIME_BEING),
-    _smtp("gone", f"{_RFC3463}#section-3.2", "RCPT 550 5.1.1 user unknown", "5..", r"1\.[1236]", steps=_OF_MESSAGE),
+    _smtp("refused", _POSTFIX, "RCPT 550 5.1.1 Access denied", "5..", r"1\.([126]|10)|2\.1", _DOUBTFUL, _OF_MESSAGE),
+    _smtp("gone", f"{_RFC3463}#section-3.2", "RCPT 550 5.1.1 user unknown", "5..", r"1\.[126]", steps=_OF_MESSAGE),
     _smtp("gone", "https://www.rfc-editor.org/rfc/rfc7505", "RCPT 556 5.1.10 null MX", "5..", r"1\.10", steps=_RCPT),
     _smtp(
         "gone",
@@ -284,17 +320,19 @@ SMTP: Final[tuple[Row, ...]] = (
     _smtp("content", f"{_RFC5321}", "MAIL 552 Message size exceeds fixed limit", "5..", words=_SIZE),
     _smtp("full", _KUMOMTA, "RCPT 552 Quota exceeded", words=_QUOTA, steps=_RCPT),
     _smtp("throttled", _SES_SMTP, "DATA 454 You have exceeded your limit", words=_SPEED),
-    _smtp("full", _RFC5321, "RCPT 552 action aborted", "552", "", steps=_RCPT),
     _smtp("content", _RFC5321, "MAIL 552 action aborted", "552", "", steps=frozenset({"MAIL"})),
+    _smtp("refused", _KUMOMTA, "RCPT 550 rejected by local policy", "5(?!52)..", words=_DOUBTFUL, steps=_OF_MESSAGE),
+    # Sendmail and Yandex, for two, have 5.3.0 and 5.7.1 before such words.
     _smtp(
         "gone",
         "https://www.rfc-editor.org/rfc/rfc5321#appendix-D.1",
         "RCPT 550 No such user here",
         "5..",
-        r"([012]\.0)?",
+        r"([01235]\.0|4\.1|7\.1)?",
         _NOBODY,
         _OF_MESSAGE,
     ),
+    _smtp("full", _RFC5321, "RCPT 552 action aborted", "552", "", steps=_RCPT),
     _smtp("throttled", f"{_GMAIL} (421 4.7.0)", "RCPT 421 4.7.0 Try again later", "421", r"7\.\d+"),
     # What is left: the first digit, and who it can be about.
     _smtp("transient", f"{_RFC5321}", "RCPT 451 4.3.0 local error", "4.."),
@@ -407,13 +445,13 @@ SES: Final[tuple[Row, ...]] = (
 _APNS = "https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns"
 
 APNS: Final[tuple[Row, ...]] = (
-    _api("gone", _APNS, "410 Unregistered", "410"),
+    _api("gone", _APNS, "410 Unregistered", "410", "Unregistered|ExpiredToken"),
     # "Verify that … the token matches the environment": as likely our setting as the device. So with the topic.
     _api("refused", _APNS, "400 BadDeviceToken", "400", "BadDeviceToken|DeviceTokenNotForTopic"),
     _api("configuration", _APNS, "400 BadTopic", code="BadTopic|MissingTopic|TopicDisallowed"),
     _api("configuration", _APNS, "403 InvalidProviderToken", "403"),
     # Without a reason it is not APNs that answers: the URL is wrong, or something stands in between.
-    _api("configuration", _APNS, "404 404", "404|405", r"\d*"),
+    _api("configuration", _APNS, "404 404", "404|405|410", r"\d*"),
     _api("throttled", _APNS, "429 TooManyRequests", "429"),
     _api("transient", _APNS, "400 IdleTimeout", code="IdleTimeout"),
     _api("content", _APNS, "413 PayloadTooLarge", "[1-4].."),
@@ -474,9 +512,15 @@ WEB_PUSH: Final[tuple[Row, ...]] = (
 """Web Push: HTTP status, the push service's host, and the words."""
 
 _REPLY = re.compile(r"(?:smtp;\s*)?([245]\d\d)[ -]+", re.IGNORECASE)
-# Not what an address begins with: `5.1.1@mail.example` is one as well.
-_ENHANCED = re.compile(r"[(#]*([245])\.(\d{1,3}\.\d{1,3})(?![\w@%.+=-])[)]?[:\s-]*")
+# Neither what an address begins with, `5.1.1@mail.example`, nor a part of an IP address.
+_ENHANCED = re.compile(r"(?<![\w.])[(#]*([245])\.(\d{1,3}\.\d{1,3})(?![\w@%.+=-])[)]?[:\s-]*")
 _ENHANCED_AT_END = re.compile(r"\(#([245])\.(\d{1,3}\.\d{1,3})\)")
+# A link to who keeps lists of senders says what the reply's words may leave out.
+_LIST = re.compile(
+    r"\bhttps?://(?:[\w-]+\.)*(?:spamhaus\.(?:org|com)|spamcop\.net|barracudacentral\.org|abuseat\.org|sorbs\.net"
+    r"|uceprotect\.net|ipcheck\.proofpoint\.com|csi\.cloudmark\.com|senderscore\.(?:org|net)|mailspike\.(?:org|net))\b\S*",
+    re.IGNORECASE,
+)
 _URL = re.compile(r"\b(?:https?://|mailto:|www\.)\S*", re.IGNORECASE)
 # Quoted, plain or percent-encoded before the `@`; a name or an address literal behind it.
 _ADDRESS = re.compile(
@@ -494,17 +538,20 @@ class _Words:
 
     Attributes:
         text: In one line, without codes, addresses, URLs and names of hosts.
-        echoes: What we said, in lower case: words that are part of it are no evidence.
+        echoes: Where it may repeat the recipient's names: words within are no evidence.
+        subject: The message's, in lower case: words that are part of it are no evidence, as servers repeat parts.
     """
 
     text: str
-    echoes: tuple[str, ...]
+    echoes: tuple[tuple[int, int], ...]
+    subject: str = ""
 
     def have(self, pattern: re.Pattern[str]) -> bool:
-        return any(not self._is_echo(found[0]) for found in pattern.finditer(self.text))
+        return any(not self._is_echo(found) for found in pattern.finditer(self.text))
 
-    def _is_echo(self, words: str) -> bool:
-        return any(words.lower() in echo for echo in self.echoes)
+    def _is_echo(self, found: re.Match[str]) -> bool:
+        within = any(start <= found.start() and found.end() <= end for start, end in self.echoes)
+        return within or found[0].lower() in self.subject
 
 
 def of_smtp(step: Step, status: int, text: str, recipient: str, subject: str = "") -> Category:
@@ -545,6 +592,11 @@ def of_bounce(message: str | None, code: str | None, recipient: str | None) -> C
         code: That number, or the enhanced code, where the provider has it by itself.
         recipient: Whom it bounced from.
     """
+    row = _bounce_row(message, code, recipient)
+    return None if row is None else row.category
+
+
+def _bounce_row(message: str | None, code: str | None, recipient: str | None) -> Row | None:
     text = (message or "").strip()[:_READ]
     if not text:
         return None
@@ -553,7 +605,7 @@ def of_bounce(message: str | None, code: str | None, recipient: str | None) -> C
     text = text[found.end() :] if found else text
     if code and re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", code) and not _ENHANCED.match(text):
         text = f"{code} {text}"
-    return _smtp_row("RCPT", int(digits), text, recipient or "", "").category if digits[0] != "2" else None
+    return _smtp_row("RCPT", int(digits), text, recipient or "", "") if digits[0] != "2" else None
 
 
 def confirms_gone(message: str | None, code: str | None, recipient: str | None) -> bool:
@@ -561,8 +613,10 @@ def confirms_gone(message: str | None, code: str | None, recipient: str | None) 
 
     Providers go by the first digit as well: what says rate, reputation or size is about no mailbox.
     """
-    category = of_bounce(message, code, recipient)
-    return category in (None, "gone") or (category == "refused" and not _says_policy(message, code))
+    row = _bounce_row(message, code, recipient)
+    if row is None or row.category == "gone":
+        return True
+    return row.category == "refused" and row.words is None and not _is_of_another_kind(message, code)
 
 
 def outcome(
@@ -590,9 +644,9 @@ def outcome(
             return Failed(code, said, may_have_arrived=False, concerns="recipient" if about_message else "provider")
 
 
-def _says_policy(message: str | None, code: str | None) -> bool:
-    """Whether the enhanced code is of security or policy (RFC 3463, section 3.8)."""
-    return re.search(r"\b[45]\.7\.\d", f"{code or ''} {(message or '')[:80]}") is not None
+def _is_of_another_kind(message: str | None, code: str | None) -> bool:
+    """Whether the enhanced code is not of an address or mailbox for good (RFC 3463, sections 2 and 3)."""
+    return re.search(r"\b(?:4\.\d{1,3}|5\.[3467])\.\d", f"{code or ''} {(message or '')[:80]}") is not None
 
 
 def _smtp_row(step: Step, status: int, text: str, recipient: str, subject: str) -> Row:
@@ -620,7 +674,7 @@ def _own_words(text: str, recipient: str, subject: str) -> _Words:
     local, _, domain = recipient.rpartition("@")
     names = [name for name in (recipient, local, unquote(local), domain) if name]
     lines = [_ENHANCED.sub("", line.strip(), count=1) for line in text[:_READ].splitlines()]
-    plain = " ".join(" ".join(lines).split())
+    plain = _LIST.sub("blocklist", " ".join(" ".join(lines).split()))
     bare = plain
     for whole in {recipient, quote(recipient, safe="", errors="replace")} - {""}:
         bare = re.sub(re.escape(whole), " ", bare, flags=re.IGNORECASE)
@@ -630,7 +684,8 @@ def _own_words(text: str, recipient: str, subject: str) -> _Words:
     repeated = bare != _URL.sub(" ", plain)
     echoes = [] if repeated else names
     bare = " ".join(_HOST.sub(" ", bare).split())
-    return _Words(bare, tuple(name.lower() for name in (*echoes, subject) if name))
+    found = (found for name in echoes for found in re.finditer(re.escape(name.strip('"')) or "$", bare, re.IGNORECASE))
+    return _Words(bare, tuple(echo.span() for echo in found), subject.lower())
 
 
 def _alone(name: str) -> re.Pattern[str]:

@@ -79,12 +79,15 @@ def _weakness(key: str) -> str | None:
         return "is empty"
     if key != key.strip():
         return "begins or ends with white space"
-    if key in (DEVELOPMENT_IP_HASH_KEY, DEVELOPMENT_UNSUBSCRIBE_KEY):
+    if any(public in key.lower() for public in (DEVELOPMENT_IP_HASH_KEY, DEVELOPMENT_UNSUBSCRIBE_KEY)):
         return "is the public development key"
+    if key.startswith(("$(", "${", "{{")) or (key[0], key[-1]) == ("<", ">"):
+        return "is a placeholder that nothing has filled in"
     shortest = _SHORTEST_HEXADECIMAL if set(key) <= set(hexdigits) else _SHORTEST_KEY
     if len(key) < shortest:
         return f"is too short: it has {len(key)} characters and needs at least {shortest}"
-    if len(set(key)) < _FEWEST_CHARACTERS:
+    is_repeated = any(key[period:] == key[:-period] for period in range(1, min(shortest, len(key) // 2 + 1)))
+    if len(set(key)) < _FEWEST_CHARACTERS or is_repeated:
         return "repeats a few characters, so it can be guessed"
     return None
 

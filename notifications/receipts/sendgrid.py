@@ -53,8 +53,9 @@ _KINDS: Mapping[str, Kind] = {
     "unsubscribe": "unsubscribed",
     "group_unsubscribe": "unsubscribed",
 }
-# Why SendGrid sends nothing to an address, where that is for good. Whoever unsubscribed may come back.
-_DROPPED_FOR_ADDRESS = {"bounced address", "invalid", "invalid address", "spam reporting address"}
+# Why SendGrid sends nothing to an address, where that is for good. Whoever unsubscribed may come back, and what is
+# "Invalid" by its own rules may be a mailbox all the same.
+_DROPPED_FOR_ADDRESS = {"bounced address", "spam reporting address"}
 # What SendGrid makes of a server's words, where that is turned on; "Unclassified" leaves them to us.
 # https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event#bounce-classifications
 _CLASSIFIED_AS_GONE = {"invalid address", "unclassified", ""}

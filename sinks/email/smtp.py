@@ -43,6 +43,8 @@ _COURTESY_SECONDS = 1.0
 # Exim, for one, takes 1,000 by default and then says 421, which is no reason to slow down.
 _LETTERS_A_CONNECTION = 100
 _FIRST_FAULT = 400
+# Behind a proxy or filter a mailbox, or its grey list, first answers to the content (RFC 3463, sections 3.2 and 3.3).
+_OF_RECIPIENT = re.compile(r"\s*4\.[12]\.\d|.{0,120}gr[ea]y[ -]?list", re.IGNORECASE | re.DOTALL)
 
 
 class _Step(Enum):
@@ -243,13 +245,18 @@ async def _extensions(client: aiosmtplib.SMTP, letter: _Letter) -> list[str]:
 
 
 def _outcome(step: _Step, code: int, text: str, message: Email) -> Outcome:
-    """Say what a reply means. From `RCPT` on it is about this message alone, as far as one reply shows."""
+    """Say what a reply means. From `RCPT` on it is about this message alone, as far as one reply shows.
+
+    But for what a server says of itself after the content: then it is not up to any message.
+    """
     said = without_personal(text, message)
     if code < _FIRST_FAULT:
         # Not a reply that this step can have: whatever speaks there, it isn't known what it did.
         return Failed(str(code), said, may_have_arrived=step is _Step.DATA)
     category = of_smtp(step.value, code, text, message.to, message.subject)
-    about_message = step is _Step.RCPT or (step is _Step.DATA and category != "transient")
+    about_message = step is _Step.RCPT or (
+        step is _Step.DATA and (category != "transient" or _OF_RECIPIENT.match(text) is not None)
+    )
     return outcome(category, str(code), said, about_message=about_message)
 
 

@@ -244,7 +244,7 @@ class _Error(Detail):
         """Whether an invalid argument is the token: by its field, or by the message where no field is named."""
         fields = [one.field for detail in self.details for one in detail.violations if one.field]
         if fields:
-            return "message.token" in fields
+            return set(fields) == {"message.token"}
         return self.error_code == "INVALID_ARGUMENT" and "registration token" in (self.message or "").lower()
 
 

@@ -144,7 +144,7 @@ async def test_a_token_of_another_environment_or_topic_fails_and_the_device_is_k
     assert await deliver(apns) == Refused(reason, "APNs answered 400", recipient_is_gone=False)
 
 
-@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize("status", [404, 405, 410])
 async def test_an_answer_without_a_reason_is_not_of_apns(server: ApnsServer, apns: Apns, status: int) -> None:
     server.script = [Reply(status, b"<title>Not Found</title>")]
     assert await deliver(apns) == Misconfigured(str(status), f"APNs answered {status}")

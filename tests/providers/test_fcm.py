@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from dev.providers.fcm import PROJECT, FcmServer, grant_refusal, refusal
-from dev.providers.http2 import Act, Mishap, Reply, Request
+from dev.providers.http2 import Act, Mishap, Reply, Request, json_reply
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
 from sinks.http import client
@@ -165,6 +165,15 @@ async def test_an_error_becomes_its_outcome(server: FcmServer, fcm: Fcm, reply: 
     server.script = [reply]
     assert await deliver(fcm) == outcome
     assert len(asked(server, ":send")) == 1
+
+
+@pytest.mark.parametrize("other", ["message.data[0].value", "message.android.ttl", "message.notification.title"])
+async def test_a_token_is_kept_where_fcm_blames_another_field_as_well(server: FcmServer, fcm: Fcm, other: str) -> None:
+    violations = [{"field": "message.token"}, {"field": other}]
+    details = [{"errorCode": "INVALID_ARGUMENT"}, {"fieldViolations": violations}]
+    error = {"code": 400, "message": "Invalid", "status": "INVALID_ARGUMENT", "details": details}
+    server.script = [json_reply(400, {"error": error})]
+    assert await deliver(fcm) == Refused("INVALID_ARGUMENT", "Invalid", recipient_is_gone=False)
 
 
 @pytest.mark.parametrize("shape", ["null", "7", "true", '"text"', "[]", "[null]", "{}", "[{}]"])

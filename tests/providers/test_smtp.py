@@ -202,7 +202,7 @@ def test_nothing_personal_is_told(said: str, more: str, subject: str) -> None:
 RECIPIENT_REPLIES: list[tuple[str, Outcome]] = [
     ("550 5.1.1 <{to}>: user unknown", Refused("550", "5.1.1 <recipient>: user unknown", recipient_is_gone=True)),
     ("551 5.1.6 {to} has moved", Refused("551", "5.1.6 <recipient> has moved", recipient_is_gone=True)),
-    ("553 5.1.3 bad syntax", Refused("553", "5.1.3 bad syntax", recipient_is_gone=True)),
+    ("553 5.1.3 bad syntax", Refused("553", "5.1.3 bad syntax", recipient_is_gone=False)),
     ("556 5.1.10 null MX", Refused("556", "5.1.10 null MX", recipient_is_gone=True)),
     ("550 5.2.1 disabled", Refused("550", "5.2.1 disabled", recipient_is_gone=True)),
     # Without an enhanced code it may be policy as well (RFC 5321, section 4.2.3), which would lose an address for ever.

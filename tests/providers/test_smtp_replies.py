@@ -137,3 +137,24 @@ async def test_a_full_mailbox_concerns_its_owner_alone(
         assert isinstance(outcome, Failed)
         assert outcome.concerns == "recipient"
     assert isinstance(await provider.send(email()), Sent)
+
+
+@pytest.mark.parametrize(
+    ("reply", "concerns"),
+    [
+        ("450 4.2.0 mailbox busy", "recipient"),
+        ("451 4.1.1 address not known yet", "recipient"),
+        ("451 4.7.1 Greylisted, come back in 5 minutes", "recipient"),
+        ("451 4.7.1 <ada@mail.example>: Recipient address rejected: Grey-listing in action", "recipient"),
+        ("451 4.3.0 queue file write error", "provider"),
+        ("452 4.3.1 no room on this server", "provider"),
+        ("451 local error", "provider"),
+    ],
+)
+async def test_what_a_server_says_of_a_mailbox_after_the_content_is_no_outage(
+    provider: Provider[Email], server: SmtpServer, email: MakeEmail, reply: str, concerns: str
+) -> None:
+    say(server, "DATA", reply)
+    outcome = await provider.send(email())
+    assert isinstance(outcome, Failed)
+    assert outcome.concerns == concerns

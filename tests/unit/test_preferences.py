@@ -77,6 +77,12 @@ def parts(preferences: Preferences) -> list[str]:
         ("email, push", ALL_OFF),
         ({"email": True, "push": False}, MAIL),
         ({"Email": 1, "push": 0}, MAIL),
+        ({"email": "true", "push": "false"}, MAIL),
+        ({"email": "yes", "push": "no"}, MAIL),
+        ({"email": "off", "push": "0"}, MAIL),
+        ("true", ALL_OFF),
+        ("off", ALL_OFF),
+        (["yes"], ALL_OFF),
         (True, ALL_OFF),
         (False, NONE),
         (None, NONE),
@@ -115,6 +121,10 @@ def test_a_channel_that_is_not_ours_turns_none_of_ours_off_and_is_told() -> None
         ("post_liked", ALL_OFF),
         ("comment_reply,post_liked", ALL_OFF),
         ({"all": ["email"]}, MAIL),
+        ({"post_liked": "true"}, ALL_OFF),
+        ({"post_liked": "off"}, ALL_OFF),
+        ({"post_liked": {"email": "yes", "push": "false"}}, MAIL),
+        ("true", ALL_OFF),
         (True, ALL_OFF),
         ({"post_liked": False}, NONE),
         ({"post_liked": None}, NONE),
@@ -137,6 +147,18 @@ def test_types_that_can_not_be_read_are_off_and_are_told(stored: Any) -> None:
 @pytest.mark.parametrize("stored", [None, "", " ", "null", {}, [], "{}", "[]", '""'])
 def test_who_has_said_nothing_in_whatever_shape_gets_everything(stored: Any) -> None:
     assert read(stored) == DEFAULTS
+
+
+@pytest.mark.parametrize("no", [False, "false", "No", 0, "0"])
+def test_hours_that_are_turned_off_are_none(no: Any) -> None:
+    hours = {"enabled": no, "start": "22:00", "end": "07:00", "timeZone": "UTC"}
+    assert read({"quietHours": hours}) == DEFAULTS
+
+
+@pytest.mark.parametrize("other", [True, "true", 1, None, "?"])
+def test_hours_are_on_unless_it_is_said_that_they_are_not(other: Any) -> None:
+    hours = {"enabled": other, "start": "22:00", "end": "07:00", "timeZone": "UTC"}
+    assert read({"quietHours": hours}).quiet_hours == QuietHours(start="22:00", end="07:00", time_zone="UTC")
 
 
 @pytest.mark.parametrize("stored", ["off", "{", 7, True, [1], '"off"', "[" * 100_000])
@@ -175,6 +197,10 @@ def test_who_names_no_hours_has_none(stored: Any) -> None:
         ),
         ("22:00-07:00", [("quietHours", "22:00-07:00")]),
         (True, [("quietHours", "true")]),
+        (
+            {"start": 1320, "end": 420, "timeZone": "UTC"},
+            [("quietHours.start", "a number"), ("quietHours.end", "a number")],
+        ),
         (["22:00", "07:00"], [("quietHours", "a list")]),
     ],
 )

@@ -121,6 +121,14 @@ def test_elsewhere_nobody_sends_unless_it_is_said() -> None:
         ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7\n", "begins or ends with white space"),
         ("a" * 64, "repeats a few characters"),
         ("abc" * 20, "repeats a few characters"),
+        ("0123456789abcdef" * 4, "repeats a few characters"),
+        ("changeme-changeme-changeme", "repeats a few characters"),
+        ("qwertzuiopasdfgh!" * 2, "repeats a few characters"),
+        ("Development-Only-Key", "is the public development key"),
+        ("development-only-key-of-production", "is the public development key"),
+        ("$(openssl rand -hex 32)", "is a placeholder that nothing has filled in"),
+        ("${INKSTREAM_IP_HASH_KEY}", "is a placeholder that nothing has filled in"),
+        ("<32 random bytes in hexadecimal>", "is a placeholder that nothing has filled in"),
     ],
 )
 @pytest.mark.parametrize("environment", ["production", "staging"])

@@ -122,3 +122,20 @@ def test_a_type_of_ses_means(bounce_type: str, sub_type: str, permanent: bool) -
 )
 def test_a_reason_of_mailgun_means(reason: str, permanent: bool) -> None:
     assert of_mailgun(reason, code=550, message="5.1.1 user unknown") is permanent
+
+
+@pytest.mark.parametrize(
+    ("reason", "permanent"),
+    [
+        ("Bounced Address", True),
+        ("Spam Reporting Address", True),
+        ("Invalid", False),
+        ("Invalid Address", False),
+        ("Unsubscribed Address", False),
+        ("Invalid SMTPAPI header", False),
+        ("Spam Content (if Spam Checker app is enabled)", False),
+        ("Recipient List over Package Quota", False),
+    ],
+)
+def test_what_sendgrid_drops_by_its_own_rules_says_nothing_of_the_mailbox(reason: str, permanent: bool) -> None:
+    assert of_sendgrid(event="dropped", reason=reason) is permanent

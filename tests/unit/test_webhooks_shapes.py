@@ -224,3 +224,20 @@ def test_an_event_without_a_time_of_its_own_has_the_one_of_its_request() -> None
     assert bounce.data.timestamp == NOW
     [delivered] = post_to_sendgrid({"event": "delivered", "timestamp": "soon", "sg_event_id": "1", "key": "k"})
     assert delivered.data.timestamp == NOW
+
+
+def test_half_a_character_in_a_text_that_was_cut_short_loses_no_report() -> None:
+    half = "mailbox is \ud83d"
+    event = json.loads((DATA / "mailgun.json").read_bytes())["failed permanently"]
+    [bounce] = post_to_mailgun({**event, "delivery-status": {"code": 550, "message": half}})
+    assert bounce.data.message == "mailbox is ?"
+    [delivered] = post_to_sendgrid({"event": "delivered", "timestamp": 1513299569, "response": half})
+    assert delivered.data.kind == "delivered"
+    body = json.dumps([{"event": "open", "useragent": half}, {"event": "bounce", "reason": half}]).encode()
+    assert [receipt.data.kind for receipt in sendgrid.read(body, NOW)] == ["opened", "bounced"]
+    [opened] = post_sns(Message=json.dumps({"eventType": "Open", "mail": {}, "open": {"userAgent": half}}))
+    assert opened.data.kind == "opened"
+    with pytest.raises(Unreadable):
+        sendgrid.read(b'[{"event": "open"}, "\\ud83d', NOW)
+    with pytest.raises(Unreadable):
+        sendgrid.read(b"[" * 100_000, NOW)
