@@ -116,7 +116,7 @@ class Mongo:
 
         Args:
             url: `mongodb://...`, with credentials and TLS options where needed. The database is `blog-platform`
-                where the URL names none.
+                where the URL names none. Its write concern and read preference have no effect.
             timeout: How long a single operation may take, with the driver's own retries, before it raises a
                 transient error.
         """
@@ -126,6 +126,8 @@ class Mongo:
             appname=_APPLICATION,
             w="majority",
             journal=True,
+            # Whatever the URL says: a secondary may lack views that are stored, and they would not be counted.
+            readPreference="primary",
             retryWrites=True,
             timeoutMS=round(timeout.total_seconds() * 1000),
             serverSelectionTimeoutMS=5_000,
