@@ -1,6 +1,6 @@
 """What an index costs and what it saves: inserts with and without each that an analyst might wish for.
 
-In comes nothing: the program brings up a MongoDB of its own. It fills each collection with the same documents several
+The program starts a MongoDB of its own. It fills each collection with the same documents several
 times: with the declared indexes alone, and with one more. Then it inserts a few hundred into each in turn, in another
 order each round, and reads what CPU time that took the server. What else runs on the machine now and then makes the
 server slower, and never faster: so of all rounds the lower quartile counts. Beside the difference of two stands the

@@ -1,6 +1,6 @@
 """Dates and times in a text, however they are written and in whichever of some 60 languages.
 
-In comes a text; out goes the same text with `<date>` for each of them. The words are the Unicode CLDR's, in
+Replaces each of them in a text by `<date>`. The words are the Unicode CLDR's, in
 `data/calendar_words.json`, which `dev/calendar_words.py` makes.
 """
 

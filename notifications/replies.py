@@ -48,7 +48,8 @@ MEANINGS: Final[Mapping[Category, Meaning]] = MappingProxyType(
 """Each category, and what follows from it.
 
 `full`, `policy`, `configuration` and `transient` count as attempts, unless they are about us: then the attempt is given
-back, as it is for `throttled` (docs/notification-states.md). Operations are told of `policy` and `configuration`.
+back, as it is for `throttled` (docs/notification-states.md). Operations get a log line
+and a metric for `policy` and `configuration`.
 """
 
 OURS: Final[frozenset[Category]] = frozenset({"policy", "configuration"})

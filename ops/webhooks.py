@@ -136,7 +136,7 @@ class Ses:
     async def _certificate(self, url: str) -> bytes:
         certificate = self._certificates.get(url)
         if certificate is None:
-            # Nothing is verified yet: whoever knows the topic may make up any number of addresses at Amazon.
+            # Nothing is verified yet: a sender who knows the topic may make up any number of addresses at Amazon.
             if self._fetching.locked():
                 raise Unreachable("too many certificates are being fetched")
             async with self._fetching:

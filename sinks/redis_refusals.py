@@ -1,7 +1,7 @@
 """What Redis refuses though it answers: a command that we may not run, a write that it has no room for.
 
 Input: errors of Redis' driver. Output: a line in the log for each kind of refusal, once per process, a metric, and a
-state on the page `/readyz`. An outage is none of this: each feature goes on without Redis by itself, and says how.
+state on the page `/readyz`. An outage is different: each feature goes on without Redis by itself, and says how.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Queries as pages have them, in mongosh's JavaScript, run with PyMongo: as much of the language as the pages use.
 
-In come a database and the text of a block; out goes what each statement finds, and by which way the server found it.
+Runs the statements of a block on a database; returns what each finds, and by which index.
 What is not understood raises `SyntaxError` or `NameError`, so that no query is passed over.
 """
 

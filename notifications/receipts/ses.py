@@ -81,7 +81,7 @@ _KINDS: Mapping[str, Kind] = {
     "failure": "bounced",
 }
 _SUPPRESSED = "OnAccountSuppressionList"
-# Not so `UnsubscribedRecipient`: whoever unsubscribed may come back.
+# Not so `UnsubscribedRecipient`: a person may subscribe again.
 _SUB_TYPES_OF_ADDRESS = {"NoEmail", "Suppressed", _SUPPRESSED}
 # What SES posts once when events are set up, in place of an event.
 _GREETING = "Successfully validated SNS topic"
