@@ -37,7 +37,7 @@ from sinks.postgres import PostgresUrlError, PostsTable
 from sinks.recipients import problem_of_view, survey_preferences
 from sinks.redis_refusals import ADVICE
 from sinks.servers import MongoUrlError, RedisUrlError, check_redis, describe_mongo, describe_redis
-from sinks.view_counts import NOT_UPDATED, PlatformTable, SetAside, key_of, set_aside, takes_ids_of
+from sinks.view_counts import NOT_UPDATED, PlatformTable, SetAside, set_aside, takes_ids_of
 
 ANSWER_WITHIN_SECONDS = 20.0
 DEAD_LETTERS_READ_WITHIN_SECONDS = 10.0
@@ -206,7 +206,7 @@ async def _posts(url: str, posts: PlatformTable) -> list[Finding]:
         table = await postgres.describe_posts(using, *posts)
         findings = [*_obstacles(table, posts), *_excess_rights(table)]
         if table.is_prepared and takes_ids_of(table):
-            names = posts.identifiers | {"key": key_of(table.id_type)}
+            names = posts.names(table.id_type)
             (row,) = await postgres.fetch(using, "highest_view_count", names)
             findings += _room(table, row["highest"])
             if table.may_read_counts:

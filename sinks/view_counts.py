@@ -130,13 +130,17 @@ class PlatformTable(NamedTuple):
         """Return the table that the settings name."""
         return cls(settings.posts_table, settings.posts_id_column, settings.view_count_column)
 
-    @property
-    def identifiers(self) -> dict[str, sql.Composable]:
-        """The names as queries need them: quoted, the table with its schema."""
+    def names(self, id_type: str | None) -> dict[str, sql.Composable]:
+        """Return what queries have in braces: the names, quoted, and `key`, a post's id as the column's type.
+
+        Args:
+            id_type: The type of the id column; `None` where there is no such column.
+        """
         return {
             "posts": sql.Identifier(*self.table.split(".")),
             "post_id": sql.Identifier(self.id_column),
             "view_count": sql.Identifier(self.view_count_column),
+            "key": sql.SQL(_KEYS.get((id_type or "").partition("(")[0], "counted.post_id")),
         }
 
 
@@ -157,11 +161,6 @@ Only the form that PostgreSQL itself writes is read, so that no two ids of event
 def takes_ids_of(table: PostsTable) -> bool:
     """Whether posts can be found by the ids that events have: by a text, a UUID or a whole number."""
     return table.id_is_text or (table.id_type or "").partition("(")[0] in _KEYS
-
-
-def key_of(id_type: str | None) -> sql.SQL:
-    """Return the expression that the queries know as `{key}`, for the type of the platform's column."""
-    return sql.SQL(_KEYS.get((id_type or "").partition("(")[0], "counted.post_id"))
 
 
 class ViewCounts:
@@ -400,14 +399,14 @@ class ViewCounts:
         """Look at the platform's table anew, also at the type of its ids."""
         described = await describe_posts(using, *self._table)
         if described.id_type is not None:
-            self._names = self._table.identifiers | {"key": key_of(described.id_type)}
+            self._names = self._table.names(described.id_type)
         return described
 
     async def _identifiers(self, using: Connection) -> dict[str, sql.Composable]:
         """Return what the queries have in braces."""
         if self._names is None:
             await self._described(using)
-        return self._names or self._table.identifiers | {"key": key_of(None)}
+        return self._names or self._table.names(None)
 
     async def _counts(
         self, using: Connection, post_ids: Collection[str] | None, *, after: str = ""
@@ -422,7 +421,7 @@ async def set_aside(using: Connection, names: Mapping[str, sql.Composable]) -> l
 
     Args:
         using: A connection.
-        names: The platform's table, from `PlatformTable.identifiers`, and `key` from `key_of`.
+        names: The platform's table, from `PlatformTable.names`.
 
     Raises:
         psycopg.Error: PostgreSQL is not up to it.
