@@ -1,7 +1,7 @@
 """Links: where a notification may lead, which is the site, read as browsers and mail readers do.
 
-In come addresses as services wrote them; out go addresses that are read in one way only: as the URL Standard writes
-them (https://url.spec.whatwg.org), by its own parser. What leads to another host is refused, whatever it looks like.
+Input: a link as a service wrote it. Output: the same in the one form of the URL Standard (https://url.spec.whatwg.org),
+by its own parser. A link to another host is refused, whatever it looks like.
 """
 
 from collections.abc import Collection

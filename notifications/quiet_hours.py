@@ -1,8 +1,8 @@
 """Quiet hours: the part of the day in which a person's devices stay silent.
 
-In come the hours as the platform stores them, and the present moment; out goes the moment from which a message may be
-sent. What can't be read of the hours has the safest reading: docs/recipients.md says which. Who passes quiet hours, as
-urgent messages do, is not decided here.
+Input: the hours as the platform stores them, and the present moment. Output: the moment from which a message may be
+sent. Hours that can't be read have the safest reading: docs/recipients.md says which. Which messages ignore quiet
+hours, as urgent ones do, is not decided here.
 """
 
 import re

@@ -37,7 +37,7 @@ class InApp:
         refusals: Tells of what Redis refuses.
 
     Raises:
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
 
     def __init__(

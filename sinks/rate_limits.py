@@ -1,6 +1,6 @@
 """Rate limits in Redis, shared by all workers: how fast a provider may be asked, and how often a user be told.
 
-In come a name and a limit; out goes whether one more may go now. Where Redis does not answer, or refuses, each worker
+Input: a name and a limit. Output: whether one more may go now. Where Redis does not answer, or refuses, each worker
 keeps to the limits by itself, so all of them together may go beyond.
 """
 
@@ -73,7 +73,7 @@ class RateLimits:
         refusals: Tells of what Redis refuses.
 
     Raises:
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ class Recipients:
         refusals: Tells of what Redis refuses.
 
     Raises:
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ def connect(url: str, timeout_seconds: float, name: str | None = "inkstream") ->
         name: How the client is called in the server's list; `None` for a client without a name.
 
     Raises:
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
     try:
         return redis.asyncio.from_url(
@@ -88,7 +88,7 @@ class RecentViews:
         refusals: Tells of what Redis refuses.
 
     Raises:
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
 
     def __init__(self, url: str, prefix: str, refusals: RedisRefusals | None = None) -> None:

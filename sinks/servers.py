@@ -116,7 +116,7 @@ async def check_redis(url: str, prefix: str) -> RedisCheck:
 
     Raises:
         RedisError: It does not answer.
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
     denied, problems = list[str](), dict[str, list[str]]()
     async with connect(url, _TIMEOUT_SECONDS, name=None) as client:  # giving a name is one of the commands
@@ -157,7 +157,7 @@ async def describe_redis(url: str) -> str:
 
     Raises:
         RedisError: None does, or it lets us not in.
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
     async with connect(url, _TIMEOUT_SECONDS) as client:
         information = await client.info("server")

@@ -36,7 +36,7 @@ class WakeUps:
         refusals: Tells of what Redis refuses.
 
     Raises:
-        RedisUrlError: The URL is none of Redis.
+        RedisUrlError: Not a Redis URL.
     """
 
     def __init__(self, url: str, prefix: str, refusals: RedisRefusals | None = None) -> None:

@@ -1,6 +1,6 @@
 """What is odd about a stored document: null, an empty object or NaN where the field should rather be left out.
 
-In come a collection's name and a document; out goes a line for each place where it is not as docs/collections.md says.
+Input: a collection's name and a document. Output: a line for each place that differs from docs/collections.md.
 """
 
 import math

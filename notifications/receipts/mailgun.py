@@ -1,7 +1,7 @@
 """Mailgun's webhooks: their signature, and their events.
 
-In comes the body of a request, which holds the signature as well; out go receipts. A request holds one event, of which
-`event` alone must be there: nothing else decides whether it is taken.
+Input: the body of a request, which holds the signature as well. Output: receipts. A request holds one event, of which
+only `event` is required.
 Source: https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-payloads,
 https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks, and of events
 https://documentation.mailgun.com/docs/mailgun/user-manual/events/event-structure.

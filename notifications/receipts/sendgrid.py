@@ -1,7 +1,7 @@
 """SendGrid's Event Webhook: its signature, and its events.
 
-In come the body of a request and two of its headers; out go receipts. A request holds many events, of each of which
-`event` alone must be there: nothing else decides whether it is taken.
+Input: the body of a request and two of its headers. Output: receipts. A request holds many events, of each of which
+only `event` is required.
 Source: https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event, and of the signature
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features.
 """

@@ -1,8 +1,8 @@
 """`inkstream worker`: Faust's worker, quiet on the terminal but for the log.
 
-In come topics, out go documents, until a signal stops it. A Kafka that does not answer at the start is waited for, and
-then told of in a line; what is down later the worker waits out by itself. Where `inkstream bootstrap` has not been run,
-it ends at once with exit code 1, and says what is missing.
+Runs until a signal stops it. At the start it waits for Kafka, and ends with one line when Kafka does not answer in
+time; after startup it retries indefinitely. Where `inkstream bootstrap` has not been run, it ends at once with exit
+code 1 and says what is missing.
 """
 
 from typing import Any, NoReturn

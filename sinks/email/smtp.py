@@ -1,6 +1,6 @@
 """SMTP: any mail server that takes messages for delivery.
 
-In comes an e-mail; out goes what the server replied, as `notifications.replies` reads it. Connections are kept for the
+Input: an e-mail. Output: the server's reply, as `notifications.replies` reads it. Connections are kept for the
 next e-mail; whatever goes wrong on one ends it. SMTP knows no idempotency: what is given twice is sent twice, with the
 same `Message-ID`, by which some mailboxes show it once.
 """
