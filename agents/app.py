@@ -132,7 +132,7 @@ if runs(post_view_counts.name):
     rank_posts = RankPosts(stores.recent_views, stores.view_counts)
     apply_counts = ApplyCounts(decoder(post_view_counts), stores.view_counts, dead_letters(), health, rank_posts.note)
     app.consume(settings.namespace + post_view_counts.name, apply_counts)
-    app.run(SettleCounts(stores.view_counts, settings.count_horizon))
+    app.run(SettleCounts(stores.view_counts, settings.count_horizon, health))
     app.run(rank_posts)
     app.run(WatchDrift(Verification(stores.stored_views, stores.view_counts, settings), settings.drift_every))
     pings["postgresql"] = stores.view_counts.ping

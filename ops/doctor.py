@@ -37,7 +37,17 @@ from sinks.postgres import PostgresUrlError, PostsTable
 from sinks.recipients import problem_of_view, survey_preferences
 from sinks.redis_refusals import ADVICE
 from sinks.servers import MongoUrlError, RedisUrlError, check_redis, describe_mongo, describe_redis
-from sinks.view_counts import NOT_UPDATED, PlatformTable, SetAside, set_aside, takes_ids_of
+from sinks.view_counts import (
+    LOCKED,
+    NOT_UPDATED,
+    Blocker,
+    PlatformTable,
+    SetAside,
+    blockers,
+    named,
+    set_aside,
+    takes_ids_of,
+)
 
 ANSWER_WITHIN_SECONDS = 20.0
 DEAD_LETTERS_READ_WITHIN_SECONDS = 10.0
@@ -53,6 +63,7 @@ _REFUSALS: Mapping[str, str] = {
     "(in Prisma: BigInt)",
     "23514": "a check constraint of {table} refuses the new count; change the constraint or the row",
     "42501": "a policy or a trigger refuses the update; see the policies of {table} with \\d {table} in psql",
+    LOCKED: "another transaction holds the row, or what a trigger of {table} writes; end it where it is stuck",
     "P0001": "a trigger of {table} raises an exception; let it pass updates of {column} alone",
     NOT_UPDATED: "row-level security, a trigger that returns NULL or a rule leaves the row as it is; "
     "see the policies, triggers and rules of {table} with \\d {table} in psql",
@@ -202,17 +213,23 @@ async def _postgresql(url: str) -> list[Finding]:
 
 async def _posts(url: str, posts: PlatformTable) -> list[Finding]:
     """Return whether views can be counted in the platform's table, and what waits for it."""
-    async with postgres.connection(url) as using:
+    async with postgres.connection(url) as using, postgres.connection(url) as waiting:
         table = await postgres.describe_posts(using, *posts)
         findings = [*_obstacles(table, posts), *_excess_rights(table)]
         if table.is_prepared and takes_ids_of(table):
             names = posts.names(table.id_type)
+            if holders := await blockers(waiting, using, names):
+                return [*findings, _locked(table, holders)]
+            await postgres.fetch(using, "limit_waiting", milliseconds=1_000)
             (row,) = await postgres.fetch(using, "highest_view_count", names)
             findings += _room(table, row["highest"])
             if table.may_read_counts:
                 (row,) = await postgres.fetch(using, "count_missing_posts", names)
                 findings += _missing_posts(table, row["missing"])
-                findings += [_refused(table, refused) for refused in await set_aside(using, names)]
+                for refused in await set_aside(using, names):
+                    is_locked = refused.code == LOCKED
+                    holders = await blockers(waiting, using, names, refused.example) if is_locked else []
+                    findings.append(_refused(table, refused, holders))
     return findings or [Finding(_VIEW_COUNTS, State.WELL, f"in {table.table}, column {table.view_count_column}")]
 
 
@@ -271,11 +288,22 @@ def _room(table: PostsTable, highest: int | None) -> Iterator[Finding]:
         yield Finding(_VIEW_COUNTS, State.NOTE, what, advice)
 
 
-def _refused(table: PostsTable, refused: SetAside) -> Finding:
+def _locked(table: PostsTable, holders: Sequence[Blocker]) -> Finding:
+    """Return who holds the lock that all counts wait for."""
+    what = f"the update of {table.view_count_column} waits for a lock on {table.table}, held by {named(holders)}"
+    advice = (
+        "views are counted when the lock is gone, and none is lost; pg_stat_activity tells what the holder does, and "
+        "pg_terminate_backend ends one that is stuck"
+    )
+    return Finding(_VIEW_COUNTS, State.PROBLEM, what, advice)
+
+
+def _refused(table: PostsTable, refused: SetAside, holders: Sequence[Blocker]) -> Finding:
     """Return what can be done for posts whose count can't be changed."""
     what = (
         f"PostgreSQL refuses to update {table.view_count_column} of {_count(refused.posts, 'post')} with "
         f"{refused.code}, since {refused.since:%Y-%m-%dT%H:%M:%SZ}; one is {refused.example}"
+        + (f", held by {named(holders)}" if holders else "")
     )
     advice = _REFUSALS.get(refused.code, _REFUSED_OTHERWISE).format(table=table.table, column=table.view_count_column)
     return Finding(_VIEW_COUNTS, State.PROBLEM, what, f"{advice}; they are tried again by themselves")

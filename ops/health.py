@@ -23,7 +23,8 @@ class State(TypedDict):
 class Health:
     """The last known state of all that this worker needs. An unknown dependency is not ready.
 
-    `features` are those that go on with less, as Redis refuses what they ask; they make nothing unready.
+    `features` are those that go on with less, as Redis refuses what they ask or the platform holds a lock; they make
+    nothing unready.
     """
 
     dependencies: dict[str, State] = field(default_factory=dict)

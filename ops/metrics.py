@@ -92,7 +92,7 @@ STORED_AFTER_SECONDS = BatchHistogram(
 )
 COUNTED_AFTER_SECONDS = BatchHistogram(
     "inkstream_counted_after_seconds",
-    "From the Kafka timestamp of the oldest view that a count has anew to that count in PostgreSQL.",
+    "From the Kafka timestamp of the oldest view that a count has anew to that count in our tables in PostgreSQL.",
     "topic",
     buckets=(0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12.5, 15, 20, 30, 60, 300, 1_800, 7_200),
 )
@@ -118,6 +118,16 @@ POSTS_MISSING = Gauge(
 POSTS_SET_ASIDE = Gauge(
     "inkstream_posts_set_aside",
     "Posts whose view count PostgreSQL refuses to change; they are tried again. Above 0: `inkstream doctor` says why.",
+)
+POSTS_CHANGED_BY_OTHERS = Counter(
+    "inkstream_posts_changed_by_others",
+    "Updates of a post's view count that found it changed by something else since the last one. Rising for long: "
+    "something else counts views as well; `inkstream verify counts` names posts.",
+)
+POSTS_LOCKED_SECONDS = Gauge(
+    "inkstream_posts_locked_seconds",
+    "For how long view counts have waited for a lock that the platform holds on its posts; 0 while none do. Above 300: "
+    "`/readyz` says who holds it.",
 )
 VIEW_COUNT_DRIFT = Gauge(
     "inkstream_view_count_drift",

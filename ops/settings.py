@@ -268,6 +268,13 @@ class Settings(BaseSettings):
     view_count_column: str = Field(
         "viewCount", min_length=1, description="Its column of the number of views, the only one written."
     )
+    posts_update_every: Duration = Field(
+        timedelta(0),
+        ge=timedelta(0),
+        le=timedelta(hours=1),
+        description="Update the row of one post at most once in this time; its views wait until then. 0: update it "
+        "with each count.",
+    )
 
     notifications_file: Path = Field(
         ROOT / "notifications.yaml", description="The rules: which events become notifications, for whom."

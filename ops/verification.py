@@ -20,7 +20,7 @@ from ops.settings import Settings
 from sinks import postgres
 from sinks.mongo import Mongo
 from sinks.stored_views import StoredViews
-from sinks.view_counts import PlatformTable, PostCounts, Repaired, ViewCounts
+from sinks.view_counts import LOCKED, PlatformTable, PostCounts, Repaired, ViewCounts
 
 _SLICE = 3 * LENGTH
 """How much of event time is compared at once: as much as memory holds, with a million views and more."""
@@ -95,31 +95,66 @@ class PostDifference(NamedTuple):
 def differences(post: PostCounts) -> list[PostDifference]:
     """Return what is wrong with a post: with our sum, with the platform's count, or with what we know of it.
 
-    What the platform's count should be follows from the windows, so that it is the same before and after the sum is
-    mended. A post that the platform does not have has no count to be wrong.
+    What the platform's count should be is what it is now, with the views that it misses. So it is the same before and
+    after the sum is corrected, and what others did to it is not wrong. A post that the platform does not have has no
+    count to be wrong, and one that waits as its updates are grouped is not late.
     """
     found = []
     if post.views != post.views_of_windows:
         found.append(PostDifference(post.post_id, Column.VIEWS, post.views, post.views_of_windows))
-    if post.view_count is not None:
-        baseline = post.view_count - post.applied if post.baseline is None else post.baseline
-        expected = baseline + post.views_of_windows
-        if post.view_count != expected:
-            found.append(PostDifference(post.post_id, Column.VIEW_COUNT, post.view_count, expected))
-        elif post.applied != post.views_of_windows:
-            found.append(PostDifference(post.post_id, Column.APPLIED, post.applied, post.views_of_windows))
+    if post.view_count is None or post.applied == post.views_of_windows or is_grouped(post):
+        return found
+    if post.has_wrong_applied:
+        found.append(PostDifference(post.post_id, Column.APPLIED, post.applied, post.views_of_windows))
+    else:
+        expected = post.view_count - post.applied + post.views_of_windows
+        found.append(PostDifference(post.post_id, Column.VIEW_COUNT, post.view_count, expected))
     return found
+
+
+def is_grouped(post: PostCounts) -> bool:
+    """Whether nothing is wrong but that the post was updated a moment ago, and its next update is not due yet."""
+    return post.is_grouped and post.views == post.views_of_windows and post.view_count is not None
 
 
 def may_settle(post: PostCounts) -> bool:
     """Whether nothing is wrong but that the platform's count has not all views yet, as when the post has appeared."""
     return (
-        post.refused_code is None
+        post.refused_code in (None, LOCKED)
         and post.views == post.views_of_windows
         and post.views != post.applied
         and post.view_count is not None
-        and (post.baseline is None or post.view_count == post.baseline + post.applied)
     )
+
+
+class Changes(NamedTuple):
+    """What others did to the platform's counts since we count.
+
+    Attributes:
+        posts: How many posts they are.
+        more: How many views the raised ones have more.
+        fewer: How many the lowered ones have fewer.
+        post_ids: The posts.
+        example: The one that was changed most, and by how much.
+    """
+
+    posts: int = 0
+    more: int = 0
+    fewer: int = 0
+    post_ids: frozenset[str] = frozenset()
+    example: tuple[str, int] | None = None
+
+    def and_of(self, page: Iterable[PostCounts]) -> "Changes":
+        """Return these, and those of more posts."""
+        found = {post.post_id: post.others for post in page if post.others and not post.has_wrong_applied}
+        candidates = [*([self.example] if self.example else []), *found.items()]
+        return Changes(
+            self.posts + len(found),
+            self.more + sum(max(0, others) for others in found.values()),
+            self.fewer + sum(max(0, -others) for others in found.values()),
+            self.post_ids | found.keys(),
+            max(candidates, key=lambda one: abs(one[1]), default=None),
+        )
 
 
 @dataclass
@@ -131,6 +166,8 @@ class Report:
         posts: How many posts were.
         missing: How many of these have views that wait, as the platform does not have the post.
         refused: Why PostgreSQL refuses to change the platform's count of posts that differ, and of how many.
+        grouped: How many posts have views that wait, as updates of a post are grouped.
+        changes: What others did to the platform's counts.
         moving: How many windows had views in flight to the end.
         of_windows: The windows that differ.
         of_posts: What differs in posts.
@@ -140,6 +177,8 @@ class Report:
     posts: int = 0
     missing: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    grouped: int = 0
+    changes: Changes = field(default_factory=Changes)
     moving: int = 0
     of_windows: list[WindowDifference] = field(default_factory=list)
     of_posts: list[PostDifference] = field(default_factory=list)
@@ -247,6 +286,8 @@ class Verification:
             report("posts", found.posts, found.posts + len(page))
             found.posts += len(page)
             found.missing += sum(post.view_count is None and post.views != post.applied for post in page)
+            found.grouped += sum(is_grouped(post) and post.views != post.applied for post in page)
+            found.changes = found.changes.and_of(page)
             posts += [post.post_id for post in page if differences(post)]
         await self._conclude(found, windows, posts, report)
         return found
@@ -268,23 +309,32 @@ class Verification:
         await self._conclude(found, windows, posts, _say_nothing)
         return found
 
-    async def repair(self, found: Report, report: Progress = _say_nothing) -> tuple[Repaired, Report]:
+    async def repair(
+        self, found: Report, report: Progress = _say_nothing, *, overrule: bool = False
+    ) -> tuple[Repaired, Report]:
         """Mend what differs, and look at it again; return what was changed, and what differs still.
+
+        Args:
+            found: What a verification found.
+            report: Gets the progress.
+            overrule: Also undo what others did to the platform's counts.
 
         Raises:
             PyMongoError, psycopg.Error: A server is not up to it. What was mended by then stays mended.
         """
         windows = sorted(difference.window for difference in found.of_windows)
-        posts = sorted({difference.post_id for difference in found.of_posts} - {window.post_id for window in windows})
+        differing = {difference.post_id for difference in found.of_posts} - {window.post_id for window in windows}
+        posts = sorted(differing | found.changes.post_ids if overrule else differing)
         done = Repaired([], [])
         chunks: list[tuple[Sequence[str], Sequence[Window]]] = [([], chunk) for chunk in _chunks(windows)]
         chunks += [(chunk, []) for chunk in _chunks(posts)]
         for number, (of_posts, of_windows) in enumerate(chunks):
             report("repair", number, len(chunks))
-            changed = await self._counts.repair(of_posts, of_windows, self._stored.count)
+            changed = await self._counts.repair(of_posts, of_windows, self._stored.count, overrule=overrule)
             done.windows.extend(changed.windows)
             done.posts.extend(changed.posts)
         left = Report(found.windows, found.posts, found.missing)
+        left.changes = await self._changes_of(found.changes.post_ids) if overrule else found.changes
         mended = {window.post_id for window in windows}.union(posts)
         counted = await self._views_of(windows)
         await self._conclude(left, _unequal(await self._stored_of(windows), counted), mended, report)
@@ -347,6 +397,13 @@ class Verification:
             stored |= await self._stored.count(chunk)
         return stored
 
+    async def _changes_of(self, post_ids: Collection[str]) -> Changes:
+        found = Changes()
+        if post_ids:
+            async for page in self._counts.posts(post_ids):
+                found = found.and_of(page)
+        return found
+
     async def _differing(self, post_ids: Collection[str]) -> list[PostCounts]:
         if not post_ids:
             return []
@@ -372,7 +429,7 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
             raise ServerError(f"{server}: {first_line(error)}") from error
     mongo = Mongo.connect(mongo_url, timeout=_MONGO_TIMEOUT)
     table = PlatformTable.of(settings)
-    counts = ViewCounts(postgres.Pool(postgres_url), table)
+    counts = ViewCounts(postgres.Pool(postgres_url), table, settings.posts_update_every)
     try:
         yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)
     finally:

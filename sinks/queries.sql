@@ -91,11 +91,40 @@ INSERT INTO inkstream.migrations (name, checksum) VALUES (%(name)s, %(checksum)s
 
 -- name: limit_silence
 -- A worker that is frozen, or cut off, amid its transaction must not keep posts locked: PostgreSQL rolls it back.
-SET LOCAL idle_in_transaction_session_timeout = '10s';
+SELECT set_config('idle_in_transaction_session_timeout', %(silence)s, true);
 
 -- name: check_at_once
 -- A deferred constraint of the platform's would refuse one post at the commit, and with it all others.
 SET CONSTRAINTS ALL IMMEDIATE;
+
+-- name: limit_waiting
+-- Don't wait long for the platform's posts: a migration of the platform waits for us as well, and behind it all that
+-- reads posts.
+SELECT
+    set_config('lock_timeout', %(milliseconds)s || 'ms', true),
+    set_config('idle_in_transaction_session_timeout', '5s', true);
+
+-- name: wait_for_posts
+-- Take the lock that an update of the platform's table takes, and update nothing: no trigger fires.
+EXPLAIN UPDATE {posts} SET {view_count} = {view_count};
+
+-- name: wait_for_post
+-- Lock one post as an update does.
+SELECT FROM {posts} AS post
+JOIN (VALUES (%(post_id)s::text)) AS counted (post_id) ON post.{post_id} = {key}
+FOR NO KEY UPDATE OF post;
+
+-- name: session
+-- Of a server's session, which behind a pooler is another than the connection's.
+SELECT pg_backend_pid() AS pid;
+
+-- name: blockers
+-- Those whom a session waits for. What they run is not asked for: it may hold personal data. A transaction that is
+-- prepared has the number 0.
+SELECT DISTINCT pid, coalesce(nullif(application_name, ''), 'no application name') AS application
+FROM unnest(pg_blocking_pids(%(pid)s)) AS blocking (pid)
+LEFT JOIN pg_stat_activity USING (pid)
+ORDER BY pid;
 
 -- name: add_counted_posts
 INSERT INTO inkstream.counted_posts (post_id)
@@ -141,39 +170,73 @@ JOIN inkstream.counted_posts AS post USING (post_id)
 WHERE given.window_start < post.folded_until;
 
 -- name: move_view_counts
--- Move the platform's count by what it does not have yet. A post that is not there keeps its views, and waits; one that
--- is there and was not updated (row-level security, a trigger, a rule) is set aside.
+-- Add to the platform's count, whatever it is by now, the views that it does not have yet. Where others lowered the count
+-- and a repair lowers it too, it stops at 0. If the count is not what we left, others have changed it: the difference is
+-- kept. A post that is not there keeps its views, and waits. A row that another transaction holds is skipped. Returns the
+-- posts that others have changed, and those that are there and were not moved.
 WITH counted AS (
-    SELECT post_id, views, applied, baseline
+    SELECT post_id, views, views - applied AS difference, baseline + changed_by_others + applied AS left_there
     FROM inkstream.counted_posts
-    WHERE post_id = ANY (%(post_ids)s) AND views <> applied AND (retry_at IS NULL OR retry_at <= now())
+    WHERE post_id = ANY (%(post_ids)s) AND views <> applied
+        AND (
+            %(at_once)s
+            OR coalesce(retry_at <= now(), true)
+            -- A time of the future is of a clock that was set back since.
+            AND coalesce(moved_at NOT BETWEEN clock_timestamp() - %(every)s AND clock_timestamp(), true)
+        )
+),
+free AS (
+    SELECT counted.post_id
+    FROM counted
+    JOIN {posts} AS post ON post.{post_id} = {key}
+    FOR NO KEY UPDATE OF post SKIP LOCKED
 ),
 moved AS (
     UPDATE {posts} AS post
-    SET {view_count} = coalesce(post.{view_count}, 0) + counted.views - counted.applied
+    SET {view_count} = greatest(
+        coalesce(post.{view_count}, 0) + counted.difference, least(coalesce(post.{view_count}, 0), 0)
+    )
     FROM counted
+    JOIN free USING (post_id)
     WHERE post.{post_id} = {key}
-    RETURNING counted.post_id, counted.views, post.{view_count} - counted.views + counted.applied AS count_before
+    RETURNING counted.post_id, counted.views, post.{view_count} - counted.difference AS count_before,
+        coalesce(post.{view_count} - counted.difference - counted.left_there, 0) AS changed
 ),
 applied AS (
     UPDATE inkstream.counted_posts AS post
     SET applied = moved.views, baseline = coalesce(post.baseline, moved.count_before),
-        refused_code = NULL, refused_since = NULL, refusals = 0, retry_at = NULL
+        changed_by_others = post.changed_by_others + moved.changed,
+        changed_at = CASE WHEN moved.changed = 0 THEN post.changed_at ELSE now() END,
+        moved_at = clock_timestamp(), refused_code = NULL, refused_since = NULL, refusals = 0, retry_at = NULL
     FROM moved
     WHERE post.post_id = moved.post_id
 )
-SELECT counted.post_id
+SELECT post_id, 'changed' AS outcome FROM moved WHERE changed <> 0
+UNION ALL
+SELECT counted.post_id, CASE WHEN free.post_id IS NULL THEN 'not-free' ELSE 'not-updated' END
 FROM counted
 JOIN {posts} AS post ON post.{post_id} = {key}
+LEFT JOIN free ON free.post_id = counted.post_id
 WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
 
+-- name: free_posts
+-- Those of the posts that an update sees; an error where another transaction holds one of them.
+SELECT counted.post_id
+FROM unnest(%(post_ids)s::text[]) AS counted (post_id)
+JOIN {posts} AS post ON post.{post_id} = {key}
+FOR NO KEY UPDATE OF post NOWAIT;
+
 -- name: set_post_aside
--- Try the post again later: after 10 s, then twice as long each time, an hour at most.
+-- Try the post again later: after 10 s, then twice as long each time, an hour at most; where another transaction holds
+-- its row, always soon.
 UPDATE inkstream.counted_posts
 SET refused_code = %(code)s,
     refused_since = coalesce(refused_since, now()),
     refusals = refusals + 1,
-    retry_at = now() + least(interval '10 seconds' * 2 ^ least(refusals, 10), interval '1 hour')
+    retry_at = now() + CASE
+        WHEN %(code)s = '55P03' THEN interval '5 seconds'
+        ELSE least(interval '10 seconds' * 2 ^ least(refusals, 10), interval '1 hour')
+    END
 WHERE post_id = %(post_id)s
 RETURNING refusals;
 
@@ -182,7 +245,9 @@ RETURNING refusals;
 SELECT counted.post_id
 FROM inkstream.counted_posts AS counted
 JOIN {posts} AS post ON post.{post_id} = {key}
-WHERE counted.views <> counted.applied AND (counted.retry_at IS NULL OR counted.retry_at <= now())
+WHERE counted.views <> counted.applied
+    AND coalesce(counted.retry_at <= now(), true)
+    AND coalesce(counted.moved_at NOT BETWEEN clock_timestamp() - %(every)s AND clock_timestamp(), true)
 ORDER BY counted.post_id
 LIMIT %(most)s
 FOR UPDATE OF counted SKIP LOCKED;
@@ -193,12 +258,13 @@ FROM inkstream.counted_posts AS counted
 WHERE counted.views <> counted.applied AND NOT EXISTS (SELECT FROM {posts} AS post WHERE post.{post_id} = {key});
 
 -- name: count_posts_set_aside
--- By why PostgreSQL refuses their counts; a post that the platform has deleted since is only missing.
+-- By why PostgreSQL refuses their counts; a post that the platform has deleted since is only missing, and one whose row
+-- was held for a moment has nothing wrong.
 SELECT counted.refused_code AS code, count(*) AS posts, min(counted.refused_since) AS since,
     min(counted.post_id) AS example
 FROM inkstream.counted_posts AS counted
 JOIN {posts} AS post ON post.{post_id} = {key}
-WHERE counted.refused_code IS NOT NULL
+WHERE counted.refused_code IS NOT NULL AND (counted.refused_code <> '55P03' OR counted.refusals > 1)
 GROUP BY 1
 ORDER BY 2 DESC, 1;
 
@@ -265,6 +331,8 @@ SELECT
     counted.folded + coalesce(of_windows.views, 0) AS views_of_windows,
     counted.applied,
     counted.baseline,
+    counted.changed_by_others,
+    coalesce(counted.moved_at BETWEEN clock_timestamp() - %(every)s AND clock_timestamp(), false) AS is_grouped,
     CASE WHEN post.{post_id} IS NOT NULL THEN coalesce(post.{view_count}, 0) END AS view_count,
     counted.refused_code
 FROM (
@@ -314,8 +382,8 @@ FROM (
 WHERE post.post_id = of_post.post_id AND post.views <> of_post.views;
 
 -- name: set_view_counts
--- Whatever the platform's count is, it becomes what it was before, and our views. Posts that are there and were not
--- updated are set aside, as in move_view_counts.
+-- For a repair that overrules the platform: its count becomes what it was before, and our views. Returns the posts that
+-- are there and were not updated.
 WITH counted AS (
     SELECT post_id, views, baseline FROM inkstream.counted_posts WHERE post_id = ANY (%(post_ids)s)
 ),
@@ -328,15 +396,22 @@ moved AS (
 ),
 applied AS (
     UPDATE inkstream.counted_posts AS post
-    SET applied = moved.views, baseline = moved.count_before,
-        refused_code = NULL, refused_since = NULL, refusals = 0, retry_at = NULL
+    SET applied = moved.views, baseline = moved.count_before, changed_by_others = 0, changed_at = NULL,
+        moved_at = clock_timestamp(), refused_code = NULL, refused_since = NULL, refusals = 0, retry_at = NULL
     FROM moved
     WHERE post.post_id = moved.post_id
 )
-SELECT counted.post_id
+SELECT counted.post_id, 'not-updated' AS outcome
 FROM counted
 JOIN {posts} AS post ON post.{post_id} = {key}
 WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
+
+-- name: correct_applied
+-- Say which views the platform's count has, where that was wrong.
+UPDATE inkstream.counted_posts AS post
+SET applied = given.applied
+FROM unnest(%(post_ids)s::text[], %(applied)s::bigint[]) AS given (post_id, applied)
+WHERE post.post_id = given.post_id;
 
 -- name: add_suppression
 -- Nothing may be sent to an address any more. The first reason stays, also where an earlier release wrote it otherwise.

@@ -59,7 +59,7 @@ class Stores:
         self.delivery_logs = DeliveryLogs(self.mongo.database)
 
         pool = Pool(settings.postgres_url.get_secret_value())
-        self.view_counts = ViewCounts(pool, PlatformTable.of(settings))
+        self.view_counts = ViewCounts(pool, PlatformTable.of(settings), settings.posts_update_every)
         self.suppressions = Suppressions(pool)
 
         refusals = RedisRefusals(health)

@@ -33,13 +33,16 @@ class Verify(InkstreamCommand):
     """Compare the view counts with what is stored, and mend what differs.
 
     `inkstream verify counts` compares three things: the views of each window in MongoDB with those in PostgreSQL, for
-    as long as a window is counted (INKSTREAM_COUNT_HORIZON); the sum of a post's windows with its total; and the
-    platform's count of views with what it was before, and that total. Workers may go on meanwhile: views in flight
-    are no difference, so what differs is looked at again for some 15 seconds. Nothing is changed.
+    as long as a window is counted (INKSTREAM_COUNT_HORIZON); the sum of a post's windows with its total; and that total
+    with what was added to the platform's count. Workers may go on meanwhile: views in flight are no difference, so what
+    differs is looked at again for some 15 seconds. Nothing is changed. What others did to the platform's count, as when
+    a deleted post is restored with another count, is reported and is no difference.
 
-    --repair counts the windows that differ anew, up or down, and sets totals and the platform's counts by them. So
-    where somebody has deleted views from MongoDB it lowers the counts, and where the platform sets its count by
-    itself it is overruled. Windows that are no longer counted stay as they are.
+    --repair counts the windows that differ anew, up or down, corrects totals by them, and moves the platform's counts
+    by what that changes. So where somebody has deleted views from MongoDB it lowers the counts. Windows that are no
+    longer counted stay as they are, and so does what others did to the platform's counts.
+
+    --repair --overrule-platform also sets these counts to what they were before counting began, and all views.
 
     Exit code 0 when all is well or has been mended, else 1.
     """
@@ -53,23 +56,35 @@ class Verify(InkstreamCommand):
             help="Only windows that start then or later: 2026-01-31T12:00:00Z, 90m, 12h, 3d. Totals are always whole.",
         ),
         option("--repair", is_flag=True, help="Mend what differs, and look again."),
+        option(
+            "--overrule-platform", "overrule", is_flag=True, help="With --repair: undo what others did to view counts."
+        ),
         option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
     ]
 
     async def run(
-        self, *args: Any, what: str, posts: tuple[str, ...], since: datetime | None, repair: bool, as_json: bool
+        self,
+        *args: Any,
+        what: str,
+        posts: tuple[str, ...],
+        since: datetime | None,
+        repair: bool,
+        overrule: bool,
+        as_json: bool,
     ) -> int:
         """Verify; return the exit code."""
         from ops.verification import verification_of
 
+        if overrule and not repair:
+            raise click.UsageError("--overrule-platform goes with --repair.")
         settings = Settings()
         repaired: Repaired | None = None
         async with verification_of(settings) as verification:
             oldest = verification.oldest_start
             with _progress() as report:
                 found = left = await verification.verify(frozenset(posts) or None, since, report)
-                if repair and not found.is_well:
-                    repaired, left = await verification.repair(found, report)
+                if repair and not (found.is_well and not (overrule and found.changes.posts)):
+                    repaired, left = await verification.repair(found, report, overrule=overrule)
         if as_json:
             Console(soft_wrap=True, highlight=False).print(json.dumps(_json(left, repaired), indent=2), markup=False)
             return 0 if left.is_well else PROBLEM
@@ -159,6 +174,19 @@ def _notes(found: "Report", asked: int, too_old: datetime | None, settings: Sett
             f"{_count(found.missing, 'post')} with views {'is' if found.missing == 1 else 'are'} not in "
             f"{settings.posts_table}; the views wait until then."
         )
+    if found.grouped:
+        yield (
+            f"{_count(found.grouped, 'post')} {_verb(found.grouped)} views that wait, as INKSTREAM_POSTS_UPDATE_EVERY "
+            f"is {settings.posts_update_every.total_seconds():g} s."
+        )
+    if found.changes.example is not None:
+        post_id, others = found.changes.example
+        yield (
+            f"Something else changed {settings.view_count_column} of {_count(found.changes.posts, 'post')} since "
+            f"counting began, by +{found.changes.more:,} and -{found.changes.fewer:,} views; "
+            f"one is {post_id}, by {others:+,}. "
+            "Such changes stay; --repair --overrule-platform undoes them."
+        )
     for code, posts in found.refused.most_common():
         yield f"PostgreSQL refuses to update {_count(posts, 'post')} with {code}; `inkstream doctor` says what to do."
     if found.moving:
@@ -192,6 +220,8 @@ def _json(left: "Report", repaired: "Repaired | None") -> dict[str, Any]:
         "posts": left.posts,
         "posts_missing": left.missing,
         "posts_refused": dict(left.refused),
+        "posts_grouped": left.grouped,
+        "changed_by_others": {"posts": left.changes.posts, "more": left.changes.more, "fewer": left.changes.fewer},
         "windows_in_flight": left.moving,
         "drift": left.drift,
         "window_differences": [
