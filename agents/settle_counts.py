@@ -72,6 +72,6 @@ class SettleCounts(Service):
         if (problem is not None) is not self._is_locked:
             self._is_locked = problem is not None
             if problem is None:
-                log.info("the platform's posts are no longer locked")
+                log.info("posts are no longer locked")
             else:
-                log.warning("the platform's posts are locked, view counts wait", problem=problem)
+                log.warning("posts are locked, view counts wait", problem=problem)

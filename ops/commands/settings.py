@@ -56,6 +56,7 @@ EXAMPLES: Mapping[str, str] = {
     "count_since": "2026-02-01T00:00:00Z",
     "recount_rate": "500000",
     "drift_every": "PT15M",
+    "posts_update_every": "60",
     "posts_table": "blog.posts",
     "posts_id_column": "id",
     "view_count_column": "view_count",

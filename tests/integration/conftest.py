@@ -5,12 +5,16 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import psutil
+import psycopg
 import pytest
 
 from dev.stack import LOCAL, Platform, Ports
+from ops.bootstrap import MIGRATIONS
 from sinks.convergence import converge
+from sinks.migrations import migrate, read
 from sinks.mongo import Mongo
 from tests.integration.pipeline import Pipeline
+from tests.integration.their_posts import Theirs
 
 _PREFIX = "test-"
 
@@ -62,3 +66,15 @@ async def pipeline(platform: Platform) -> AsyncIterator[Pipeline]:
     await its_own.prepare()
     yield its_own
     await its_own.forget()
+
+
+@pytest.fixture
+async def theirs(platform: Platform) -> AsyncIterator[Theirs]:
+    pipeline = Pipeline(platform, only=("page-views",))
+    pipeline.own_tables()
+    await migrate(pipeline.environment["INKSTREAM_POSTGRES_URL"], read(MIGRATIONS), check=False)
+    async with await psycopg.AsyncConnection.connect(pipeline.tables_url, autocommit=True) as owner:
+        its_own = Theirs(pipeline, owner)
+        yield its_own
+        await its_own.close()
+    await pipeline.forget()

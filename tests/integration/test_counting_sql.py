@@ -1,6 +1,7 @@
 """The rule of counting in PostgreSQL's own words: whatever counts come, in whatever order, the totals are the same."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from psycopg import sql
 from dev.stack import Platform
 from enrich.view_windows import LENGTH, Window
 from ops.bootstrap import MIGRATIONS
+from ops.verification import differences
 from sinks.migrations import migrate, read
 from sinks.postgres import Connection, Pool, is_transient
 from sinks.view_counts import Applied, PlatformTable, ViewCounts, WindowCount
@@ -42,9 +44,27 @@ class Apply(NamedTuple):
 
 
 class Appear(NamedTuple):
-    """The platform gets the post."""
+    """The platform gets the post, or gets it back; `views` is the count that it comes with."""
 
     post: int
+    views: int | None = BASELINE
+
+
+class Vanish(NamedTuple):
+    """The platform deletes the post."""
+
+    post: int
+
+
+class Edit(NamedTuple):
+    """The platform sets the post's count."""
+
+    post: int
+    views: int | None
+
+
+class Repair(NamedTuple):
+    """Our sums are corrected, where nothing is wrong with them."""
 
 
 class Fold(NamedTuple):
@@ -58,9 +78,13 @@ class Settle(NamedTuple):
 
 
 counts = st.lists(st.builds(Count, st.integers(0, 3), st.integers(0, 4), st.integers(0, 9)), max_size=5)
+platform_views = st.none() | st.just(BASELINE) | st.integers(0, 300)
 steps = st.lists(
     st.builds(Apply, counts, st.just([]) | counts, st.just(False) | st.booleans())
-    | st.builds(Appear, st.integers(0, 3))
+    | st.builds(Appear, st.integers(0, 3), platform_views)
+    | st.builds(Vanish, st.integers(0, 3))
+    | st.builds(Edit, st.integers(0, 3), platform_views)
+    | st.builds(Repair)
     | st.builds(Fold, st.integers(0, 4))
     | st.builds(Settle),
     max_size=15,
@@ -76,9 +100,15 @@ def brought(given_counts: Sequence[Count]) -> list[WindowCount]:
 
 
 class Model:
-    """What the tables should say: of each window, the highest count that came before it was folded."""
+    """What the tables should say: of each window, the highest count that came before it was folded.
+
+    The platform's count is what the platform made it last, and the views that came to it since.
+    """
 
     def __init__(self) -> None:
+        self.platform: dict[str, int] = {}
+        self.given: Counter[str] = Counter()
+        self.baselines: dict[str, int] = {}
         self.views: dict[Window, int] = {}
         self.kept: set[Window] = set()
         self.folded_until: dict[str, datetime] = {}
@@ -106,6 +136,14 @@ class Model:
             self.kept.remove(window)
             self.folded_until[window.post_id] = max(before, self.folded_until.get(window.post_id, before))
 
+    def give(self, post_id: str) -> None:
+        """Give the platform the views that it misses."""
+        missing = self.of_post(post_id) - self.given[post_id]
+        if missing and post_id in self.platform:
+            self.baselines.setdefault(post_id, self.platform[post_id])
+            self.platform[post_id] += missing
+            self.given[post_id] += missing
+
     def of_post(self, post_id: str) -> int:
         return sum(views for window, views in self.views.items() if window.post_id == post_id)
 
@@ -113,8 +151,8 @@ class Model:
 class FailsAtTheEnd(ViewCounts):
     """Loses its connection when all is done but the commit."""
 
-    async def _move(self, using: Connection, post_ids: Sequence[str]) -> None:
-        await super()._move(using, post_ids)
+    async def _move(self, using: Connection, post_ids: Sequence[str], *, at_once: bool = False) -> None:
+        await super()._move(using, post_ids, at_once=at_once)
         raise psycopg.OperationalError("the connection is lost")
 
 
@@ -130,17 +168,18 @@ class Tables:
         self.pipeline = pipeline
 
     async def clear(self) -> None:
+        await self.owner.execute('ALTER TABLE posts ALTER COLUMN "viewCount" DROP NOT NULL')
         for table in ("inkstream.view_windows", "inkstream.counted_posts", "posts"):
             await self.owner.execute(f"DELETE FROM {table}".encode())
 
-    async def add(self, post_id: str) -> None:
+    async def add(self, post_id: str, views: int | None = BASELINE) -> None:
         await self.owner.execute(
             """
             INSERT INTO posts (id, slug, title, "authorId", "viewCount")
             VALUES (%(id)s, %(id)s, '', 'author', %(views)s)
             ON CONFLICT DO NOTHING
             """,
-            {"id": post_id, "views": BASELINE},
+            {"id": post_id, "views": views},
         )
 
     async def rows(self, statement: bytes) -> list[tuple[Any, ...]]:
@@ -168,6 +207,8 @@ async def carry_out(step: object, tables: Tables, model: Model) -> None:
             assert Applied(sorted(applied.risen), applied.views, sorted(set(applied.too_late))) == model.apply(
                 given_counts
             )
+            for count in given_counts:
+                model.give(POSTS[count.post])
         case Apply(given_counts, others, fails):
             worker = tables.failing if fails else tables.one
             outcomes = await asyncio.gather(
@@ -176,22 +217,45 @@ async def carry_out(step: object, tables: Tables, model: Model) -> None:
             for outcome, its_counts in zip(outcomes, (given_counts, others), strict=True):
                 if isinstance(outcome, Applied):
                     model.apply(its_counts)
+                    for count in its_counts:
+                        model.give(POSTS[count.post])
                 else:
                     assert str(outcome) == "the connection is lost"
-        case Appear(post):
-            await tables.add(POSTS[post])
+        case Appear(post, views):
+            await tables.add(POSTS[post], views)
+            model.platform.setdefault(POSTS[post], views or 0)
+        case Vanish(post):
+            await tables.owner.execute("DELETE FROM posts WHERE id = %s", [POSTS[post]])
+            model.platform.pop(POSTS[post], None)
+        case Edit(post, views):
+            await tables.owner.execute('UPDATE posts SET "viewCount" = %s WHERE id = %s', [views, POSTS[post]])
+            if POSTS[post] in model.platform:
+                model.platform[POSTS[post]] = views or 0
+        case Repair():
+            await tables.one.repair(POSTS, [], nothing)
+            for post_id in POSTS:
+                model.give(post_id)
         case Fold(window):
             before = NOON + window * LENGTH
             await tables.one.fold(before)
             model.fold(before)
         case Settle():
             await tables.one.settle()
+            for post_id in POSTS:
+                model.give(post_id)
+
+
+async def nothing(_: object) -> dict[Window, int]:
+    return {}
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 @example([Apply([Count(0, 0, 5)], [], False), Fold(1), Apply([Count(0, 0, 7), Count(0, 1, 3)], [], False), Appear(0)])
 @example([Appear(0), Apply([Count(0, 0, 5), Count(0, 0, 3)], [Count(0, 0, 4)], True)])
+@example([Appear(0), Apply([Count(0, 0, 1)], [], False), Vanish(0), Appear(0, 100), Apply([Count(0, 0, 2)], [], False)])
+@example([Appear(0), Apply([Count(0, 0, 1)], [], False), Vanish(0), Apply([Count(0, 0, 5)], [], False), Appear(0, 7)])
+@example([Appear(0), Apply([Count(0, 0, 1)], [], False), Edit(0, 0), Repair(), Apply([Count(0, 0, 5)], [], False)])
 async def test_a_posts_views_are_the_sum_of_the_highest_counts_of_its_windows(
     tables: Tables, some_steps: Sequence[object]
 ) -> None:
@@ -201,17 +265,30 @@ async def test_a_posts_views_are_the_sum_of_the_highest_counts_of_its_windows(
         await carry_out(step, tables, model)
     missing = (await tables.one.settle()).missing
 
-    there: dict[str, int] = dict(await tables.rows(b'SELECT id, "viewCount" FROM posts'))
-    assert there == {post_id: BASELINE + model.of_post(post_id) for post_id in there}
-    assert missing == len({window.post_id for window in model.views} - set(there))
+    for post_id in POSTS:
+        model.give(post_id)
+
+    there: dict[str, int] = dict(await tables.rows(b'SELECT id, coalesce("viewCount", 0) FROM posts'))
+    assert there == model.platform
+    assert missing == sum(model.of_post(post_id) != model.given[post_id] for post_id in POSTS)
     windows = await tables.rows(b"SELECT post_id, window_start, views FROM inkstream.view_windows")
     assert sorted(windows) == sorted((*window, model.views[window]) for window in model.kept)
     counted = await tables.rows(b"SELECT post_id, views, folded, applied, baseline FROM inkstream.counted_posts")
     for post_id, views, folded, applied, baseline in counted:
         kept = sum(model.views[window] for window in model.kept if window.post_id == post_id)
         assert (views, folded) == (model.of_post(post_id), model.of_post(post_id) - kept)
-        assert applied == (views if post_id in there else 0)
-        assert baseline == (BASELINE if post_id in there and views else None)
+        assert applied == (views if post_id in there else model.given[post_id])
+        assert baseline == model.baselines.get(post_id)
+    known = [post async for page in tables.one.posts() for post in page]
+    assert [difference for post in known for difference in differences(post)] == []
+    for post in known:
+        if post.view_count is not None and post.baseline is not None:
+            assert post.others == model.platform[post.post_id] - model.given[post.post_id] - post.baseline
+    # Whatever the platform did, it can be undone, and only that.
+    await tables.one.repair(POSTS, [], nothing, overrule=True)
+    for post_id, views in await tables.rows(b'SELECT id, coalesce("viewCount", 0) FROM posts'):
+        was = model.baselines.get(post_id, model.platform[post_id])
+        assert views == was + model.given[post_id]
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -256,8 +333,8 @@ async def test_a_worker_that_is_frozen_in_its_transaction_holds_up_others_for_a_
     class Freezes(ViewCounts):
         """Falls silent with all its locks, until it is thawed."""
 
-        async def _move(self, using: Connection, post_ids: Sequence[str]) -> None:
-            await super()._move(using, post_ids)
+        async def _move(self, using: Connection, post_ids: Sequence[str], *, at_once: bool = False) -> None:
+            await super()._move(using, post_ids, at_once=at_once)
             frozen.set()
             await thawed.wait()
 

@@ -2,87 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, LiteralString, NamedTuple
+from collections.abc import Sequence
+from typing import LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from dev.stack import Platform
 from enrich.view_windows import Window
-from ops.bootstrap import MIGRATIONS
-from sinks.migrations import migrate, read
-from sinks.postgres import Pool, is_transient
-from sinks.view_counts import PlatformTable, SetAside, ViewCounts, WindowCount
+from sinks.postgres import is_transient
+from sinks.view_counts import SetAside
 from tests.integration.command_line import inkstream
-from tests.integration.pipeline import Pipeline
-
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-POSTS = ("first", "last", "middle")
-"""In the order of their ids; `last` is the one that is refused, between two others."""
-
-
-class Theirs:
-    """A platform's table of posts, made for a test, and the view counts that go there."""
-
-    def __init__(self, pipeline: Pipeline, owner: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-        self._pool = Pool(pipeline.environment["INKSTREAM_POSTGRES_URL"])
-        self.owner = owner
-        self.counts = ViewCounts(self._pool, PlatformTable("theirs", "id", "views"))
-        self.environment = pipeline.environment | {
-            "INKSTREAM_POSTS_TABLE": "theirs",
-            "INKSTREAM_POSTS_ID_COLUMN": "id",
-            "INKSTREAM_VIEW_COUNT_COLUMN": "views",
-        }
-
-    async def execute(self, *statements: LiteralString) -> None:
-        """Run statements as the owner of the table."""
-        for statement in statements:
-            await self.owner.execute(statement)
-
-    async def create(self, id_type: str = "text", views_type: str = "integer", ids: Sequence[object] = POSTS) -> None:
-        """Make the table with a post of each id."""
-        types = {"id": sql.SQL(id_type), "views": sql.SQL(views_type)}
-        await self.owner.execute(
-            sql.SQL("CREATE TABLE theirs (id {id} PRIMARY KEY, views {views} NOT NULL DEFAULT 0)").format(**types)
-        )
-        await self.execute("GRANT SELECT, UPDATE (views) ON theirs TO inkstream")
-        for one in ids:
-            await self.owner.execute("INSERT INTO theirs (id) VALUES (%s)", [one])
-
-    async def view(self, views: int, *post_ids: str) -> None:
-        """Bring in a count of one window for each of the posts."""
-        await self.counts.apply([WindowCount(Window(post_id, NOON), views, NOON) for post_id in post_ids])
-
-    async def views(self) -> dict[Any, int]:
-        """Return the platform's counts."""
-        return {row[0]: row[1] for row in await (await self.owner.execute("SELECT id, views FROM theirs")).fetchall()}
-
-    async def refused(self) -> dict[str, int]:
-        """Look after the counts; return why posts are set aside, and how many."""
-        return {refused.code: refused.posts for refused in (await self.counts.settle()).set_aside}
-
-    async def let_wait_end(self) -> None:
-        """Have every post tried at once that is set aside."""
-        await self.execute("UPDATE inkstream.counted_posts SET retry_at = now() WHERE retry_at IS NOT NULL")
-
-    async def close(self) -> None:
-        await self._pool.close()
-
-
-@pytest.fixture
-async def theirs(platform: Platform) -> AsyncIterator[Theirs]:
-    pipeline = Pipeline(platform, only=("page-views",))
-    pipeline.own_tables()
-    await migrate(pipeline.environment["INKSTREAM_POSTGRES_URL"], read(MIGRATIONS), check=False)
-    async with await psycopg.AsyncConnection.connect(pipeline.tables_url, autocommit=True) as owner:
-        its_own = Theirs(pipeline, owner)
-        yield its_own
-        await its_own.close()
-    await pipeline.forget()
+from tests.integration.their_posts import NOON, POSTS, Theirs
 
 
 class Refusal(NamedTuple):
@@ -281,7 +212,7 @@ async def test_a_missing_right_table_or_column_is_waited_for_and_sets_no_post_as
     assert await theirs.views() == dict.fromkeys(POSTS, 3)
 
 
-async def test_a_repair_sets_aside_what_is_refused_and_repairs_the_rest(theirs: Theirs) -> None:
+async def test_a_repair_that_overrules_sets_aside_what_is_refused_and_sets_the_rest(theirs: Theirs) -> None:
     await theirs.create()
     await theirs.view(3, *POSTS)
     await theirs.execute("UPDATE theirs SET views = 9", *REFUSALS["a trigger that raises"].make)
@@ -289,7 +220,7 @@ async def test_a_repair_sets_aside_what_is_refused_and_repairs_the_rest(theirs: 
     async def count(_: object) -> dict[Window, int]:
         return {}
 
-    await theirs.counts.repair(POSTS, [], count)
+    await theirs.counts.repair(POSTS, [], count, overrule=True)
     assert await theirs.views() == {"first": 3, "last": 9, "middle": 3}
     assert [refused._replace(since=NOON) for refused in (await theirs.counts.settle()).set_aside] == [
         SetAside("P0001", 1, NOON, "last")

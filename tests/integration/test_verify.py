@@ -206,18 +206,22 @@ async def test_a_view_that_nobody_counts_is_found_and_counted_by_a_repair(verifi
     assert verified.view_counts() == {"post-1": 107, "post-2": 115, "post-3": 7}
 
 
-async def test_a_count_of_the_platform_changed_by_hand_is_found_and_repaired(counting: Pipeline) -> None:
+async def test_a_count_of_the_platform_changed_by_hand_is_reported_and_stays_until_it_is_overruled(
+    counting: Pipeline,
+) -> None:
     await prepare(counting)
     counting.rows("UPDATE posts SET \"viewCount\" = 7 WHERE id = 'post-2'")
-    ended = await verify(counting)
-    assert ended.code == 1
-    assert [line.split() for line in ended.output.splitlines()[:2]] == [
-        ["post", "column", "is", "should", "be", "difference"],
-        ["post-2", "posts.viewCount", "7", "115", "-108"],
-    ]
-    assert "0 windows and 1 post differ." in ended.output
-    assert "--repair" in ended.output
-    ended = await verify(counting, "--repair")
+    for arguments in ((), ("--repair",)):
+        ended = await verify(counting, *arguments)
+        assert ended.code == 0, ended.output
+        assert ended.output.splitlines() == [
+            "Something else changed viewCount of 1 post since counting began, by +0 and -108 views; one is post-2, by "
+            "-108. Such changes stay; --repair --overrule-platform undoes them.",
+            "All 2 posts and 6 windows are as stored.",
+        ]
+        assert counting.view_counts() == {"post-1": 106, "post-2": 7}
+    assert (await verify(counting, "--overrule-platform")).code == 2
+    ended = await verify(counting, "--repair", "--overrule-platform")
     assert ended.code == 0, ended.output
     assert ["post-2", "posts.viewCount", "7", "115", "+108"] in [line.split() for line in ended.output.splitlines()]
     assert ended.output.endswith("Mended 0 windows and 1 post. All 2 posts and 6 windows are as stored.\n")
@@ -326,10 +330,11 @@ async def test_more_windows_and_posts_than_one_transaction_takes_are_repaired(ve
     verified.rows('UPDATE posts SET "viewCount" = 0')
     async with verification_of(verified.settings) as verification:
         report = await verification.verify()
-        assert (len(report.of_windows), len(report.of_posts), report.posts) == (500, 600, 600)
-        done, left = await verification.repair(report)
+        assert (len(report.of_windows), report.changes.posts, report.posts) == (500, 600, 600)
+        done, left = await verification.repair(report, overrule=True)
         assert (len(done.windows), len(done.posts)) == (500, 1_100)
         assert left.is_well
+        assert left.changes.posts == 0
     counts = verified.view_counts()
     assert {counts[post_id] for post_id in posts[:600]} == {4}
     assert {counts[post_id] for post_id in posts[600:]} == {1}
@@ -359,7 +364,7 @@ async def test_only_some_posts_are_verified_and_repaired(verified: Pipeline) -> 
     assert (report["posts"], report["windows"]) == (1, 3)
     assert {difference["post"] for difference in report["window_differences"]} == {"post-2"}
     assert {difference["post"] for difference in report["post_differences"]} == {"post-2"}
-    ended = await verify(verified, "--post", "post-2", "--repair")
+    ended = await verify(verified, "--post", "post-2", "--repair", "--overrule-platform")
     assert ended.code == 0, ended.output
     assert verified.view_counts() == {"post-1": 0, "post-2": 115}
     ended = await verify(verified, "--post", "unknown")
