@@ -186,21 +186,19 @@ WITH counted AS (
         )
 ),
 free AS (
-    SELECT counted.post_id
+    SELECT counted.post_id, coalesce(post.{view_count}, 0) AS count_before
     FROM counted
     JOIN {posts} AS post ON post.{post_id} = {key}
     FOR NO KEY UPDATE OF post SKIP LOCKED
 ),
 moved AS (
     UPDATE {posts} AS post
-    SET {view_count} = greatest(
-        coalesce(post.{view_count}, 0) + counted.difference, least(coalesce(post.{view_count}, 0), 0)
-    )
+    SET {view_count} = greatest(free.count_before + counted.difference, least(free.count_before, 0))
     FROM counted
     JOIN free USING (post_id)
     WHERE post.{post_id} = {key}
-    RETURNING counted.post_id, counted.views, post.{view_count} - counted.difference AS count_before,
-        coalesce(post.{view_count} - counted.difference - counted.left_there, 0) AS changed
+    RETURNING counted.post_id, counted.views, free.count_before,
+        coalesce(free.count_before - counted.left_there, 0) AS changed
 ),
 applied AS (
     UPDATE inkstream.counted_posts AS post

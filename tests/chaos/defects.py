@@ -61,17 +61,17 @@ def no_idempotent_id() -> None:
 def plus_equals() -> None:
     """Each count of a window is added to the post's views, absolute as it is: `viewCount` is too high."""
 
-    def wrapper(original: Callable[[], Mapping[str, str]]) -> Callable[[], Mapping[str, str]]:
-        statement = original()["raise_windows"]
-        for rule, plus in _PLAIN_PLUS.items():
-            if rule not in statement:
-                end_for_want_of(f"{rule!r} in the query raise_windows")
-            statement = statement.replace(rule, plus)
-        queries = {**original(), "raise_windows": statement}
-        return lambda: queries
+    _change_query("raise_windows", _PLAIN_PLUS)
 
-    wrap("sinks.postgres", "_queries", wrapper)
-    postgres.query.cache_clear()
+
+def moved_twice() -> None:
+    """The platform's count gets its views twice, and our table says once: `viewCount` is too high."""
+    _change_query("move_view_counts", {"+ counted.difference": "+ 2 * counted.difference"})
+
+
+def move_lost() -> None:
+    """The platform's count gets no views, and our table says that it has them: `viewCount` is too low."""
+    _change_query("move_view_counts", {"= greatest(": "= free.count_before + 0 * greatest("})
 
 
 def plus_equals_groups() -> None:
@@ -156,6 +156,8 @@ DEFECTS: Mapping[str, Callable[[], None]] = {
     "commit-before-write": commit_before_write,
     "no-idempotent-id": no_idempotent_id,
     "plus-equals": plus_equals,
+    "moved-twice": moved_twice,
+    "move-lost": move_lost,
     "plus-equals-groups": plus_equals_groups,
     "drop-on-store-error": drop_on_store_error,
     "commit-past-the-unfinished": commit_past_the_unfinished,
@@ -173,6 +175,22 @@ def apply(name: str) -> None:
         SystemExit: The product no longer has the place where it would be.
     """
     DEFECTS[name]()
+
+
+def _change_query(name: str, changes: Mapping[str, str]) -> None:
+    """Let this process have another query of the name."""
+
+    def wrapper(original: Callable[[], Mapping[str, str]]) -> Callable[[], Mapping[str, str]]:
+        statement = original()[name]
+        for part, other in changes.items():
+            if part not in statement:
+                end_for_want_of(f"{part!r} in the query {name}")
+            statement = statement.replace(part, other)
+        queries = {**original(), name: statement}
+        return lambda: queries
+
+    wrap("sinks.postgres", "_queries", wrapper)
+    postgres.query.cache_clear()
 
 
 async def _committed(batches: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -6,10 +6,14 @@ from typing import LiteralString
 
 import pytest
 
+from dev.counts import PostRecord, StoredWindow, compare
 from enrich.view_windows import LENGTH, Window
 from ops.metrics import POSTS_CHANGED_BY_OTHERS
 from ops.verification import Changes, differences
+from sinks import postgres
 from sinks.view_counts import PostCounts, WindowCount
+from tests.chaos.defects import DEFECTS
+from tests.chaos.oracle_counts import tables_checks
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.their_posts import NOON, Theirs
 
@@ -194,6 +198,34 @@ async def test_what_is_wrong_in_our_tables_is_still_found(theirs: Theirs, defect
     await theirs.counts.repair(["first"], [], nothing)
     assert differences(await counts_of(theirs)) == []
     assert await theirs.views() == {"first": 101}
+
+
+@pytest.mark.parametrize(("defect", "found"), [("moved-twice", 6), ("move-lost", 0)])
+async def test_a_move_that_is_made_twice_or_lost_is_noticed_by_those_who_know_the_views(
+    theirs: Theirs, defect: str, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await theirs.create(ids=("first",))
+    monkeypatch.setattr(postgres, "_queries", postgres._queries)  # so that it is set back
+    DEFECTS[defect]()
+    try:
+        await theirs.view(3, "first")
+    finally:
+        monkeypatch.undo()
+        postgres.query.cache_clear()
+    assert await theirs.views() == {"first": found}
+    table = {"posts_table": "theirs", "posts_id_column": "id", "view_count_column": "views"}
+    settings = theirs.pipeline.settings.model_copy(update=table)
+    checks = await tables_checks(theirs.pipeline.platform.postgres.owner_url, settings, {Window("first", NOON): 3})
+    assert [problem for check in checks for problem in check.problems] == [
+        f"post first has {found} views, and should have 3"
+    ]
+    post = await counts_of(theirs)
+    # As `make run` compares them: the count before, and the views that are stored.
+    assert post.baseline is not None
+    record = PostRecord("first", "first", found, post.baseline, old_views=0)
+    (compared,) = compare([record], {Window("first", NOON)}, [StoredWindow(Window("first", NOON), 3, NOON)], NOON)
+    assert not compared.agrees
+    assert post.others == found - 3, "and a verification reports it as a change by others"
 
 
 # Updates that are grouped
