@@ -4,6 +4,7 @@ In come a URL and a query's name; out come rows. A statement that fails leaves n
 back, and the caller may try again.
 """
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,11 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-Connection = AsyncConnection[DictRow]
+OUR_SCHEMA = "inkstream"
+"""The schema of an installation without a namespace; its name begins the names of all others."""
+
+_LONGEST_NAME = 63
+"""Bytes of a name in PostgreSQL; a longer one is cut off silently."""
 
 # What the database's owner mends while we wait: a table that is not there yet, a right that is not granted.
 _NOT_PREPARED = (
@@ -61,6 +66,16 @@ _OPTIONS: dict[str, Any] = {
     # A statement that is prepared belongs to a server's session, which a pooler such as PgBouncer changes at will.
     "prepare_threshold": None,
 }
+
+
+class Connection(AsyncConnection[DictRow]):
+    """A connection that knows which schema of the database is ours.
+
+    Attributes:
+        schema: The schema, for `{ours}` in queries.
+    """
+
+    schema: str
 
 
 class PostgresUrlError(ValueError):
@@ -134,6 +149,21 @@ class PostsTable(NamedTuple):
         return self.schema is not None and self.id_type is not None and self.may_read and self.may_count
 
 
+def schema_of(namespace: str) -> str:
+    """Return the schema of a namespace: `inkstream`, or `inkstream_staging` for `staging.`.
+
+    It needs no quotes in SQL. Two namespaces may have the same: the schema itself says whose it is.
+    """
+    words = "_".join(re.findall(r"[a-z0-9]+", namespace.lower()))
+    if not namespace:
+        return OUR_SCHEMA
+    name = f"{OUR_SCHEMA}_{words}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(namespace.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - len(digest) - 1]}_{digest}"
+
+
 @cache
 def query(name: str) -> str:
     """Return a query of `queries.sql`.
@@ -147,7 +177,8 @@ def query(name: str) -> str:
 @cache
 def _queries() -> Mapping[str, str]:
     _, *parts = _NAME.split(_QUERIES.read_text(encoding="utf-8"))
-    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    # What follows the last statement is a comment on the queries that come next.
+    return {name: text[: text.rindex(";\n") + 1].strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def is_transient(error: BaseException) -> bool:
@@ -164,15 +195,20 @@ def blames_row(error: psycopg.Error) -> bool:
 
 
 @asynccontextmanager
-async def connection(url: str) -> AsyncIterator[Connection]:
+async def connection(url: str, namespace: str = "") -> AsyncIterator[Connection]:
     """Open a connection, with a transaction that is committed at the end, or rolled back by an error.
+
+    Args:
+        url: The database.
+        namespace: Whose schema the queries read and write.
 
     Raises:
         PostgresUrlError: The URL is none.
         psycopg.Error: The server does not answer, or lets us not in.
     """
     _check(url)
-    async with await AsyncConnection.connect(url, **_OPTIONS) as open_connection:
+    async with await Connection.connect(url, **_OPTIONS) as open_connection:
+        open_connection.schema = schema_of(namespace)
         yield open_connection
 
 
@@ -181,12 +217,15 @@ class Pool:
 
     Args:
         url: The database.
+        namespace: Whose schema the queries read and write.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, namespace: str = "") -> None:
         _check(url)
+        self._schema = schema_of(namespace)
         self._connections: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
+            connection_class=Connection,
             kwargs=_OPTIONS,
             min_size=0,
             max_size=4,
@@ -205,6 +244,7 @@ class Pool:
         if self._connections.closed:
             await self._connections.open()
         async with self._connections.connection() as open_connection:
+            open_connection.schema = self._schema
             yield open_connection
 
     async def ping(self) -> None:
@@ -247,18 +287,19 @@ async def fetch(
     using: Connection, name: str, identifiers: Mapping[str, sql.Composable] | None = None, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Run the named query, and return its rows by column; `identifiers` are for the names that it has in braces."""
-    statement = sql.SQL(query(name)).format(**identifiers) if identifiers else query(name)
+    ours = {"ours": sql.Identifier(using.schema), "ours_name": sql.Literal(using.schema)}
+    statement = sql.SQL(query(name)).format(**ours, **(identifiers or {}))
     cursor = await using.execute(statement, parameters or None)
     return await cursor.fetchall() if cursor.description else []
 
 
-async def describe(url: str) -> PostgresServer:
-    """Return what answers at the URL.
+async def describe(url: str, namespace: str = "") -> PostgresServer:
+    """Return what answers at the URL; `namespace` says which schema is ours.
 
     Raises:
         psycopg.Error: Nothing does, or it lets us not in.
     """
-    async with connection(url) as using:
+    async with connection(url, namespace) as using:
         (row,) = await fetch(using, "describe_server")
         return PostgresServer(**row)
 
