@@ -151,6 +151,17 @@ async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
     return {name: len(partitions) for name, partitions in (await _described(admin)).items()}
 
 
+async def readers(admin: AIOKafkaAdminClient, prefix: str) -> list[str]:
+    """Return the consumer groups whose names begin so and that somebody is in.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    groups = sorted({name for name, _ in await admin.list_consumer_groups() if name.startswith(prefix)})
+    described = await admin.describe_consumer_groups(groups) if groups else []
+    return [group["group"] for response in described for group in response.to_object()["groups"] if group["members"]]
+
+
 async def _described(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
     """Return the partitions of every topic there is; to ask for a topic by name may create it."""
     return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}

@@ -370,9 +370,9 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
             await ping()
         except SERVER_ERRORS as error:
             raise ServerError(f"{server}: {first_line(error)}") from error
-    mongo = Mongo.connect(mongo_url, timeout=_MONGO_TIMEOUT)
+    mongo = Mongo.connect(mongo_url, settings.namespace, timeout=_MONGO_TIMEOUT)
     table = PlatformTable.of(settings)
-    counts = ViewCounts(postgres.Pool(postgres_url), table)
+    counts = ViewCounts(postgres.Pool(postgres_url, settings.namespace), table)
     try:
         yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)
     finally:

@@ -58,7 +58,6 @@ _CONNECT_TIMEOUT_SECONDS = 5
 _OPTIONS: dict[str, Any] = {
     "row_factory": dict_row,
     "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-    "application_name": "inkstream",
     # A server that has gone without a word is noticed within half a minute, and not after the system's two hours.
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -76,6 +75,33 @@ class Connection(AsyncConnection[DictRow]):
     """
 
     schema: str
+
+
+class OtherInstallationError(psycopg.OperationalError):
+    """Our schema holds the data of an installation with another namespace."""
+
+    def __init__(self, schema: str, owner: str) -> None:
+        super().__init__(f"{owner_of_schema(schema, owner)}; {OWN_NAMESPACE}")
+
+
+OWN_NAMESPACE = "set another INKSTREAM_NAMESPACE, or use another database"
+"""What to do where a schema is another installation's."""
+
+
+class Tables(NamedTuple):
+    """What a schema has of Inkstream, as far as we may read it.
+
+    Attributes:
+        schema: The schema's name.
+        exists: Whether there is such a schema.
+        has_tables: Whether migrations were applied to it.
+        owner: The namespace of the installation that it belongs to; `None` where it does not say.
+    """
+
+    schema: str
+    exists: bool
+    has_tables: bool
+    owner: str | None
 
 
 class PostgresUrlError(ValueError):
@@ -207,7 +233,7 @@ async def connection(url: str, namespace: str = "") -> AsyncIterator[Connection]
         psycopg.Error: The server does not answer, or lets us not in.
     """
     _check(url)
-    async with await Connection.connect(url, **_OPTIONS) as open_connection:
+    async with await Connection.connect(url, **_options(namespace)) as open_connection:
         open_connection.schema = schema_of(namespace)
         yield open_connection
 
@@ -222,11 +248,12 @@ class Pool:
 
     def __init__(self, url: str, namespace: str = "") -> None:
         _check(url)
-        self._schema = schema_of(namespace)
+        self._namespace = namespace
+        self._is_claimed = False
         self._connections: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=Connection,
-            kwargs=_OPTIONS,
+            kwargs=_options(namespace),
             min_size=0,
             max_size=4,
             timeout=_CONNECT_TIMEOUT_SECONDS,
@@ -240,12 +267,23 @@ class Pool:
 
         Raises:
             psycopg.Error: The server does not answer, or lets us not in; `is_transient` tells whether it may later.
+            OtherInstallationError: Our schema is another installation's.
         """
         if self._connections.closed:
             await self._connections.open()
         async with self._connections.connection() as open_connection:
-            open_connection.schema = self._schema
+            open_connection.schema = schema_of(self._namespace)
+            await self._check_owner(open_connection)
             yield open_connection
+
+    async def _check_owner(self, using: Connection) -> None:
+        """See that the schema is not another's: also where the server did not answer when the worker started."""
+        if self._is_claimed:
+            return
+        tables = await find_tables(using)
+        if tables.owner not in (None, self._namespace):
+            raise OtherInstallationError(tables.schema, tables.owner)
+        self._is_claimed = tables.owner is not None
 
     async def ping(self) -> None:
         """Return when the server answers.
@@ -259,6 +297,10 @@ class Pool:
     async def close(self) -> None:
         """Close all connections."""
         await self._connections.close()
+
+
+def _options(namespace: str) -> dict[str, Any]:
+    return {**_OPTIONS, "application_name": f"{namespace}inkstream"}
 
 
 def _check(url: str) -> None:
@@ -287,10 +329,34 @@ async def fetch(
     using: Connection, name: str, identifiers: Mapping[str, sql.Composable] | None = None, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Run the named query, and return its rows by column; `identifiers` are for the names that it has in braces."""
-    ours = {"ours": sql.Identifier(using.schema), "ours_name": sql.Literal(using.schema)}
-    statement = sql.SQL(query(name)).format(**ours, **(identifiers or {}))
+    statement = sql.SQL(query(name)).format(**{**_names(using.schema), **(identifiers or {})})
     cursor = await using.execute(statement, parameters or None)
     return await cursor.fetchall() if cursor.description else []
+
+
+def _names(schema: str) -> dict[str, sql.Composable]:
+    return {"ours": sql.Identifier(schema), "ours_name": sql.Literal(schema)}
+
+
+async def find_tables(using: Connection, schema: str | None = None) -> Tables:
+    """Return what our schema has of Inkstream, or another one.
+
+    Raises:
+        psycopg.Error: PostgreSQL is not up to it.
+    """
+    schema = schema or using.schema
+    names = _names(schema)
+    (found,) = await fetch(using, "find_tables", names)
+    # A table without a row says no more than none does.
+    owners = await fetch(using, "find_owner", names) if found["has_owner"] else []
+    owner = owners[0]["namespace"] if owners else None
+    return Tables(schema, found["schema_exists"], found["has_tables"], owner)
+
+
+def owner_of_schema(schema: str, owner: str) -> str:
+    """Say whose a schema is."""
+    whose = f"with namespace {owner}" if owner else "without namespace"
+    return f"schema {schema} belongs to the installation {whose}"
 
 
 async def describe(url: str, namespace: str = "") -> PostgresServer:

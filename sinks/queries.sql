@@ -10,6 +10,33 @@ SELECT
     pg_is_in_recovery() AS is_standby,
     has_database_privilege(current_database(), 'CREATE') OR to_regnamespace({ours_name}) IS NOT NULL AS has_schema;
 
+-- name: find_tables
+-- Whether the schema is there, has tables of ours and can say whose it is, as far as we may read it. Always one row.
+SELECT
+    to_regnamespace({ours_name}) IS NOT NULL AS schema_exists,
+    coalesce(bool_or(relname = 'migrations'), false) AS has_tables,
+    coalesce(bool_or(relname = 'installation'), false) AS has_owner
+FROM pg_class
+WHERE relnamespace = to_regnamespace({ours_name})
+    AND CASE WHEN relname IN ('migrations', 'installation')
+        THEN has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT') END;
+
+-- name: find_owner
+SELECT namespace FROM {ours}.installation;
+
+-- name: claim_schema
+INSERT INTO {ours}.installation (namespace) VALUES (%(namespace)s) ON CONFLICT DO NOTHING;
+
+-- name: may_rename_schema
+-- Whether we may give the schema another name: it must be ours, and we must have the right to make a schema.
+SELECT
+    pg_has_role(nspowner, 'USAGE') AND has_database_privilege(current_database(), 'CREATE') AS may_rename
+FROM pg_namespace
+WHERE nspname = {ours_name};
+
+-- name: rename_schema
+ALTER SCHEMA {ours} RENAME TO {name};
+
 -- name: describe_posts
 -- The platform's posts, as they are, and what we may do with them. Always one row, also where there is no such table;
 -- it is looked for by hand, as to_regclass is an error in a schema that we may not use.
@@ -75,9 +102,6 @@ LEFT JOIN columns AS view_count ON view_count.attname = %(view_count_column)s;
 -- name: lock_migrations
 -- One at a time, until the transaction ends; the number is arbitrary and ours.
 SELECT pg_advisory_xact_lock(7065846142273028461);
-
--- name: migrations_exist
-SELECT to_regclass({ours_name} || '.migrations') IS NOT NULL AS exist;
 
 -- name: applied_migrations
 SELECT name, checksum FROM {ours}.migrations ORDER BY name;

@@ -31,6 +31,7 @@ from ops.health import Health
 from ops.settings import Settings
 from schemas.notifications import Device
 from sinks import http
+from sinks.convergence import converge
 from sinks.delivery_logs import DeliveryLogs
 from sinks.email.mailgun import Mailgun
 from sinks.email.sendgrid import SendGrid
@@ -166,8 +167,8 @@ class Post:
 
 @pytest.fixture
 async def post(platform: Platform, mongo: Mongo, tmp_path: Path) -> AsyncIterator[Post]:
-    await migrate(platform.postgres.url, read(MIGRATIONS), check=False)
     namespace = f"test-{uuid.uuid4().hex[:8]}."
+    await migrate(platform.postgres.url, read(MIGRATIONS), namespace, check=False)
     view = namespace[:-1].replace("-", "_")
     settings = Settings(
         namespace=namespace,
@@ -177,7 +178,8 @@ async def post(platform: Platform, mongo: Mongo, tmp_path: Path) -> AsyncIterato
         recipients_view=view,
     )
     stores = Stores(settings)
-    pool = Pool(platform.postgres.url)
+    await converge(stores.mongo.database, check=False)
+    pool = Pool(platform.postgres.url, namespace)
     async with pool.transaction() as using:
         await using.execute(
             sql.SQL("CREATE TABLE {} (user_id text, email text, devices jsonb, preferences jsonb)").format(

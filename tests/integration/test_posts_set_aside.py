@@ -13,9 +13,7 @@ from psycopg import sql
 
 from dev.stack import Platform
 from enrich.view_windows import Window
-from ops.bootstrap import MIGRATIONS
-from sinks.migrations import migrate, read
-from sinks.postgres import Pool, is_transient
+from sinks.postgres import is_transient
 from sinks.view_counts import PlatformTable, SetAside, ViewCounts, WindowCount
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline
@@ -29,7 +27,7 @@ class Theirs:
     """A platform's table of posts, made for a test, and the view counts that go there."""
 
     def __init__(self, pipeline: Pipeline, owner: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-        self._pool = Pool(pipeline.environment["INKSTREAM_POSTGRES_URL"])
+        self._pool = pipeline.pool()
         self.owner = owner
         self.counts = ViewCounts(self._pool, PlatformTable("theirs", "id", "views"))
         self.environment = pipeline.environment | {
@@ -77,7 +75,7 @@ class Theirs:
 async def theirs(platform: Platform) -> AsyncIterator[Theirs]:
     pipeline = Pipeline(platform, only=("page-views",))
     pipeline.own_tables()
-    await migrate(pipeline.environment["INKSTREAM_POSTGRES_URL"], read(MIGRATIONS), check=False)
+    await pipeline.migrate()
     async with await psycopg.AsyncConnection.connect(pipeline.tables_url, autocommit=True) as owner:
         its_own = Theirs(pipeline, owner)
         yield its_own
