@@ -65,7 +65,7 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
     pings: Mapping[str, Callable[[], Awaitable[object]]] = {
         "Kafka": partial(kafka.ping, settings),
         "MongoDB": mongo.ping,
-        "PostgreSQL": partial(postgres.describe, settings.postgres_url.get_secret_value()),
+        "PostgreSQL": partial(postgres.describe, settings.postgres_url.get_secret_value(), settings.namespace),
     }
     deadline = time.monotonic() + seconds
     try:

@@ -70,7 +70,7 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
     url = settings.postgres_url.get_secret_value()
     pool = postgres.Pool(url, settings.namespace)
     try:
-        await postgres.describe(url)  # at once says what a pool would only say after some attempts
+        await postgres.describe(url, settings.namespace)  # at once says what a pool would only say after some attempts
         yield Suppressions(pool)
     except STORE_ERRORS as error:
         raise ServerError(f"PostgreSQL: {first_line(error)}") from error
@@ -107,7 +107,7 @@ async def _circumstances(settings: Settings, case: Case) -> Circumstances:
     suppressed: Mapping[tuple[str, str], str] = {}
     missing = "the person's address and preferences today, and which addresses are suppressed"
     try:
-        await postgres.describe(url)
+        await postgres.describe(url, settings.namespace)
         person = await _person(settings, pool, case.user_id)
         missing = "which addresses are suppressed"
         suppressed = await _suppressed(Suppressions(pool), case, person)

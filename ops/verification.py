@@ -362,8 +362,8 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
     """
     mongo_url, postgres_url = settings.mongo_url.get_secret_value(), settings.postgres_url.get_secret_value()
     pings: Mapping[str, Callable[[], Awaitable[object]]] = {
-        "MongoDB": partial(_ping_mongo, mongo_url),
-        "PostgreSQL": partial(postgres.describe, postgres_url),
+        "MongoDB": partial(_ping_mongo, settings),
+        "PostgreSQL": partial(postgres.describe, postgres_url, settings.namespace),
     }
     for server, ping in pings.items():
         try:
@@ -380,8 +380,8 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
         await mongo.close()
 
 
-async def _ping_mongo(url: str) -> None:
-    mongo = Mongo.connect(url, timeout=ANSWER_TIMEOUT)
+async def _ping_mongo(settings: Settings) -> None:
+    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace, timeout=ANSWER_TIMEOUT)
     try:
         await mongo.ping()
     finally:

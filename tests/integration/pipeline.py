@@ -124,12 +124,16 @@ class Pipeline:
     Args:
         platform: The servers.
         only: The topics that there are, where not all of them are needed.
+        namespace: The namespace, where a test needs a certain one.
+        beside: Another one whose databases it shares.
     """
 
-    def __init__(self, platform: Platform, only: Collection[str] = ()) -> None:
+    def __init__(
+        self, platform: Platform, only: Collection[str] = (), *, namespace: str = "", beside: "Pipeline | None" = None
+    ) -> None:
         self.platform = platform
         name = uuid.uuid4().hex[:12]
-        self.namespace = f"test-{name}."
+        self.namespace = namespace or f"test-{name}."
         self.environment = platform.environment() | {
             "INKSTREAM_NAMESPACE": self.namespace,
             "INKSTREAM_MONGO_URL": platform.mongo.url.replace("/blog-platform", f"/test-{name}"),
@@ -137,6 +141,11 @@ class Pipeline:
             "INKSTREAM_AGENTS": ",".join(only),
         }
         self._tables: str | None = None
+        self.tables_url = ""
+        if beside is not None:
+            self.tables_url = beside.tables_url
+            for url in ("INKSTREAM_MONGO_URL", "INKSTREAM_POSTGRES_URL"):
+                self.environment[url] = beside.environment[url]
         self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.environment["INKSTREAM_MONGO_URL"], tz_aware=True
         )
