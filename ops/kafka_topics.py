@@ -159,7 +159,10 @@ async def readers(admin: AIOKafkaAdminClient, prefix: str) -> list[str]:
     """
     groups = sorted({name for name, _ in await admin.list_consumer_groups() if name.startswith(prefix)})
     described = await admin.describe_consumer_groups(groups) if groups else []
-    return [group["group"] for response in described for group in response.to_object()["groups"] if group["members"]]
+    found = [group for response in described for group in response.to_object()["groups"]]
+    for group in found:
+        _raise_for(group["error_code"], f"consumer group {group['group']}")
+    return [group["group"] for group in found if group["members"]]
 
 
 async def _described(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:

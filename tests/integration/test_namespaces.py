@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer
 
 from dev.stack import Platform
 from enrich.view_windows import LENGTH, Window, start_of
-from ops import bootstrap
+from ops import bootstrap, kafka_topics
 from ops.bootstrap import MIGRATIONS
 from sinks.changes import Change, Risk
 from sinks.collections import COLLECTIONS
@@ -308,7 +308,7 @@ installation.fetch = dies
 """
 DIES_AFTER_THE_SCHEMA = """
 import os
-from ops import bootstrap
+from ops import bootstrap, kafka_topics
 move = bootstrap.move
 async def dies(*arguments, **parameters):
     await move(*arguments, **parameters)
@@ -346,6 +346,9 @@ async def test_two_moves_at_once_move_it_once(old: Pipeline) -> None:
 
 
 async def test_nothing_moves_while_a_worker_runs(old: Pipeline) -> None:
+    await kafka_topics.converge(
+        old.settings, kafka_topics.declared(old.topics.all.values(), old.namespace), check=False
+    )
     reading = AIOKafkaConsumer(
         bootstrap_servers=old.platform.kafka.brokers, group_id=f"{old.namespace}inkstream.page-views"
     )

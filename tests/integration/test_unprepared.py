@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from sinks.postgres import schema_of
 from tests.integration.pipeline import Message, Pipeline, Worker, plain, until
 
 ENDS_WITHIN_SECONDS = 60.0
@@ -28,7 +29,7 @@ async def test_a_worker_without_topics_says_so_and_how_to_create_them(pipeline: 
     assert "Kafka lacks topic nobody-made." in said
     assert "Run `inkstream bootstrap`" in said
     assert "Traceback" not in said
-    assert "MongoDB lacks" not in said
+    assert "MongoDB lacks collection nobody-made." in said
 
 
 async def test_only_topics_of_the_agents_that_run_are_needed(counting: Pipeline) -> None:
@@ -58,7 +59,7 @@ async def test_a_worker_without_a_collection_does_not_let_mongodb_create_it(
 
 
 async def test_a_worker_without_tables_names_the_migrations(counting: Pipeline) -> None:
-    counting.rows("DROP SCHEMA inkstream CASCADE")
+    counting.rows(f"DROP SCHEMA {schema_of(counting.namespace)} CASCADE")
     with counting.worker() as worker:
         code, said = await ended(worker)
     assert code == 1
