@@ -30,7 +30,7 @@ class Bootstrap(InkstreamCommand):
     """Create or update topics, collections and tables.
 
     Prints a plan, then applies what harms no existing data. What would delete documents or records, refuse writes,
-    drop an index or move keys to other partitions waits for its flag below; the plan says how much it concerns. Safe
+    drop an index, move keys to other partitions or rename an earlier release's data waits for its flag below. Safe
     to repeat. Exit codes: 0 all is as declared, 1 a server does not answer or something is blocked, 3 changes wait
     for a flag.
     """
@@ -62,8 +62,11 @@ class Bootstrap(InkstreamCommand):
                 console.print(f"{server}: {done} applied.")
 
         try:
-            moves = await move(settings, mongo, check=check, allowed=risks)
+            moves = await move(settings, mongo, check=True)
             show("Namespace", moves)
+            if moves and not check:
+                moves = await move(settings, mongo, check=False, allowed=risks)
+                show_done("Namespace", moves)
             changes = await converge(settings, topics, mongo, check=True, allowed=risks, report=show)
             if not check and _different(changes):
                 changes = await converge(settings, topics, mongo, check=False, allowed=risks, report=show_done)
