@@ -28,6 +28,7 @@ class Theirs:
 
     def __init__(self, pipeline: Pipeline, owner: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         self._pool = pipeline.pool()
+        self.with_schema = pipeline.with_schema
         self.owner = owner
         self.counts = ViewCounts(self._pool, PlatformTable("theirs", "id", "views"))
         self.environment = pipeline.environment | {
@@ -39,7 +40,7 @@ class Theirs:
     async def execute(self, *statements: LiteralString) -> None:
         """Run statements as the owner of the table."""
         for statement in statements:
-            await self.owner.execute(statement)
+            await self.owner.execute(self.with_schema(statement))
 
     async def create(self, id_type: str = "text", views_type: str = "integer", ids: Sequence[object] = POSTS) -> None:
         """Make the table with a post of each id."""
@@ -202,7 +203,9 @@ async def test_a_post_that_is_set_aside_is_not_tried_with_each_batch(theirs: The
         await theirs.view(views, *POSTS)
     row = await (
         await theirs.owner.execute(
-            "SELECT refusals, retry_at > now() + interval '5 s' FROM inkstream.counted_posts WHERE post_id = 'last'"
+            theirs.with_schema(
+                "SELECT refusals, retry_at > now() + interval '5 s' FROM inkstream.counted_posts WHERE post_id = 'last'"
+            )
         )
     ).fetchone()
     assert row == (1, True)
