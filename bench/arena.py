@@ -28,6 +28,7 @@ from dev.stack import Platform, Ports
 from ops.commands.command import quieten_clients
 from sinks.collections import COLLECTIONS
 from sinks.convergence import converge
+from sinks.mongo_database import NamespacedDatabase
 
 POLL_SECONDS = 0.02
 LOOK_SECONDS = 0.2
@@ -102,19 +103,20 @@ class Arena:
         self._directory = directory
 
     @asynccontextmanager
-    async def database(self, *, validated: bool) -> AsyncIterator[tuple[Database, str]]:
+    async def database(self, namespace: str = "", *, validated: bool) -> AsyncIterator[tuple[NamespacedDatabase, str]]:
         """Make a database with the declared collections and indexes; drop it after the block.
 
         Args:
+            namespace: Of the topics that are read; it begins the names of the collections.
             validated: Whether the collections check documents, as they do for Inkstream.
         """
         url = self.platform.mongo.url.replace("/blog-platform", f"/bench-{uuid.uuid4().hex[:8]}")
         async with AsyncMongoClient[dict[str, Any]](url) as client:
-            database = client.get_default_database()
+            database = NamespacedDatabase(client, namespace)
             await converge(database, check=False)
             if not validated:
                 for name in COLLECTIONS:
-                    await database.command({"collMod": name, "validator": {}})
+                    await database.command({"collMod": database.name_of(name), "validator": {}})
             await client.admin.command("fsync")
             await self._until_mongod_rests()
             yield database, url
@@ -156,7 +158,10 @@ class Arena:
         Raises:
             ContenderError: It ended, stands still, or stored nothing in time.
         """
-        async with self.database(validated=validated) as (database, url), AsyncExitStack() as stack:
+        async with (
+            self.database(traffic.namespace_of(topic), validated=validated) as (database, url),
+            AsyncExitStack() as stack,
+        ):
             task = await self.task(topic, url)
             tasks = [task._replace(directory=task.directory / str(number)) for number in range(processes)]
             mongod = Usage(self._mongod_pid)

@@ -24,7 +24,7 @@ async def copy(in_flight: int, processes: int) -> None:
     """Copy this process' share of the topic into `pageViews` until stopped."""
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(os.environ["BENCH_MONGO_URL"])
     collection = client.get_default_database().get_collection(
-        "pageViews", write_concern=WriteConcern(w="majority", j=True)
+        os.environ["BENCH_COLLECTION"], write_concern=WriteConcern(w="majority", j=True)
     )
     topic, shared_out = os.environ["BENCH_TOPIC"], asyncio.Event()
 

@@ -20,7 +20,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from bench.traffic import ends
+from bench.traffic import ends, namespace_of
 from delivery.batch import Record
 from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
@@ -30,6 +30,7 @@ from schemas.cloudevents import Decoder
 from schemas.topics import load
 from sinks.collections import COLLECTIONS, ERROR_LOGS, NAMES, SYSTEM_LOGS
 from sinks.error_groups import group_updates
+from sinks.mongo_database import NamespacedDatabase
 from sinks.parts import PartSum, completion
 
 LINES_PER_TRANSACTION = 500
@@ -106,7 +107,7 @@ async def read(brokers: str, topic: str, most: int) -> AsyncIterator[list[Record
 
 async def write(client: AsyncMongoClient[dict[str, Any]], batch: Batch) -> None:
     """Carry out the writes of a batch: collections at the same time, and of each the inserts first."""
-    database = client.get_default_database()
+    database = NamespacedDatabase(client, namespace_of(os.environ["BENCH_TOPIC"]))
 
     async def write_collection(name: str) -> None:
         if documents := batch.inserts.get(name):

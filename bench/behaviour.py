@@ -159,7 +159,7 @@ async def observe(arena: Arena, program: Program, *, validated: bool, report: Ca
 async def _trial(arena: Arena, program: Program, plan: _Plan, *, validated: bool) -> Trial:
     letters = await _dead_letters(arena.brokers)
     async with (
-        arena.database(validated=validated) as (database, url),
+        arena.database(plan.namespace, validated=validated) as (database, url),
         running(program, await arena.task(plan.namespace + traffic.PAGE_VIEWS, url)) as entrant,
     ):
         await plan.trouble(arena, entrant, database)

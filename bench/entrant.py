@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
+from bench.traffic import namespace_of
 from dev.ports import Ports
 from dev.servers.server import end_of_log
 from ops.settings import ROOT
@@ -115,6 +116,7 @@ class Entrant:
             "BENCH_TOPIC": task.topic,
             "BENCH_GROUP": task.group,
             "BENCH_MONGO_URL": task.mongo_url,
+            "BENCH_COLLECTION": f"{namespace_of(task.topic)}pageViews",
             "BENCH_DIRECTORY": str(task.directory),
             "BENCH_PORTS": ",".join(map(str, dataclasses.astuple(Ports.free()))),
         }

@@ -40,6 +40,7 @@ from schemas.cloudevents import Decoder
 from schemas.topics import load
 from sinks.collections import NAMES, Index
 from sinks.convergence import converge
+from sinks.mongo_database import NamespacedDatabase
 
 Body = dict[str, Any]
 Bodies = Collection[Body]
@@ -425,7 +426,7 @@ def _variants(client: MongoClient[Body], url: str, name: str) -> list[Variant]:
 
 async def _declare(url: str) -> None:
     async with AsyncMongoClient[Body](url) as client:
-        await converge(client.get_default_database(), check=False)
+        await converge(NamespacedDatabase(client, ""), check=False)
 
 
 def _fill(variants: Sequence[Variant], documents: Sequence[Body]) -> None:

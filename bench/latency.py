@@ -91,7 +91,7 @@ async def measure(arena: Arena, program: Program, *, validated: bool, number: in
     namespace = f"latency-{number}."
     topic = namespace + traffic.PAGE_VIEWS
     await traffic.create(arena.brokers, namespace, PARTITIONS)
-    async with arena.database(validated=validated) as (database, url):
+    async with arena.database(namespace, validated=validated) as (database, url):
         async with running(program, await arena.task(topic, url)) as entrant:
             # What a contender needs to start is another figure's.
             await traffic.fill(arena.brokers, topic, traffic.page_views(_FIRST_EVENTS, _FIRST_SEED))

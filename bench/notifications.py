@@ -40,6 +40,7 @@ from ops import bootstrap
 from ops.settings import ROOT, Settings
 from schemas.notifications import Channel, Priority
 from schemas.topics import load
+from sinks import migrations
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
 from sinks.wake_ups import WakeUps
@@ -257,8 +258,10 @@ class Bench:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator["_Run"]:
-        async with self._place.database(validated=True) as (database, url):
-            namespace = f"bench-{uuid.uuid4().hex[:8]}."
+        namespace = f"bench-{uuid.uuid4().hex[:8]}."
+        async with self._place.database(namespace, validated=True) as (database, url):
+            postgres_url = self._place.platform.postgres.url
+            await migrations.migrate(postgres_url, migrations.read(bootstrap.MIGRATIONS), namespace, check=False)
             environment = self._place.platform.environment() | {
                 "INKSTREAM_MONGO_URL": url,
                 "INKSTREAM_NAMESPACE": namespace,
@@ -322,7 +325,7 @@ class _Run:
         """Run so many workers that deliver, and one that takes requests from Kafka, ready, while the block lasts."""
         if takes_requests:
             declared = load(ROOT / "topics.yaml", NAMES, partitions=WORKERS).inbound[TOPIC]
-            mongo = Mongo.connect(self._settings.mongo_url.get_secret_value())
+            mongo = Mongo.connect(self._settings.mongo_url.get_secret_value(), self._settings.namespace)
             await bootstrap.converge(self._settings, [declared], mongo, check=False)
             await mongo.close()
         agents = ["deliver"] * count + [TOPIC] * takes_requests

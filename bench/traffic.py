@@ -166,12 +166,17 @@ async def ends(brokers: str, topic: str) -> dict[TopicPartition, int]:
 
 async def rewind(brokers: str, topic: str) -> None:
     """Set Inkstream's consumer group, which goes by the topic's name, back to the topic's beginning."""
-    namespace, _, name = topic.rpartition(".")
-    group = f"{namespace}.inkstream.{name}"
+    namespace = namespace_of(topic)
+    group = f"{namespace}inkstream.{topic.removeprefix(namespace)}"
     partitions = list(await ends(brokers, topic))
     async with AIOKafkaConsumer(bootstrap_servers=brokers, group_id=group, enable_auto_commit=False) as consumer:
         consumer.assign(partitions)
         await consumer.commit(dict.fromkeys(partitions, 0))
+
+
+def namespace_of(topic: str) -> str:
+    """Return the namespace before a topic's name, with its dot; nothing where there is none."""
+    return topic[: topic.rfind(".") + 1]
 
 
 def _settings(brokers: str, namespace: str) -> Settings:

@@ -7,18 +7,20 @@ import os
 import sys
 
 from bench.entrant import Command
+from bench.traffic import namespace_of
 
 WORKER = Command((sys.executable, "-m", "bench.worker"), {})
 
 
 def main() -> None:
     """Translate the settings, and become the worker."""
-    namespace, _, topic = os.environ["BENCH_TOPIC"].rpartition(".")
+    topic = os.environ["BENCH_TOPIC"]
+    namespace = namespace_of(topic)
     settings = {
         "INKSTREAM_KAFKA_BROKERS": os.environ["BENCH_KAFKA_BROKERS"],
         "INKSTREAM_MONGO_URL": os.environ["BENCH_MONGO_URL"],
-        "INKSTREAM_NAMESPACE": f"{namespace}.",
-        "INKSTREAM_AGENTS": topic,
+        "INKSTREAM_NAMESPACE": namespace,
+        "INKSTREAM_AGENTS": topic.removeprefix(namespace),
         "INKSTREAM_WEB_PORT": os.environ["BENCH_PORTS"].partition(",")[0],
     }
     command = [sys.executable, "-c", "from ops.commands import main; main()", "worker"]

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 
 from delivery.kafka import client_options
 from dev.notifications import NotificationAccount
@@ -25,6 +24,7 @@ from ops.dead_letters import Letter, letter_of
 from ops.settings import Settings
 from schemas.topics import Topic
 from sinks.collections import COLLECTIONS
+from sinks.mongo_database import NamespacedDatabase
 
 _IDS_IN_ONE_QUERY = 2_000
 _POLL_MILLISECONDS = 200
@@ -105,7 +105,7 @@ class Account:
         self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self._settings.mongo_url.get_secret_value(), tz_aware=True, serverSelectionTimeoutMS=5_000
         )
-        self.database: AsyncDatabase[dict[str, Any]] = self._client.get_default_database("blog-platform")
+        self.database = NamespacedDatabase(self._client, self._settings.namespace)
         await self._admin.start()
         await self._consumer.start()
         described = await self._admin.describe_topics(self._dead_letter_topics)

@@ -11,18 +11,19 @@ from typing import Any, NamedTuple
 
 import redis.asyncio
 from prometheus_client.parser import text_string_to_metric_families
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 from pymongo.asynchronous.database import AsyncDatabase
 
 from enrich.view_windows import LENGTH, Window, start_of
 from ops.settings import Settings
 from sinks.collections import PAGE_VIEWS
+from sinks.postgres import schema_of
 from sinks.stored_views import BY_PEOPLE
 
 _CONNECT_TIMEOUT_SECONDS = 2
 
-_POSTS = """
+_POSTS = sql.SQL("""
 SELECT
     post.id,
     post.slug,
@@ -30,12 +31,12 @@ SELECT
     coalesce(counted.baseline, post."viewCount") AS before,
     coalesce(counted.views, 0) - coalesce(sum(young.views), 0)::bigint AS old_views
 FROM posts AS post
-LEFT JOIN inkstream.counted_posts AS counted ON counted.post_id = post.id
-LEFT JOIN inkstream.view_windows AS young ON young.post_id = post.id AND young.window_start >= %(oldest)s
+LEFT JOIN {ours}.counted_posts AS counted ON counted.post_id = post.id
+LEFT JOIN {ours}.view_windows AS young ON young.post_id = post.id AND young.window_start >= %(oldest)s
 GROUP BY post.id, counted.post_id
-"""
-_WINDOWS = "SELECT post_id, window_start FROM inkstream.view_windows WHERE window_start >= %(oldest)s"
-_BEGAN = "SELECT min(applied_at) AS began FROM inkstream.migrations WHERE name LIKE '%%view_counts%%'"
+""")
+_WINDOWS = sql.SQL("SELECT post_id, window_start FROM {ours}.view_windows WHERE window_start >= %(oldest)s")
+_BEGAN = sql.SQL("SELECT min(applied_at) AS began FROM {ours}.migrations WHERE name = '0002_view_counts.sql'")
 
 
 class PostRecord(NamedTuple):
@@ -96,12 +97,13 @@ async def view_counts(settings: Settings, database: AsyncDatabase[dict[str, Any]
     """
     # A window that ends at the horizon may be counted by one and not by the other.
     oldest = start_of(datetime.now(UTC) - settings.count_horizon) + 2 * LENGTH
+    ours = {"ours": sql.Identifier(schema_of(settings.namespace))}
     async with await AsyncConnection.connect(
         settings.postgres_url.get_secret_value(), row_factory=dict_row, connect_timeout=_CONNECT_TIMEOUT_SECONDS
     ) as connection:
-        posts = await (await connection.execute(_POSTS, {"oldest": oldest})).fetchall()
-        windows = await (await connection.execute(_WINDOWS, {"oldest": oldest})).fetchall()
-        (row,) = await (await connection.execute(_BEGAN)).fetchall()
+        posts = await (await connection.execute(_POSTS.format(**ours), {"oldest": oldest})).fetchall()
+        windows = await (await connection.execute(_WINDOWS.format(**ours), {"oldest": oldest})).fetchall()
+        (row,) = await (await connection.execute(_BEGAN.format(**ours))).fetchall()
     began: datetime = max(row["began"], settings.count_since or row["began"])
     return compare(
         [PostRecord(**post) for post in posts],

@@ -7,7 +7,8 @@ Safe to repeat, to break off, and to run twice at once. What could harm existing
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -17,14 +18,17 @@ from delivery import kafka
 from ops import kafka_topics
 from ops.settings import ROOT, Settings
 from schemas.topics import Topic
-from sinks import convergence, migrations, postgres
-from sinks.changes import NO_RISKS, Change, Risk
+from sinks import convergence, installation, migrations, postgres
+from sinks.changes import NO_RISKS, Change, Risk, is_allowed
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
 from sinks.servers import STORE_ERRORS
 
 SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)
 """What the clients of all servers raise when a server does not answer, or refuses us."""
+
+UNMOVED = "PostgreSQL and MongoDB have data of an earlier release, without namespace {} in its names"
+MOVE_IT = f"stop all workers, then run `inkstream bootstrap {Risk.MOVE.flag}` (docs/operations.md, Moving)"
 
 MIGRATIONS = ROOT / "migrations"
 
@@ -57,11 +61,11 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
     Raises:
         ServerError: One did not answer in time.
     """
-    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=ANSWER_TIMEOUT)
+    mongo = _mongo(settings)
     pings: Mapping[str, Callable[[], Awaitable[object]]] = {
         "Kafka": partial(kafka.ping, settings),
         "MongoDB": mongo.ping,
-        "PostgreSQL": partial(postgres.describe, settings.postgres_url.get_secret_value()),
+        "PostgreSQL": partial(postgres.describe, settings.postgres_url.get_secret_value(), settings.namespace),
     }
     deadline = time.monotonic() + seconds
     try:
@@ -96,11 +100,34 @@ async def missing(settings: Settings, topics: Mapping[str, Topic]) -> list[str]:
     wanted = kafka_topics.declared([topic for topic in topics.values() if topic.name in names], settings.namespace)
     questions: Mapping[str, Callable[[], Awaitable[Iterable[str]]]] = {
         "Kafka lacks topic": partial(_missing_topics, settings, [topic.name for topic in wanted]),
-        "MongoDB lacks collection": partial(_missing_collections, settings.mongo_url.get_secret_value()),
-        "PostgreSQL lacks": partial(_missing_migrations, settings.postgres_url.get_secret_value()),
+        "MongoDB lacks collection": partial(_missing_collections, settings),
+        "PostgreSQL lacks": partial(_missing_migrations, settings),
     }
     found = await asyncio.gather(*(_answer(question) for question in questions.values()))
     return [f"{what} {_listed(lacking)}" for what, lacking in zip(questions, found, strict=True) if lacking]
+
+
+async def refusal(settings: Settings) -> str | None:
+    """Return why a worker may not run on what the stores have, and what to do; `None` where it may.
+
+    Their data is another installation's, or an earlier release's. A server that does not answer is passed over.
+    """
+    mongo = _mongo(settings)
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
+            if await installation.move(mongo.database, settings.postgres_url.get_secret_value(), check=True):
+                return unmoved(settings)
+            blocked = [change for change in await _tables(settings, check=True) if change.action == "blocked"]
+            return f"PostgreSQL: {blocked[0].what}: {blocked[0].detail}." if blocked else None
+    except SERVER_ERRORS:
+        return None
+    finally:
+        await mongo.close()
+
+
+def unmoved(settings: Settings) -> str:
+    """Say that the data of an earlier release has to be moved, and how."""
+    return f"{UNMOVED.format(settings.namespace)}: {MOVE_IT}."
 
 
 async def _answer(question: Callable[[], Awaitable[Iterable[str]]]) -> list[str]:
@@ -116,17 +143,27 @@ async def _missing_topics(settings: Settings, names: Iterable[str]) -> Iterable[
         return set(names) - (await kafka_topics.partition_counts(admin)).keys()
 
 
-async def _missing_collections(url: str) -> Iterable[str]:
-    mongo = Mongo.connect(url, timeout=ANSWER_TIMEOUT)
+async def _missing_collections(settings: Settings) -> Iterable[str]:
+    mongo = _mongo(settings)
     try:
-        return NAMES - set(await mongo.database.list_collection_names())
+        wanted = {mongo.database.name_of(name) for name in NAMES}
+        return wanted - set(await mongo.database.list_collection_names())
     finally:
         await mongo.close()
 
 
-async def _missing_migrations(url: str) -> Iterable[str]:
-    changes = await migrations.migrate(url, migrations.read(MIGRATIONS), check=True)
+async def _missing_migrations(settings: Settings) -> Iterable[str]:
+    changes = await _tables(settings, check=True)
     return [change.what for change in changes if change.action == "create"]
+
+
+def _mongo(settings: Settings) -> Mongo:
+    return Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace, timeout=ANSWER_TIMEOUT)
+
+
+async def _tables(settings: Settings, *, check: bool) -> list[Change]:
+    url = settings.postgres_url.get_secret_value()
+    return await migrations.migrate(url, migrations.read(MIGRATIONS), settings.namespace, check=check)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -181,18 +218,60 @@ async def converge(
         ServerError: A server does not answer, or refuses a change. What was done by then stays done.
     """
     wanted = kafka_topics.declared(topics, settings.namespace)
-    tables = migrations.read(MIGRATIONS)
-    steps: Mapping[str, Callable[[], Awaitable[list[Change]]]] = {
-        "Kafka": partial(kafka_topics.converge, settings, wanted, check=check, allowed=allowed),
-        "MongoDB": partial(convergence.converge, mongo.database, check=check, allowed=allowed),
-        "PostgreSQL": partial(migrations.migrate, settings.postgres_url.get_secret_value(), tables, check=check),
+    steps: dict[str, Callable[[], Awaitable[list[Change]]]] = {
+        "Kafka": partial(kafka_topics.converge, settings, wanted, check=check, allowed=allowed)
     }
+    # What is to be moved would be created empty.
+    if not await move(settings, mongo, check=True):
+        steps["MongoDB"] = partial(convergence.converge, mongo.database, check=check, allowed=allowed)
+        steps["PostgreSQL"] = partial(_tables, settings, check=check)
     changes = []
     for server, step in steps.items():
-        try:
+        with _naming(server):
             of_server = await step()
-        except SERVER_ERRORS as error:
-            raise ServerError(f"{server}: {first_line(error)}") from error
         report(server, of_server)
         changes += of_server
     return changes
+
+
+async def move(settings: Settings, mongo: Mongo, *, check: bool, allowed: Collection[Risk] = NO_RISKS) -> list[Change]:
+    """Move the data of an earlier release to names with the namespace, and return what has to be moved.
+
+    Nothing is moved where something is in the way, also a worker that runs.
+
+    Args:
+        settings: Where the servers are, and the namespace.
+        mongo: MongoDB's client.
+        check: Change nothing.
+        allowed: The risks that may be taken; without this one, nothing is moved.
+
+    Raises:
+        ServerError: A server does not answer, or refuses a change. What was moved by then stays moved.
+    """
+    moving = partial(installation.move, mongo.database, settings.postgres_url.get_secret_value())
+    with _naming("MongoDB or PostgreSQL"):
+        changes = await moving(check=True)
+    if not changes:
+        return []
+    with _naming("Kafka"):
+        changes += await _running_workers(settings)
+    if check or not is_allowed(changes, allowed) or any(change.action == "blocked" for change in changes):
+        return changes
+    with _naming("MongoDB or PostgreSQL"):
+        return await moving(check=False)
+
+
+async def _running_workers(settings: Settings) -> list[Change]:
+    async with kafka_topics.administration(settings) as admin:
+        readers = await kafka_topics.readers(admin, f"{settings.namespace}inkstream.")
+    stop = "stop all workers of this installation first: what they write meanwhile would stay under the old names"
+    return [Change("blocked", f"move while {len(readers)} agents run", stop)] if readers else []
+
+
+@contextmanager
+def _naming(server: str) -> Iterator[None]:
+    """Say which server it was that did not answer, or refused something."""
+    try:
+        yield
+    except SERVER_ERRORS as error:
+        raise ServerError(f"{server}: {first_line(error)}") from error

@@ -25,12 +25,12 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_f
 
 from delivery.kafka import client_options
 from ops import kafka_topics
-from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, SERVER_ERRORS, first_line
+from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, MOVE_IT, SERVER_ERRORS, UNMOVED, first_line
 from ops.dead_letters import Contents, DeadLetterReader
 from ops.settings import DEVELOPMENT_IP_HASH_KEY, Settings
 from schemas.identity import ReplaySigner
 from schemas.topics import Topic
-from sinks import convergence, migrations, postgres
+from sinks import convergence, installation, migrations, postgres
 from sinks.changes import Change
 from sinks.mongo import Mongo
 from sinks.postgres import PostgresUrlError, PostsTable
@@ -112,10 +112,18 @@ async def examine(
         agents: Which topic each agent reads.
         application: Faust's name for the application, which begins the name of each consumer group.
     """
-    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=ANSWER_TIMEOUT)
+    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace, timeout=ANSWER_TIMEOUT)
     postgres_url = settings.postgres_url.get_secret_value()
     wanted = kafka_topics.declared(topics.values(), settings.namespace)
     tables = migrations.read(MIGRATIONS)
+    is_unmoved = await _is_unmoved(mongo, postgres_url)
+    drift_of_collections, drift_of_tables = [
+        [] if is_unmoved else [partial(_drift, subject, look)]
+        for subject, look in (
+            ("collections", partial(convergence.converge, mongo.database, check=True)),
+            ("tables", partial(migrations.migrate, postgres_url, tables, settings.namespace, check=True)),
+        )
+    ]
     posts = PlatformTable.of(settings)
     kafka = _Server("Kafka", f"INKSTREAM_KAFKA_BROKERS={settings.kafka_brokers}")
     mongodb = _Server("MongoDB", "INKSTREAM_MONGO_URL")
@@ -129,18 +137,28 @@ async def examine(
         ),
         mongodb.ask(
             partial(_mongodb, mongo),
-            partial(_drift, "collections", partial(convergence.converge, mongo.database, check=True)),
+            *drift_of_collections,
         ),
         postgresql.ask(
-            partial(_postgresql, postgres_url),
-            partial(_drift, "tables", partial(migrations.migrate, postgres_url, tables, check=True)),
-            partial(_posts, postgres_url, posts),
+            partial(_postgresql, postgres_url, settings.namespace),
+            *drift_of_tables,
+            partial(_posts, postgres_url, settings.namespace, posts),
             partial(_recipients, postgres_url, settings.recipients_view),
         ),
         redis.ask(partial(_redis, settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")),
     )
     await mongo.close()
-    return [*_settings_findings(settings), *(finding for findings in examined for finding in findings)]
+    unmoved = [Finding("namespace", State.PROBLEM, UNMOVED.format(settings.namespace), MOVE_IT)] if is_unmoved else []
+    return [*_settings_findings(settings), *unmoved, *(finding for findings in examined for finding in findings)]
+
+
+async def _is_unmoved(mongo: Mongo, postgres_url: str) -> bool:
+    """Whether data of an earlier release has to be moved; a server that does not answer says so where it is asked."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+            return bool(await installation.move(mongo.database, postgres_url, check=True))
+    except SERVER_ERRORS:
+        return False
 
 
 class _Server(NamedTuple):
@@ -198,22 +216,23 @@ async def _mongodb(mongo: Mongo) -> list[Finding]:
     return [Finding("MongoDB", State.WELL, f"{what}, primary {server.primary}")]
 
 
-async def _postgresql(url: str) -> list[Finding]:
-    server = await postgres.describe(url)
+async def _postgresql(url: str, namespace: str) -> list[Finding]:
+    server = await postgres.describe(url, namespace)
     what = f"{server.version}, database {server.database}, role {server.role}"
     findings = [Finding("PostgreSQL", State.WELL, what)]
     if server.is_standby:
         advice = "connect to the primary: target_session_attrs=read-write"
         findings = [Finding("PostgreSQL", State.PROBLEM, f"{what}, a standby: it can't be written", advice)]
     if not server.has_schema:
-        advice = f"as its owner: GRANT CREATE ON DATABASE {server.database} TO {server.role}, or make schema inkstream"
-        findings.append(Finding("PostgreSQL", State.PROBLEM, "no schema inkstream, and no right to make it", advice))
+        schema = postgres.schema_of(namespace)
+        advice = f"as its owner: GRANT CREATE ON DATABASE {server.database} TO {server.role}, or make schema {schema}"
+        findings.append(Finding("PostgreSQL", State.PROBLEM, f"no schema {schema}, and no right to make it", advice))
     return findings
 
 
-async def _posts(url: str, posts: PlatformTable) -> list[Finding]:
+async def _posts(url: str, namespace: str, posts: PlatformTable) -> list[Finding]:
     """Return whether views can be counted in the platform's table, and what waits for it."""
-    async with postgres.connection(url) as using, postgres.connection(url) as waiting:
+    async with postgres.connection(url, namespace) as using, postgres.connection(url, namespace) as waiting:
         table = await postgres.describe_posts(using, *posts)
         findings = [*_obstacles(table, posts), *_excess_rights(table)]
         if table.is_prepared and takes_ids_of(table):

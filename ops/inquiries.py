@@ -46,14 +46,14 @@ async def notification_cases(settings: Settings) -> AsyncIterator[NotificationCa
         ServerError: It does not answer.
     """
     url = settings.mongo_url.get_secret_value()
-    asked = Mongo.connect(url, timeout=ANSWER_TIMEOUT)
+    asked = Mongo.connect(url, settings.namespace, timeout=ANSWER_TIMEOUT)
     try:
         await asked.ping()
     except SERVER_ERRORS as error:
         raise ServerError(f"MongoDB: {first_line(error)}") from error
     finally:
         await asked.close()
-    mongo = Mongo.connect(url, timeout=_MONGO_TIMEOUT)
+    mongo = Mongo.connect(url, settings.namespace, timeout=_MONGO_TIMEOUT)
     try:
         yield NotificationCases(mongo.database)
     finally:
@@ -68,9 +68,9 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
         ServerError: It does not answer, or lets us not in.
     """
     url = settings.postgres_url.get_secret_value()
-    pool = postgres.Pool(url)
+    pool = postgres.Pool(url, settings.namespace)
     try:
-        await postgres.describe(url)  # at once says what a pool would only say after some attempts
+        await postgres.describe(url, settings.namespace)  # at once says what a pool would only say after some attempts
         yield Suppressions(pool)
     except STORE_ERRORS as error:
         raise ServerError(f"PostgreSQL: {first_line(error)}") from error
@@ -102,12 +102,12 @@ async def story_of(settings: Settings, name: str, now: datetime, *, full: bool) 
 async def _circumstances(settings: Settings, case: Case) -> Circumstances:
     """Look up what PostgreSQL knows of the person and the addresses; without it, say what is missing."""
     url = settings.postgres_url.get_secret_value()
-    pool = postgres.Pool(url)
+    pool = postgres.Pool(url, settings.namespace)
     person: Person | None = None
     suppressed: Mapping[tuple[str, str], str] = {}
     missing = "the person's address and preferences today, and which addresses are suppressed"
     try:
-        await postgres.describe(url)
+        await postgres.describe(url, settings.namespace)
         person = await _person(settings, pool, case.user_id)
         missing = "which addresses are suppressed"
         suppressed = await _suppressed(Suppressions(pool), case, person)

@@ -151,6 +151,20 @@ async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
     return {name: len(partitions) for name, partitions in (await _described(admin)).items()}
 
 
+async def readers(admin: AIOKafkaAdminClient, prefix: str) -> list[str]:
+    """Return the consumer groups whose names begin so and that somebody is in.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    groups = sorted({name for name, _ in await admin.list_consumer_groups() if name.startswith(prefix)})
+    described = await admin.describe_consumer_groups(groups) if groups else []
+    found = [group for response in described for group in response.to_object()["groups"]]
+    for group in found:
+        _raise_for(group["error_code"], f"consumer group {group['group']}")
+    return [group["group"] for group in found if group["members"]]
+
+
 async def _described(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
     """Return the partitions of every topic there is; to ask for a topic by name may create it."""
     return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}

@@ -153,8 +153,10 @@ class Settings(BaseSettings):
     )
     namespace: str = Field(
         "",
-        pattern=r"^[a-zA-Z0-9._-]*$",
-        description="Put before the name of every topic and consumer group, to share a Kafka: `staging.`",
+        # MongoDB takes no name with an empty part between two dots.
+        pattern=r"^([a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*\.?)?$",
+        description="Keeps this installation apart from others on the same servers: `staging.` begins the names of "
+        "topics, consumer groups, collections and keys in Redis, and the schema in PostgreSQL is `inkstream_staging`.",
     )
 
     kafka_brokers: str = Field(

@@ -419,17 +419,17 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
     """
     mongo_url, postgres_url = settings.mongo_url.get_secret_value(), settings.postgres_url.get_secret_value()
     pings: Mapping[str, Callable[[], Awaitable[object]]] = {
-        "MongoDB": partial(_ping_mongo, mongo_url),
-        "PostgreSQL": partial(postgres.describe, postgres_url),
+        "MongoDB": partial(_ping_mongo, settings),
+        "PostgreSQL": partial(postgres.describe, postgres_url, settings.namespace),
     }
     for server, ping in pings.items():
         try:
             await ping()
         except SERVER_ERRORS as error:
             raise ServerError(f"{server}: {first_line(error)}") from error
-    mongo = Mongo.connect(mongo_url, timeout=_MONGO_TIMEOUT)
+    mongo = Mongo.connect(mongo_url, settings.namespace, timeout=_MONGO_TIMEOUT)
     table = PlatformTable.of(settings)
-    counts = ViewCounts(postgres.Pool(postgres_url), table, settings.posts_update_every)
+    counts = ViewCounts(postgres.Pool(postgres_url, settings.namespace), table, settings.posts_update_every)
     try:
         yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)
     finally:
@@ -437,8 +437,8 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
         await mongo.close()
 
 
-async def _ping_mongo(url: str) -> None:
-    mongo = Mongo.connect(url, timeout=ANSWER_TIMEOUT)
+async def _ping_mongo(settings: Settings) -> None:
+    mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace, timeout=ANSWER_TIMEOUT)
     try:
         await mongo.ping()
     finally:

@@ -15,6 +15,8 @@ class Risk(StrEnum):
     """Makes a server refuse writes that it accepts now."""
     REBUILDS = "rebuilds"
     """Drops an index and builds it again; until it is built, queries are slow and nothing expires by it."""
+    MOVE = "move"
+    """Gives data of an earlier release names with the namespace; what still uses the old names finds nothing there."""
     REPARTITIONING = "repartitioning"
     """Moves keys of a topic to other partitions, so that for a while events of one key may be read out of order."""
 

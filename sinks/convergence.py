@@ -12,6 +12,7 @@ for deletion stay a little longer. No declared index is unique, so nothing wrong
 import asyncio
 from collections.abc import Collection as Several
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from sinks.changes import NO_RISKS, Change, Risk, Risks, is_allowed
 from sinks.collections import COLLECTIONS, Collection, Retention
+from sinks.mongo_database import NamespacedDatabase
 
 _INDEX_BUILD_LIMIT_S = 3600.0
 """Building an index over months of page views takes longer than a client's usual time limit."""
@@ -56,15 +58,13 @@ class _Step(NamedTuple):
     commands: tuple[dict[str, Any], ...] = ()
 
 
-async def converge(
-    database: AsyncDatabase[dict[str, Any]], *, check: bool, allowed: Several[Risk] = NO_RISKS
-) -> list[Change]:
+async def converge(database: NamespacedDatabase, *, check: bool, allowed: Several[Risk] = NO_RISKS) -> list[Change]:
     """Make the database what is declared, and return what was not so.
 
     Takes as long as MongoDB needs to build the missing indexes, up to an hour for each collection.
 
     Args:
-        database: The platform's.
+        database: The platform's, with our namespace.
         check: Change nothing.
         allowed: The risks that may be taken. A change with another one is only returned.
 
@@ -72,13 +72,23 @@ async def converge(
         PyMongoError: If MongoDB is not up to it, or rights are missing. What was done by then stays done.
     """
     changes: list[Change] = []
-    for collection in COLLECTIONS.values():
+    server = database.server_names
+    declared = [replace(collection, name=database.name_of(name)) for name, collection in COLLECTIONS.items()]
+    for collection in declared:
         with pymongo.timeout(_INDEX_BUILD_LIMIT_S):
-            changes += await _converge_collection(database, collection, frozenset(allowed), check=check)
-    for name in sorted(await database.list_collection_names()):
-        if name not in COLLECTIONS and not name.startswith("system."):
+            changes += await _converge_collection(server, collection, frozenset(allowed), check=check)
+    known = {collection.name for collection in declared}
+    for name in sorted(await server.list_collection_names()):
+        if name not in known and not _is_of_others(name, database.namespace):
             changes.append(Change("report", f"collection {name}", "not declared, left as it is"))
     return changes
+
+
+def _is_of_others(name: str, namespace: str) -> bool:
+    """Whether a collection that we don't declare is MongoDB's, or of an installation with another namespace."""
+    if namespace:
+        return not name.startswith(namespace)
+    return name.startswith("system.") or name.rpartition(".")[2] in COLLECTIONS
 
 
 async def _converge_collection(

@@ -18,7 +18,6 @@ from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo import AsyncMongoClient, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
@@ -28,6 +27,7 @@ from sinks import mongo_driver
 from sinks.collections import COLLECTIONS, ERROR_LOGS, NOTIFICATION_QUEUE, NOTIFICATIONS, SYSTEM_LOGS
 from sinks.error_groups import COUNTERS, group_updates
 from sinks.gathered_notifications import GatheredNotifications, Joined
+from sinks.mongo_database import NamespacedDatabase
 from sinks.mongo_faults import (
     Refusal,
     UnknownRefusalError,
@@ -45,11 +45,8 @@ __all__ = ["Mongo", "Outcome", "Refusal", "UnknownRefusalError", "is_transient"]
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_DATABASE = "blog-platform"
-
 _LINES_PER_TRANSACTION = 500
 """Well within MongoDB's 60 s for a transaction, and its advice of 1,000 documents."""
-_APPLICATION = "inkstream"
 _ABANDONED_AFTER = timedelta(seconds=2)
 
 _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {"number": (int, float, Int64, Decimal128), "array": (list,)}
@@ -104,26 +101,27 @@ class Mongo:
     name = "mongodb"
     is_transient = staticmethod(is_transient)
 
-    def __init__(self, client: AsyncMongoClient[dict[str, Any]], timeout: timedelta) -> None:
+    def __init__(self, client: AsyncMongoClient[dict[str, Any]], namespace: str, timeout: timedelta) -> None:
         self._client = client
         self._timeout = timeout
-        self._database = client.get_default_database(DEFAULT_DATABASE)
+        self._database = NamespacedDatabase(client, namespace)
         self._gathered = GatheredNotifications(self._database)
 
     @classmethod
-    def connect(cls, url: str, *, timeout: timedelta = timedelta(seconds=15)) -> Self:
+    def connect(cls, url: str, namespace: str = "", *, timeout: timedelta = timedelta(seconds=15)) -> Self:
         """Make a client for the replica set at `url`; it connects at the first use.
 
         Args:
             url: `mongodb://...`, with credentials and TLS options where needed. The database is `blog-platform`
                 where the URL names none. Its write concern and read preference have no effect.
+            namespace: Begins the name of each collection.
             timeout: How long a single operation may take, with the driver's own retries, before it raises a
                 transient error.
         """
         mongo_driver.mend()
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             url,
-            appname=_APPLICATION,
+            appname=_application(namespace),
             w="majority",
             journal=True,
             # Whatever the URL says: a secondary may lack views that are stored, and they would not be counted.
@@ -134,10 +132,10 @@ class Mongo:
             connectTimeoutMS=5_000,
             tz_aware=True,
         )
-        return cls(client, timeout)
+        return cls(client, namespace, timeout)
 
     @property
-    def database(self) -> AsyncDatabase[dict[str, Any]]:
+    def database(self) -> NamespacedDatabase:
         """The database itself, for what is not writing."""
         return self._database
 
@@ -424,7 +422,7 @@ class Mongo:
 
         MongoDB leaves them open for a minute, with locks on the groups that they moved. A worker that is alive never
         rests this long between two statements; one that was frozen finds its transaction aborted, and begins it again.
-        Only our own user's sessions are seen, which every user may end.
+        Only our own user's sessions are seen, which every user may end. Those of other installations are left alone.
         """
         idle = await self._client.admin.aggregate(
             [
@@ -432,7 +430,7 @@ class Mongo:
                 {
                     "$match": {
                         "type": "idleSession",
-                        "appName": _APPLICATION,
+                        "appName": _application(self.database.namespace),
                         "transaction.timeInactiveMicros": {"$gt": _ABANDONED_AFTER.total_seconds() * 1e6},
                     }
                 },
@@ -493,6 +491,11 @@ def _named_group(groups: Sequence[str]) -> Iterator[None]:
         # What is too large together is the group's matter: the line itself was taken.
         may_be_content = blames_document(fault) and refusal_of_fault(fault).reason != "too-large"
         raise _GroupNotMovedError(groups[fault["index"]], error, blames_content=may_be_content) from None
+
+
+def _application(namespace: str) -> str:
+    """Return how MongoDB knows the sessions of an installation; it takes 128 bytes."""
+    return f"{namespace}inkstream"[-128:]
 
 
 @contextmanager

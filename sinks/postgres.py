@@ -4,6 +4,7 @@ In come a URL and a query's name; out come rows. A statement that fails leaves n
 back, and the caller may try again.
 """
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,11 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-Connection = AsyncConnection[DictRow]
+OUR_SCHEMA = "inkstream"
+"""The schema of an installation without a namespace; its name begins the names of all others."""
+
+_LONGEST_NAME = 63
+"""Bytes of a name in PostgreSQL; a longer one is cut off silently."""
 
 # What the database's owner mends while we wait: a table that is not there yet, a right that is not granted.
 _NOT_PREPARED = (
@@ -53,7 +58,6 @@ _CONNECT_TIMEOUT_SECONDS = 5
 _OPTIONS: dict[str, Any] = {
     "row_factory": dict_row,
     "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-    "application_name": "inkstream",
     # A server that has gone without a word is noticed within half a minute, and not after the system's two hours.
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -61,6 +65,43 @@ _OPTIONS: dict[str, Any] = {
     # A statement that is prepared belongs to a server's session, which a pooler such as PgBouncer changes at will.
     "prepare_threshold": None,
 }
+
+
+class Connection(AsyncConnection[DictRow]):
+    """A connection that knows which schema of the database is ours.
+
+    Attributes:
+        schema: The schema, for `{ours}` in queries.
+    """
+
+    schema: str
+
+
+class OtherInstallationError(psycopg.OperationalError):
+    """Our schema holds the data of an installation with another namespace."""
+
+    def __init__(self, schema: str, owner: str) -> None:
+        super().__init__(f"{owner_of_schema(schema, owner)}; {OWN_NAMESPACE}")
+
+
+OWN_NAMESPACE = "set another INKSTREAM_NAMESPACE, or use another database"
+"""What to do where a schema is another installation's."""
+
+
+class Tables(NamedTuple):
+    """What a schema has of Inkstream, as far as we may read it.
+
+    Attributes:
+        schema: The schema's name.
+        exists: Whether there is such a schema.
+        has_tables: Whether migrations were applied to it.
+        owner: The namespace of the installation that it belongs to; `None` where it does not say.
+    """
+
+    schema: str
+    exists: bool
+    has_tables: bool
+    owner: str | None
 
 
 class PostgresUrlError(ValueError):
@@ -134,6 +175,21 @@ class PostsTable(NamedTuple):
         return self.schema is not None and self.id_type is not None and self.may_read and self.may_count
 
 
+def schema_of(namespace: str) -> str:
+    """Return the schema of a namespace: `inkstream`, or `inkstream_staging` for `staging.`.
+
+    It needs no quotes in SQL. Two namespaces may have the same: the schema itself says whose it is.
+    """
+    words = "_".join(re.findall(r"[a-z0-9]+", namespace.lower()))
+    if not namespace:
+        return OUR_SCHEMA
+    name = f"{OUR_SCHEMA}_{words}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(namespace.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - len(digest) - 1]}_{digest}"
+
+
 @cache
 def query(name: str) -> str:
     """Return a query of `queries.sql`.
@@ -147,7 +203,8 @@ def query(name: str) -> str:
 @cache
 def _queries() -> Mapping[str, str]:
     _, *parts = _NAME.split(_QUERIES.read_text(encoding="utf-8"))
-    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    # What follows the last statement is a comment on the queries that come next.
+    return {name: text[: text.rindex(";\n") + 1].strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def is_transient(error: BaseException) -> bool:
@@ -164,15 +221,20 @@ def blames_row(error: psycopg.Error) -> bool:
 
 
 @asynccontextmanager
-async def connection(url: str) -> AsyncIterator[Connection]:
+async def connection(url: str, namespace: str = "") -> AsyncIterator[Connection]:
     """Open a connection, with a transaction that is committed at the end, or rolled back by an error.
+
+    Args:
+        url: The database.
+        namespace: Whose schema the queries read and write.
 
     Raises:
         PostgresUrlError: The URL is none.
         psycopg.Error: The server does not answer, or lets us not in.
     """
     _check(url)
-    async with await AsyncConnection.connect(url, **_OPTIONS) as open_connection:
+    async with await Connection.connect(url, **_options(namespace)) as open_connection:
+        open_connection.schema = schema_of(namespace)
         yield open_connection
 
 
@@ -181,13 +243,17 @@ class Pool:
 
     Args:
         url: The database.
+        namespace: Whose schema the queries read and write.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, namespace: str = "") -> None:
         _check(url)
+        self._namespace = namespace
+        self._is_claimed = False
         self._connections: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            kwargs=_OPTIONS,
+            connection_class=Connection,
+            kwargs=_options(namespace),
             min_size=0,
             max_size=4,
             timeout=_CONNECT_TIMEOUT_SECONDS,
@@ -201,11 +267,23 @@ class Pool:
 
         Raises:
             psycopg.Error: The server does not answer, or lets us not in; `is_transient` tells whether it may later.
+            OtherInstallationError: Our schema is another installation's.
         """
         if self._connections.closed:
             await self._connections.open()
         async with self._connections.connection() as open_connection:
+            open_connection.schema = schema_of(self._namespace)
+            await self._check_owner(open_connection)
             yield open_connection
+
+    async def _check_owner(self, using: Connection) -> None:
+        """See that the schema is not another's: also where the server did not answer when the worker started."""
+        if self._is_claimed:
+            return
+        tables = await find_tables(using)
+        if tables.owner not in (None, self._namespace):
+            raise OtherInstallationError(tables.schema, tables.owner)
+        self._is_claimed = tables.owner is not None
 
     async def ping(self) -> None:
         """Return when the server answers.
@@ -219,6 +297,10 @@ class Pool:
     async def close(self) -> None:
         """Close all connections."""
         await self._connections.close()
+
+
+def _options(namespace: str) -> dict[str, Any]:
+    return {**_OPTIONS, "application_name": f"{namespace}inkstream"}
 
 
 def _check(url: str) -> None:
@@ -247,18 +329,43 @@ async def fetch(
     using: Connection, name: str, identifiers: Mapping[str, sql.Composable] | None = None, /, **parameters: Any
 ) -> list[dict[str, Any]]:
     """Run the named query, and return its rows by column; `identifiers` are for the names that it has in braces."""
-    statement = sql.SQL(query(name)).format(**identifiers) if identifiers else query(name)
+    statement = sql.SQL(query(name)).format(**{**_names(using.schema), **(identifiers or {})})
     cursor = await using.execute(statement, parameters or None)
     return await cursor.fetchall() if cursor.description else []
 
 
-async def describe(url: str) -> PostgresServer:
-    """Return what answers at the URL.
+def _names(schema: str) -> dict[str, sql.Composable]:
+    return {"ours": sql.Identifier(schema), "ours_name": sql.Literal(schema)}
+
+
+async def find_tables(using: Connection, schema: str | None = None) -> Tables:
+    """Return what our schema has of Inkstream, or another one.
+
+    Raises:
+        psycopg.Error: PostgreSQL is not up to it.
+    """
+    schema = schema or using.schema
+    names = _names(schema)
+    (found,) = await fetch(using, "find_tables", names)
+    # A table without a row says no more than none does.
+    owners = await fetch(using, "find_owner", names) if found["has_owner"] else []
+    owner = owners[0]["namespace"] if owners else None
+    return Tables(schema, found["schema_exists"], found["has_tables"], owner)
+
+
+def owner_of_schema(schema: str, owner: str) -> str:
+    """Say whose a schema is."""
+    whose = f"with namespace {owner}" if owner else "without namespace"
+    return f"schema {schema} belongs to the installation {whose}"
+
+
+async def describe(url: str, namespace: str = "") -> PostgresServer:
+    """Return what answers at the URL; `namespace` says which schema is ours.
 
     Raises:
         psycopg.Error: Nothing does, or it lets us not in.
     """
-    async with connection(url) as using:
+    async with connection(url, namespace) as using:
         (row,) = await fetch(using, "describe_server")
         return PostgresServer(**row)
 

@@ -1,4 +1,5 @@
 -- Every query that is more than a migration. Each begins with its name; `sinks.postgres` runs it by that name.
+-- {ours} stands for the schema of this installation, which its namespace names; {ours_name} is that name as a text.
 
 -- name: describe_server
 -- What answers, and as whom we are there. Names are quoted where SQL needs it.
@@ -7,7 +8,34 @@ SELECT
     quote_ident(current_database()) AS database,
     quote_ident(current_user) AS role,
     pg_is_in_recovery() AS is_standby,
-    has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('inkstream') IS NOT NULL AS has_schema;
+    has_database_privilege(current_database(), 'CREATE') OR to_regnamespace({ours_name}) IS NOT NULL AS has_schema;
+
+-- name: find_tables
+-- Whether the schema is there, has tables of ours and can say whose it is, as far as we may read it. Always one row.
+SELECT
+    to_regnamespace({ours_name}) IS NOT NULL AS schema_exists,
+    coalesce(bool_or(relname = 'migrations'), false) AS has_tables,
+    coalesce(bool_or(relname = 'installation'), false) AS has_owner
+FROM pg_class
+WHERE relnamespace = to_regnamespace({ours_name})
+    AND CASE WHEN relname IN ('migrations', 'installation')
+        THEN has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT') END;
+
+-- name: find_owner
+SELECT namespace FROM {ours}.installation;
+
+-- name: claim_schema
+INSERT INTO {ours}.installation (namespace) VALUES (%(namespace)s) ON CONFLICT DO NOTHING;
+
+-- name: may_rename_schema
+-- Whether we may give the schema another name: it must be ours, and we must have the right to make a schema.
+SELECT
+    pg_has_role(nspowner, 'USAGE') AND has_database_privilege(current_database(), 'CREATE') AS may_rename
+FROM pg_namespace
+WHERE nspname = {ours_name};
+
+-- name: rename_schema
+ALTER SCHEMA {ours} RENAME TO {name};
 
 -- name: describe_posts
 -- The platform's posts, as they are, and what we may do with them. Always one row, also where there is no such table;
@@ -43,7 +71,7 @@ SELECT
         SELECT CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'w' THEN 'UPDATE' ELSE 'ALL' END
         FROM pg_policy
         WHERE polrelid = found.oid AND polpermissive AND polcmd IN ('r', 'w', '*')
-            AND (polroles = '{0}' OR EXISTS (SELECT FROM unnest(polroles) AS of (role) WHERE pg_has_role(role, 'USAGE')))
+            AND (polroles = '{{0}}' OR EXISTS (SELECT FROM unnest(polroles) AS of (role) WHERE pg_has_role(role, 'USAGE')))
     ) AS policies,
     coalesce(has_schema_privilege(found.relnamespace, 'USAGE'), false) AS may_use_schema,
     coalesce(
@@ -62,7 +90,7 @@ SELECT
         SELECT
         FROM pg_class AS counted
         WHERE counted.relname = 'counted_posts'
-            AND counted.relnamespace = to_regnamespace('inkstream')
+            AND counted.relnamespace = to_regnamespace({ours_name})
             AND has_schema_privilege(counted.relnamespace, 'USAGE')
             AND has_table_privilege(counted.oid, 'SELECT')
     ) AS may_read_counts
@@ -75,14 +103,11 @@ LEFT JOIN columns AS view_count ON view_count.attname = %(view_count_column)s;
 -- One at a time, until the transaction ends; the number is arbitrary and ours.
 SELECT pg_advisory_xact_lock(7065846142273028461);
 
--- name: migrations_exist
-SELECT to_regclass('inkstream.migrations') IS NOT NULL AS exist;
-
 -- name: applied_migrations
-SELECT name, checksum FROM inkstream.migrations ORDER BY name;
+SELECT name, checksum FROM {ours}.migrations ORDER BY name;
 
 -- name: record_migration
-INSERT INTO inkstream.migrations (name, checksum) VALUES (%(name)s, %(checksum)s);
+INSERT INTO {ours}.migrations (name, checksum) VALUES (%(name)s, %(checksum)s);
 
 -- The queries on view counts. {posts}, {post_id} and {view_count} stand for the platform's table and columns; {key} is
 -- `counted.post_id` as the type of {post_id}, or null where it can't be one.
@@ -127,12 +152,12 @@ LEFT JOIN pg_stat_activity USING (pid)
 ORDER BY pid;
 
 -- name: add_counted_posts
-INSERT INTO inkstream.counted_posts (post_id)
+INSERT INTO {ours}.counted_posts (post_id)
 SELECT post_id FROM unnest(%(post_ids)s::text[]) AS given (post_id) ORDER BY post_id
 ON CONFLICT DO NOTHING;
 
 -- name: lock_counted_posts
-SELECT post_id FROM inkstream.counted_posts WHERE post_id = ANY (%(post_ids)s) ORDER BY post_id FOR UPDATE;
+SELECT post_id FROM {ours}.counted_posts WHERE post_id = ANY (%(post_ids)s) ORDER BY post_id FOR UPDATE;
 
 -- name: raise_windows
 -- The rule of counting: a window's views are the highest count that ever came. So a count that comes twice, or an older
@@ -145,17 +170,17 @@ WITH given AS (
 risen AS (
     SELECT given.*, given.views - coalesce(known.views, 0) AS difference
     FROM given
-    JOIN inkstream.counted_posts AS post USING (post_id)
-    LEFT JOIN inkstream.view_windows AS known USING (post_id, window_start)
+    JOIN {ours}.counted_posts AS post USING (post_id)
+    LEFT JOIN {ours}.view_windows AS known USING (post_id, window_start)
     WHERE given.window_start >= post.folded_until AND given.views > coalesce(known.views, 0)
 ),
 raised AS (
-    INSERT INTO inkstream.view_windows AS known (post_id, window_start, views, as_of)
+    INSERT INTO {ours}.view_windows AS known (post_id, window_start, views, as_of)
     SELECT post_id, window_start, views, as_of FROM risen
     ON CONFLICT (post_id, window_start) DO UPDATE SET views = excluded.views, as_of = excluded.as_of
 ),
 moved AS (
-    UPDATE inkstream.counted_posts AS post
+    UPDATE {ours}.counted_posts AS post
     SET views = post.views + of_post.difference
     FROM (SELECT post_id, sum(difference) AS difference FROM risen GROUP BY post_id) AS of_post
     WHERE post.post_id = of_post.post_id
@@ -166,7 +191,7 @@ SELECT post_id, window_start, views, as_of, difference FROM risen;
 -- Those of the given windows that are folded: whether they have risen can't be told any more.
 SELECT given.post_id, given.window_start
 FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[]) AS given (post_id, window_start)
-JOIN inkstream.counted_posts AS post USING (post_id)
+JOIN {ours}.counted_posts AS post USING (post_id)
 WHERE given.window_start < post.folded_until;
 
 -- name: move_view_counts
@@ -176,7 +201,7 @@ WHERE given.window_start < post.folded_until;
 -- posts that others have changed, and those that are there and were not moved.
 WITH counted AS (
     SELECT post_id, views, views - applied AS difference, baseline + changed_by_others + applied AS left_there
-    FROM inkstream.counted_posts
+    FROM {ours}.counted_posts
     WHERE post_id = ANY (%(post_ids)s) AND views <> applied
         AND (
             %(at_once)s
@@ -201,7 +226,7 @@ moved AS (
         coalesce(free.count_before - counted.left_there, 0) AS changed
 ),
 applied AS (
-    UPDATE inkstream.counted_posts AS post
+    UPDATE {ours}.counted_posts AS post
     SET applied = moved.views, baseline = coalesce(post.baseline, moved.count_before),
         changed_by_others = post.changed_by_others + moved.changed,
         changed_at = CASE WHEN moved.changed = 0 THEN post.changed_at ELSE now() END,
@@ -227,7 +252,7 @@ FOR NO KEY UPDATE OF post NOWAIT;
 -- name: set_post_aside
 -- Try the post again later: after 10 s, then twice as long each time, an hour at most; where another transaction holds
 -- its row, always soon.
-UPDATE inkstream.counted_posts
+UPDATE {ours}.counted_posts
 SET refused_code = %(code)s,
     refused_since = coalesce(refused_since, now()),
     refusals = refusals + 1,
@@ -241,7 +266,7 @@ RETURNING refusals;
 -- name: lock_posts_that_appeared
 -- Posts whose views wait, and that are there by now; those that another transaction is busy with are left to it.
 SELECT counted.post_id
-FROM inkstream.counted_posts AS counted
+FROM {ours}.counted_posts AS counted
 JOIN {posts} AS post ON post.{post_id} = {key}
 WHERE counted.views <> counted.applied
     AND coalesce(counted.retry_at <= now(), true)
@@ -252,7 +277,7 @@ FOR UPDATE OF counted SKIP LOCKED;
 
 -- name: count_missing_posts
 SELECT count(*) AS missing
-FROM inkstream.counted_posts AS counted
+FROM {ours}.counted_posts AS counted
 WHERE counted.views <> counted.applied AND NOT EXISTS (SELECT FROM {posts} AS post WHERE post.{post_id} = {key});
 
 -- name: count_posts_set_aside
@@ -260,7 +285,7 @@ WHERE counted.views <> counted.applied AND NOT EXISTS (SELECT FROM {posts} AS po
 -- was held for a moment has nothing wrong.
 SELECT counted.refused_code AS code, count(*) AS posts, min(counted.refused_since) AS since,
     min(counted.post_id) AS example
-FROM inkstream.counted_posts AS counted
+FROM {ours}.counted_posts AS counted
 JOIN {posts} AS post ON post.{post_id} = {key}
 WHERE counted.refused_code IS NOT NULL AND (counted.refused_code <> '55P03' OR counted.refusals > 1)
 GROUP BY 1
@@ -271,18 +296,18 @@ SELECT max({view_count}) AS highest FROM {posts};
 
 -- name: lock_posts_to_fold
 SELECT post_id
-FROM inkstream.counted_posts
-WHERE post_id IN (SELECT DISTINCT post_id FROM inkstream.view_windows WHERE window_start < %(before)s LIMIT %(most)s)
+FROM {ours}.counted_posts
+WHERE post_id IN (SELECT DISTINCT post_id FROM {ours}.view_windows WHERE window_start < %(before)s LIMIT %(most)s)
 ORDER BY post_id
 FOR UPDATE;
 
 -- name: fold_windows
 WITH gone AS (
-    DELETE FROM inkstream.view_windows
+    DELETE FROM {ours}.view_windows
     WHERE post_id = ANY (%(post_ids)s) AND window_start < %(before)s
     RETURNING post_id, views
 )
-UPDATE inkstream.counted_posts AS post
+UPDATE {ours}.counted_posts AS post
 SET folded = post.folded + of_post.views, folded_until = greatest(post.folded_until, %(before)s)
 FROM (SELECT post_id, sum(views) AS views FROM gone GROUP BY post_id) AS of_post
 WHERE post.post_id = of_post.post_id;
@@ -291,7 +316,7 @@ WHERE post.post_id = of_post.post_id;
 
 -- name: windows_between
 SELECT post_id, window_start, views
-FROM inkstream.view_windows
+FROM {ours}.view_windows
 WHERE window_start >= %(start)s
     AND (%(end)s::timestamptz IS NULL OR window_start < %(end)s)
     AND (%(post_ids)s::text[] IS NULL OR post_id = ANY (%(post_ids)s));
@@ -300,8 +325,8 @@ WHERE window_start >= %(start)s
 -- Those of the given windows that are not folded, with what is counted for them.
 SELECT given.post_id, given.window_start, coalesce(known.views, 0) AS views
 FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[]) AS given (post_id, window_start)
-LEFT JOIN inkstream.counted_posts AS post USING (post_id)
-LEFT JOIN inkstream.view_windows AS known USING (post_id, window_start)
+LEFT JOIN {ours}.counted_posts AS post USING (post_id)
+LEFT JOIN {ours}.view_windows AS known USING (post_id, window_start)
 WHERE post.post_id IS NULL OR given.window_start >= post.folded_until;
 
 -- name: sample_windows
@@ -311,12 +336,12 @@ WITH moment AS MATERIALIZED (
 ),
 chosen AS MATERIALIZED (
     SELECT coalesce(
-        (SELECT min(window_start) FROM inkstream.view_windows WHERE window_start >= (SELECT moment FROM moment)),
-        (SELECT min(window_start) FROM inkstream.view_windows WHERE window_start >= %(since)s)
+        (SELECT min(window_start) FROM {ours}.view_windows WHERE window_start >= (SELECT moment FROM moment)),
+        (SELECT min(window_start) FROM {ours}.view_windows WHERE window_start >= %(since)s)
     ) AS window_start
 )
 SELECT post_id, window_start, views
-FROM inkstream.view_windows
+FROM {ours}.view_windows
 WHERE window_start = (SELECT window_start FROM chosen)
 ORDER BY random()
 LIMIT %(most)s;
@@ -335,13 +360,13 @@ SELECT
     counted.refused_code
 FROM (
     SELECT *
-    FROM inkstream.counted_posts
+    FROM {ours}.counted_posts
     WHERE post_id > %(after)s AND (%(post_ids)s::text[] IS NULL OR post_id = ANY (%(post_ids)s))
     ORDER BY post_id
     LIMIT %(most)s
 ) AS counted
 LEFT JOIN LATERAL (
-    SELECT sum(views)::bigint AS views FROM inkstream.view_windows AS known WHERE known.post_id = counted.post_id
+    SELECT sum(views)::bigint AS views FROM {ours}.view_windows AS known WHERE known.post_id = counted.post_id
 ) AS of_windows ON true
 LEFT JOIN {posts} AS post ON post.{post_id} = {key}
 ORDER BY counted.post_id;
@@ -356,24 +381,24 @@ WITH given AS (
 changed AS (
     SELECT given.*, coalesce(known.views, 0) AS views_before
     FROM given
-    JOIN inkstream.counted_posts AS post USING (post_id)
-    LEFT JOIN inkstream.view_windows AS known USING (post_id, window_start)
+    JOIN {ours}.counted_posts AS post USING (post_id)
+    LEFT JOIN {ours}.view_windows AS known USING (post_id, window_start)
     WHERE given.window_start >= post.folded_until AND given.views <> coalesce(known.views, 0)
 ),
 written AS (
-    INSERT INTO inkstream.view_windows AS known (post_id, window_start, views, as_of)
+    INSERT INTO {ours}.view_windows AS known (post_id, window_start, views, as_of)
     SELECT post_id, window_start, views, as_of FROM changed
     ON CONFLICT (post_id, window_start) DO UPDATE SET views = excluded.views, as_of = excluded.as_of
 )
 SELECT post_id, window_start, views_before, views FROM changed ORDER BY post_id, window_start;
 
 -- name: sum_windows
-UPDATE inkstream.counted_posts AS post
+UPDATE {ours}.counted_posts AS post
 SET views = of_post.views
 FROM (
     SELECT counted.post_id, counted.folded + coalesce(sum(known.views), 0)::bigint AS views
-    FROM inkstream.counted_posts AS counted
-    LEFT JOIN inkstream.view_windows AS known USING (post_id)
+    FROM {ours}.counted_posts AS counted
+    LEFT JOIN {ours}.view_windows AS known USING (post_id)
     WHERE counted.post_id = ANY (%(post_ids)s)
     GROUP BY counted.post_id
 ) AS of_post
@@ -383,7 +408,7 @@ WHERE post.post_id = of_post.post_id AND post.views <> of_post.views;
 -- For a repair that overrules the platform: its count becomes what it was before, and our views. Returns the posts that
 -- are there and were not updated.
 WITH counted AS (
-    SELECT post_id, views, baseline FROM inkstream.counted_posts WHERE post_id = ANY (%(post_ids)s)
+    SELECT post_id, views, baseline FROM {ours}.counted_posts WHERE post_id = ANY (%(post_ids)s)
 ),
 moved AS (
     UPDATE {posts} AS post
@@ -393,7 +418,7 @@ moved AS (
     RETURNING counted.post_id, counted.views, post.{view_count} - counted.views AS count_before
 ),
 applied AS (
-    UPDATE inkstream.counted_posts AS post
+    UPDATE {ours}.counted_posts AS post
     SET applied = moved.views, baseline = moved.count_before, changed_by_others = 0, changed_at = NULL,
         moved_at = clock_timestamp(), refused_code = NULL, refused_since = NULL, refusals = 0, retry_at = NULL
     FROM moved
@@ -406,39 +431,39 @@ WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
 
 -- name: correct_applied
 -- Say which views the platform's count has, where that was wrong.
-UPDATE inkstream.counted_posts AS post
+UPDATE {ours}.counted_posts AS post
 SET applied = given.applied
 FROM unnest(%(post_ids)s::text[], %(applied)s::bigint[]) AS given (post_id, applied)
 WHERE post.post_id = given.post_id;
 
 -- name: add_suppression
 -- Nothing may be sent to an address any more. The first reason stays, also where an earlier release wrote it otherwise.
-INSERT INTO inkstream.suppressions (channel, digest, address, reason)
+INSERT INTO {ours}.suppressions (channel, digest, address, reason)
 SELECT %(channel)s, %(digest)s, %(address)s, %(reason)s
 WHERE NOT EXISTS (
-    SELECT FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(earlier)s::text[])
+    SELECT FROM {ours}.suppressions WHERE channel = %(channel)s AND digest = ANY(%(earlier)s::text[])
 )
 ON CONFLICT DO NOTHING
 RETURNING since;
 
 -- name: remove_suppression
-DELETE FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s) RETURNING since;
+DELETE FROM {ours}.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s) RETURNING since;
 
 -- name: remove_suppressed_device
 -- Of a device, by the beginning of its token's digest.
-DELETE FROM inkstream.suppressions WHERE channel = 'push' AND starts_with(digest, %(name)s) RETURNING since;
+DELETE FROM {ours}.suppressions WHERE channel = 'push' AND starts_with(digest, %(name)s) RETURNING since;
 
 -- name: suppressions
 -- The latest, newest first.
 SELECT channel, address, reason, since
-FROM inkstream.suppressions
+FROM {ours}.suppressions
 WHERE %(channel)s::text IS NULL OR channel = %(channel)s
 ORDER BY since DESC
 LIMIT %(limit)s;
 
 -- name: suppressions_among
 -- Which of the addresses are suppressed, and why.
-SELECT digest, reason FROM inkstream.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s);
+SELECT digest, reason FROM {ours}.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s);
 
 -- name: find_recipients
 -- Where users can be reached, and what they want, from the platform's view. As texts, which nothing in them can break.

@@ -51,14 +51,14 @@ class Stores:
 
     def __init__(self, settings: Settings, health: Health | None = None) -> None:
         redis_url, prefix = settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:"
-        self.mongo = Mongo.connect(settings.mongo_url.get_secret_value())
+        self.mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace)
         self.clock = MongoClock(self.mongo.database)
         self.stored_views = StoredViews(self.mongo.database, settings.count_since)
         self.queue = NotificationQueue(self.mongo.database, f"{gethostname()}-{getpid()}", random.SystemRandom())
         self.notifications = Notifications(self.mongo.database)
         self.delivery_logs = DeliveryLogs(self.mongo.database)
 
-        pool = Pool(settings.postgres_url.get_secret_value())
+        pool = Pool(settings.postgres_url.get_secret_value(), settings.namespace)
         self.view_counts = ViewCounts(pool, PlatformTable.of(settings), settings.posts_update_every)
         self.suppressions = Suppressions(pool)
 

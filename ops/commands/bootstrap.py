@@ -21,6 +21,7 @@ _ALLOWING: Mapping[Risk, str] = {
     Risk.EXPIRY: "Apply retention that deletes existing documents or records, now or later.",
     Risk.REFUSALS: "Apply validators that refuse documents still being written, or replace those that others made.",
     Risk.REBUILDS: "Drop indexes that differ, and build them again.",
+    Risk.MOVE: "Move the data of an earlier release to names with the namespace; stop all workers before.",
     Risk.REPARTITIONING: "Add partitions to topics that have records: keys move to other partitions.",
 }
 
@@ -29,7 +30,7 @@ class Bootstrap(InkstreamCommand):
     """Create or update topics, collections and tables.
 
     Prints a plan, then applies what harms no existing data. What would delete documents or records, refuse writes,
-    drop an index or move keys to other partitions waits for its flag below; the plan says how much it concerns. Safe
+    drop an index, move keys to other partitions or rename an earlier release's data waits for its flag below. Safe
     to repeat. Exit codes: 0 all is as declared, 1 a server does not answer or something is blocked, 3 changes wait
     for a flag.
     """
@@ -42,7 +43,7 @@ class Bootstrap(InkstreamCommand):
 
     async def run(self, *args: Any, check: bool, wait: float, **flags: bool) -> int:
         """Print the plan and carry it out; return the exit code."""
-        from ops.bootstrap import converge, wait_for_servers
+        from ops.bootstrap import converge, move, wait_for_servers
         from sinks.mongo import Mongo
 
         console = Console(highlight=False, soft_wrap=True)
@@ -50,7 +51,7 @@ class Bootstrap(InkstreamCommand):
         topics = declared_topics(settings).all.values()
         risks = [risk for risk in Risk if flags[f"allow_{risk}"]]
         await wait_for_servers(settings, seconds=wait, report=lambda line: console.print(line, markup=False))
-        mongo = Mongo.connect(settings.mongo_url.get_secret_value())
+        mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace)
 
         def show(server: str, changes: "list[Change]") -> None:
             for change in changes:
@@ -61,12 +62,17 @@ class Bootstrap(InkstreamCommand):
                 console.print(f"{server}: {done} applied.")
 
         try:
+            moves = await move(settings, mongo, check=True)
+            show("Namespace", moves)
+            if moves and not check:
+                moves = await move(settings, mongo, check=False, allowed=risks)
+                show_done("Namespace", moves)
             changes = await converge(settings, topics, mongo, check=True, allowed=risks, report=show)
             if not check and _different(changes):
                 changes = await converge(settings, topics, mongo, check=False, allowed=risks, report=show_done)
         finally:
             await mongo.close()
-        return _summary(console, changes, check=check)
+        return _summary(console, [*moves, *changes], check=check)
 
 
 def _different(changes: "Iterable[Change]") -> "list[Change]":

@@ -259,7 +259,9 @@ def _column(column: str, settings: Settings) -> str:
     """Return a column with its table, as one finds it in PostgreSQL."""
     if column == "viewCount":
         return f"{settings.posts_table}.{settings.view_count_column}"
-    return f"inkstream.counted_posts.{column}"
+    from sinks.postgres import schema_of
+
+    return f"{schema_of(settings.namespace)}.counted_posts.{column}"
 
 
 def _minute(moment: datetime) -> str:

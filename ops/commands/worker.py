@@ -28,7 +28,7 @@ class Worker(faust_worker):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Wait for Kafka, then run until stopped, and exit."""
-        from ops.bootstrap import missing, wait_for_kafka
+        from ops.bootstrap import missing, refusal, wait_for_kafka
 
         quieten_clients()  # until the worker sets up its log
         console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -36,6 +36,8 @@ class Worker(faust_worker):
         with reported_errors():
             settings = Settings()
             loop.run_until_complete(wait_for_kafka(settings, seconds=WAIT_FOR_KAFKA_SECONDS, report=console.print))
+            if problem := loop.run_until_complete(refusal(settings)):
+                fail([problem], PROBLEM)
             topics = {topic.name: topic for topic in declared_topics(settings).all.values()}
             if lacking := loop.run_until_complete(missing(settings, topics)):
                 fail([*lacking, "Run `inkstream bootstrap`, then start the worker again."], PROBLEM)

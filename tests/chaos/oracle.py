@@ -152,11 +152,12 @@ class _Judgement:
         """Return whether there are the declared collections, and no others."""
         findings = Findings("the declared collections, and no others", len(COLLECTIONS))
         names = set(await self._database.list_collection_names())
-        for name in sorted(names - COLLECTIONS.keys()):
+        declared = {self._database.name_of(name) for name in COLLECTIONS}
+        for name in sorted(names - declared):
             findings.add("are not declared", f"the collection {name} is not declared")
-        for name in sorted(COLLECTIONS.keys() - names):
+        for name in sorted(declared - names):
             findings.add("are missing", f"the collection {name} is missing")
-        return findings.check(len(names & COLLECTIONS.keys()))
+        return findings.check(len(names & declared))
 
     async def _origins(self, readings: Iterable[Reading]) -> Mapping[str, Mapping[str, list[Origin]]]:
         """Compute anew what is missing or not as it should be, by collection and id."""

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection, sql
 
 from enrich.view_windows import Window
 from ops.settings import Settings
+from sinks.postgres import schema_of
 from tests.chaos.history import Check
 from tests.chaos.oracle_findings import Findings
 from tests.chaos.oracle_kafka import Record
@@ -22,6 +23,10 @@ from tests.chaos.oracle_kafka import Record
 _DIFFERENT = "are counted wrongly"
 _STRANGE = "should not be there"
 _MISSING = "are missing"
+
+
+_WINDOWS = sql.SQL("SELECT post_id, window_start, views FROM {ours}.view_windows")
+_COUNTED = sql.SQL("SELECT post_id, views, applied, baseline FROM {ours}.counted_posts")
 
 
 async def tables_checks(owner_url: str, settings: Settings, views: Mapping[Window, int]) -> list[Check]:
@@ -34,6 +39,7 @@ async def tables_checks(owner_url: str, settings: Settings, views: Mapping[Windo
     """
     database = urlsplit(settings.postgres_url.get_secret_value()).path
     url = urlsplit(owner_url)._replace(path=database).geturl()
+    ours = sql.Identifier(schema_of(settings.namespace))
     posts_query = sql.SQL("SELECT {}, {} FROM {}").format(
         sql.Identifier(settings.posts_id_column),
         sql.Identifier(settings.view_count_column),
@@ -42,12 +48,8 @@ async def tables_checks(owner_url: str, settings: Settings, views: Mapping[Windo
     async with await AsyncConnection.connect(url) as connection:
         rows = await (await connection.execute(posts_query)).fetchall()
         posts: dict[str, int | None] = {post: count for post, count in rows}  # noqa: C416 - with their types
-        windows = await (
-            await connection.execute("SELECT post_id, window_start, views FROM inkstream.view_windows")
-        ).fetchall()
-        counted = await (
-            await connection.execute("SELECT post_id, views, applied, baseline FROM inkstream.counted_posts")
-        ).fetchall()
+        windows = await (await connection.execute(_WINDOWS.format(ours=ours))).fetchall()
+        counted = await (await connection.execute(_COUNTED.format(ours=ours))).fetchall()
     of_posts: Counter[str] = Counter()
     for window, count in views.items():
         of_posts[window.post_id] += count

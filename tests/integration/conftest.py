@@ -9,9 +9,7 @@ import psycopg
 import pytest
 
 from dev.stack import LOCAL, Platform, Ports
-from ops.bootstrap import MIGRATIONS
 from sinks.convergence import converge
-from sinks.migrations import migrate, read
 from sinks.mongo import Mongo
 from tests.integration.pipeline import Pipeline
 from tests.integration.their_posts import Theirs
@@ -72,7 +70,7 @@ async def pipeline(platform: Platform) -> AsyncIterator[Pipeline]:
 async def theirs(platform: Platform) -> AsyncIterator[Theirs]:
     pipeline = Pipeline(platform, only=("page-views",))
     pipeline.own_tables()
-    await migrate(pipeline.environment["INKSTREAM_POSTGRES_URL"], read(MIGRATIONS), check=False)
+    await pipeline.migrate()
     async with await psycopg.AsyncConnection.connect(pipeline.tables_url, autocommit=True) as owner:
         its_own = Theirs(pipeline, owner)
         yield its_own

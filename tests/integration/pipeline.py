@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,8 +30,11 @@ from ops import bootstrap
 from ops.kafka_topics import declared
 from ops.settings import ROOT, Settings
 from schemas.topics import Topic, Topics, load
+from sinks import migrations
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
+from sinks.mongo_database import NamespacedDatabase
+from sinks.postgres import Pool, schema_of
 from tests import header_names
 
 PARTITIONS = 3
@@ -115,17 +119,21 @@ class Worker:
 
 
 class Pipeline:
-    """A namespace in Kafka and a database in MongoDB that no other test uses.
+    """A namespace and a database in MongoDB that no other test uses.
 
     Args:
         platform: The servers.
         only: The topics that there are, where not all of them are needed.
+        namespace: The namespace, where a test needs a certain one.
+        beside: Another one whose databases it shares.
     """
 
-    def __init__(self, platform: Platform, only: Collection[str] = ()) -> None:
+    def __init__(
+        self, platform: Platform, only: Collection[str] = (), *, namespace: str = "", beside: "Pipeline | None" = None
+    ) -> None:
         self.platform = platform
         name = uuid.uuid4().hex[:12]
-        self.namespace = f"test-{name}."
+        self.namespace = namespace or f"test-{name}."
         self.environment = platform.environment() | {
             "INKSTREAM_NAMESPACE": self.namespace,
             "INKSTREAM_MONGO_URL": platform.mongo.url.replace("/blog-platform", f"/test-{name}"),
@@ -133,10 +141,15 @@ class Pipeline:
             "INKSTREAM_AGENTS": ",".join(only),
         }
         self._tables: str | None = None
+        self.tables_url = ""
+        if beside is not None:
+            self.tables_url = beside.tables_url
+            for url in ("INKSTREAM_MONGO_URL", "INKSTREAM_POSTGRES_URL"):
+                self.environment[url] = beside.environment[url]
         self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             self.environment["INKSTREAM_MONGO_URL"], tz_aware=True
         )
-        self.database = self._client.get_default_database()
+        self.database = NamespacedDatabase(self._client, self.namespace)
         inbound, derived = load(ROOT / "topics.yaml", NAMES, partitions=PARTITIONS)
         self.topics = Topics(_those(inbound, only), _those(derived, only))
 
@@ -154,7 +167,7 @@ class Pipeline:
         """Create topics and collections."""
         # Examples have fixed dates, and would be deleted while a test looks at them.
         await self._client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
-        mongo = Mongo.connect(self.environment["INKSTREAM_MONGO_URL"])
+        mongo = Mongo.connect(self.environment["INKSTREAM_MONGO_URL"], self.namespace)
         await bootstrap.converge(self.settings, self.topics.all.values(), mongo, check=False)
         await mongo.close()
 
@@ -176,10 +189,26 @@ class Pipeline:
         )
 
     def rows(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
-        """Run a statement on the pipeline's own PostgreSQL database, as its owner; return the rows."""
+        """Run a statement on the pipeline's own PostgreSQL database, as its owner; return the rows.
+
+        `inkstream.` in it stands for the pipeline's schema.
+        """
         with psycopg.connect(self.tables_url) as connection:
-            cursor = connection.execute(statement, parameters)
+            cursor = connection.execute(self.with_schema(statement), parameters)
             return cursor.fetchall() if cursor.description else []
+
+    def with_schema(self, statement: str) -> bytes:
+        """Return a statement on the schema `inkstream` as one on the pipeline's."""
+        return re.sub(r"\binkstream\.", f"{schema_of(self.namespace)}.", statement).encode()
+
+    def pool(self) -> Pool:
+        """Return connections to PostgreSQL as the pipeline's workers have them."""
+        return Pool(self.environment["INKSTREAM_POSTGRES_URL"], self.namespace)
+
+    async def migrate(self) -> None:
+        """Create our tables alone."""
+        url = self.environment["INKSTREAM_POSTGRES_URL"]
+        await migrations.migrate(url, migrations.read(bootstrap.MIGRATIONS), self.namespace, check=False)
 
     def add_posts(self, post_ids: Iterable[str], view_count: int = 0) -> None:
         """Add posts to the platform's table."""
@@ -204,8 +233,11 @@ class Pipeline:
         await admin.delete_topics([topic.name for topic in declared(self.topics.all.values(), self.namespace)])
         await admin.close()
         if self._tables is not None:
-            with psycopg.connect(self.platform.postgres.owner_url, autocommit=True) as connection:
-                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._tables)))
+            forget = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._tables))
+        else:
+            forget = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema_of(self.namespace)))
+        with psycopg.connect(self.platform.postgres.owner_url, autocommit=True) as connection:
+            connection.execute(forget)
         # A transaction of a killed worker would keep its locks for a minute.
         await self._client.admin.command("killAllSessions", [])
         await self._client.drop_database(self.database.name)

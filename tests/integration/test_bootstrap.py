@@ -15,6 +15,7 @@ from dev.stack import Platform
 from ops import kafka_topics
 from ops.bootstrap import MIGRATIONS
 from sinks.migrations import Migration, migrate, read
+from sinks.postgres import schema_of
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline
 
@@ -46,10 +47,11 @@ async def test_a_second_bootstrap_finds_nothing_to_do(empty: Pipeline) -> None:
         f"Kafka: missing topic {empty.namespace}page-views: 3 partitions, retention.ms=604800000",
         f"Kafka: missing topic {empty.namespace}page-views.dead-letter: 3 partitions, "
         "retention.ms=2592000000, max.message.bytes=67108864",
-        "MongoDB: missing index pageViews.sessionId_1",
+        f"MongoDB: missing index {empty.namespace}pageViews.sessionId_1",
         "PostgreSQL: missing migration 0001_schema.sql",
         f"Kafka: {2 * len(empty.topics.all)} applied.",
-        f"PostgreSQL: {len(read(MIGRATIONS))} applied.",
+        f"PostgreSQL: missing owner of schema {schema_of(empty.namespace)}: namespace {empty.namespace}",
+        f"PostgreSQL: {len(read(MIGRATIONS)) + 1} applied.",
     ):
         assert line in first.output.splitlines()
     assert await inkstream(empty.environment, "bootstrap") == (0, "Nothing to do.\n", "")
@@ -60,7 +62,7 @@ async def test_a_check_lists_what_is_missing_and_changes_nothing(empty: Pipeline
     first = await inkstream(empty.environment, "bootstrap", "--check")
     assert first.code == 1
     assert f"Kafka: missing topic {empty.namespace}searches" in first.output
-    assert "MongoDB: missing collection auditLogs" in first.output
+    assert f"MongoDB: missing collection {empty.namespace}auditLogs" in first.output
     assert "PostgreSQL: missing migration 0001_schema.sql" in first.output
     assert await inkstream(empty.environment, "bootstrap", "--check") == first
 
@@ -74,7 +76,7 @@ async def test_two_at_once_do_it_once(empty: Pipeline) -> None:
     created = Counter[str]()
     for server, count in applied:
         created[server] += int(count)
-    assert created == {"Kafka": 2 * len(empty.topics.all), "PostgreSQL": len(read(MIGRATIONS))}
+    assert created == {"Kafka": 2 * len(empty.topics.all), "PostgreSQL": len(read(MIGRATIONS)) + 1}
     assert (await inkstream(empty.environment, "bootstrap")).output == "Nothing to do.\n"
 
 
@@ -115,8 +117,8 @@ async def test_what_nobody_declared_is_reported_and_left(pipeline: Pipeline) -> 
     assert ended.code == 0
     assert ended.output.splitlines() == [
         f"Kafka: unexpected topic {names[0]}: not declared, left as it is",
-        "MongoDB: unexpected index pageViews.browser_1: not declared, left as it is",
-        "MongoDB: unexpected collection forgotten: not declared, left as it is",
+        f"MongoDB: unexpected index {pipeline.namespace}pageViews.browser_1: not declared, left as it is",
+        f"MongoDB: unexpected collection {pipeline.namespace}forgotten: not declared, left as it is",
         "All is as declared.",
     ]
 

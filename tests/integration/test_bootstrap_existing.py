@@ -14,7 +14,6 @@ from bson import ObjectId
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import WriteError
 
 from dev.stack import Platform
@@ -24,6 +23,7 @@ from sinks.changes import Risk
 from sinks.collections import COLLECTIONS, Collection
 from sinks.convergence import converge
 from sinks.mongo import Mongo
+from sinks.mongo_database import NamespacedDatabase
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline
 
@@ -35,7 +35,7 @@ DAY = 24 * 60 * 60
 class Existing:
     """A database that the platform had before Inkstream came."""
 
-    def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
+    def __init__(self, database: NamespacedDatabase) -> None:
         self.database = database
 
     async def fill(self, name: str, count: int, age: timedelta) -> AsyncCollection[dict[str, Any]]:
@@ -235,7 +235,7 @@ async def test_a_collection_of_another_kind_is_named_with_what_to_do(existing: E
 
 async def test_bootstrap_and_doctor_say_the_same_of_a_collection_that_can_t_be_used(pipeline: Pipeline) -> None:
     await pipeline.collection("pageViews").drop()
-    await pipeline.database.command({"create": "pageViews", "capped": True, "size": 4096})
+    await pipeline.database.command({"create": f"{pipeline.namespace}pageViews", "capped": True, "size": 4096})
     ended = await inkstream(pipeline.environment, "bootstrap")
     doctor = await inkstream(pipeline.environment, "doctor", "--json")
     assert ended.code == 1

@@ -170,7 +170,7 @@ def made_collection(name: str) -> Tampering:
     async def tamper(world: World) -> AsyncIterator[object]:
         await world.pipeline.database.create_collection(name)
         yield name
-        await world.pipeline.database.drop_collection(name)
+        await world.pipeline.collection(name).drop()
 
     return tamper
 
@@ -178,7 +178,7 @@ def made_collection(name: str) -> Tampering:
 def stated(statement: str, undo: str) -> Tampering:
     def run(world: World, text: str) -> None:
         with psycopg.connect(world.pipeline.tables_url) as connection:
-            assert connection.execute(text.encode()).rowcount == 1
+            assert connection.execute(world.pipeline.with_schema(text)).rowcount == 1
 
     @asynccontextmanager
     async def tamper(world: World) -> AsyncIterator[object]:

@@ -14,10 +14,8 @@ from psycopg import sql
 
 from dev.stack import Platform
 from enrich.view_windows import LENGTH, Window
-from ops.bootstrap import MIGRATIONS
 from ops.verification import differences
-from sinks.migrations import migrate, read
-from sinks.postgres import Connection, Pool, is_transient
+from sinks.postgres import Connection, is_transient
 from sinks.view_counts import Applied, PlatformTable, ViewCounts, WindowCount
 from tests.integration.pipeline import Pipeline
 
@@ -160,8 +158,7 @@ class Tables:
     """Our tables and the platform's, and two workers that count into them."""
 
     def __init__(self, pipeline: Pipeline, owner: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-        url = pipeline.environment["INKSTREAM_POSTGRES_URL"]
-        self.pools = [Pool(url), Pool(url)]
+        self.pools = [pipeline.pool(), pipeline.pool()]
         self.one, self.other = (ViewCounts(pool, TABLE) for pool in self.pools)
         self.failing = FailsAtTheEnd(self.pools[0], TABLE)
         self.owner = owner
@@ -170,7 +167,7 @@ class Tables:
     async def clear(self) -> None:
         await self.owner.execute('ALTER TABLE posts ALTER COLUMN "viewCount" DROP NOT NULL')
         for table in ("inkstream.view_windows", "inkstream.counted_posts", "posts"):
-            await self.owner.execute(f"DELETE FROM {table}".encode())
+            await self.owner.execute(self.pipeline.with_schema(f"DELETE FROM {table}"))
 
     async def add(self, post_id: str, views: int | None = BASELINE) -> None:
         await self.owner.execute(
@@ -182,15 +179,15 @@ class Tables:
             {"id": post_id, "views": views},
         )
 
-    async def rows(self, statement: bytes) -> list[tuple[Any, ...]]:
-        return await (await self.owner.execute(statement)).fetchall()
+    async def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        return await (await self.owner.execute(self.pipeline.with_schema(statement))).fetchall()
 
 
 @pytest.fixture
 async def tables(platform: Platform) -> AsyncIterator[Tables]:
     pipeline = Pipeline(platform)
     pipeline.own_tables()
-    await migrate(pipeline.environment["INKSTREAM_POSTGRES_URL"], read(MIGRATIONS), check=False)
+    await pipeline.migrate()
     pipeline.add_posts([])  # makes their author
     async with await psycopg.AsyncConnection.connect(pipeline.tables_url, autocommit=True) as owner:
         its_own = Tables(pipeline, owner)
@@ -268,12 +265,12 @@ async def test_a_posts_views_are_the_sum_of_the_highest_counts_of_its_windows(
     for post_id in POSTS:
         model.give(post_id)
 
-    there: dict[str, int] = dict(await tables.rows(b'SELECT id, coalesce("viewCount", 0) FROM posts'))
+    there: dict[str, int] = dict(await tables.rows('SELECT id, coalesce("viewCount", 0) FROM posts'))
     assert there == model.platform
     assert missing == sum(model.of_post(post_id) != model.given[post_id] for post_id in POSTS)
-    windows = await tables.rows(b"SELECT post_id, window_start, views FROM inkstream.view_windows")
+    windows = await tables.rows("SELECT post_id, window_start, views FROM inkstream.view_windows")
     assert sorted(windows) == sorted((*window, model.views[window]) for window in model.kept)
-    counted = await tables.rows(b"SELECT post_id, views, folded, applied, baseline FROM inkstream.counted_posts")
+    counted = await tables.rows("SELECT post_id, views, folded, applied, baseline FROM inkstream.counted_posts")
     for post_id, views, folded, applied, baseline in counted:
         kept = sum(model.views[window] for window in model.kept if window.post_id == post_id)
         assert (views, folded) == (model.of_post(post_id), model.of_post(post_id) - kept)
@@ -286,7 +283,7 @@ async def test_a_posts_views_are_the_sum_of_the_highest_counts_of_its_windows(
             assert post.others == model.platform[post.post_id] - model.given[post.post_id] - post.baseline
     # Whatever the platform did, it can be undone, and only that.
     await tables.one.repair(POSTS, [], nothing, overrule=True)
-    for post_id, views in await tables.rows(b'SELECT id, coalesce("viewCount", 0) FROM posts'):
+    for post_id, views in await tables.rows('SELECT id, coalesce("viewCount", 0) FROM posts'):
         was = model.baselines.get(post_id, model.platform[post_id])
         assert views == was + model.given[post_id]
 
@@ -309,7 +306,7 @@ async def test_workers_that_apply_the_same_posts_in_opposite_order_never_wait_fo
             tables.other.apply(sorted(given_counts, key=lambda count: hash(count.window.post_id))),
         )
     await tables.one.settle()
-    behind = b"""
+    behind = """
         SELECT * FROM inkstream.counted_posts JOIN posts ON id = post_id
         WHERE views = 0 OR views <> applied OR "viewCount" <> baseline + applied
     """
@@ -347,7 +344,7 @@ async def test_a_worker_that_is_frozen_in_its_transaction_holds_up_others_for_a_
     with pytest.raises(psycopg.Error) as error:
         await applying
     assert is_transient(error.value), "so it is tried again"
-    assert await tables.rows(b'SELECT "viewCount" FROM posts') == [(BASELINE + 3,)]
+    assert await tables.rows('SELECT "viewCount" FROM posts') == [(BASELINE + 3,)]
 
 
 @pytest.mark.parametrize(

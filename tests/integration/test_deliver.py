@@ -31,13 +31,14 @@ from ops.health import Health
 from ops.settings import Settings
 from schemas.notifications import Device
 from sinks import http
+from sinks.convergence import converge
 from sinks.delivery_logs import DeliveryLogs
 from sinks.email.mailgun import Mailgun
 from sinks.email.sendgrid import SendGrid
 from sinks.migrations import migrate, read
 from sinks.mongo import Mongo
 from sinks.notification_queue import LEASE, Claim
-from sinks.postgres import Pool
+from sinks.postgres import Pool, schema_of
 from sinks.provider import Provider
 from sinks.providers import Providers
 from sinks.push.file import PushFile
@@ -115,7 +116,7 @@ class Post:
         """Let the platform know a user."""
         async with self.pool.transaction() as using:
             await using.execute(
-                sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s)").format(sql.Identifier(self.view)),
+                sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s)").format(sql.Identifier(self.view, self.view)),
                 (
                     user,
                     email,
@@ -166,22 +167,23 @@ class Post:
 
 @pytest.fixture
 async def post(platform: Platform, mongo: Mongo, tmp_path: Path) -> AsyncIterator[Post]:
-    await migrate(platform.postgres.url, read(MIGRATIONS), check=False)
     namespace = f"test-{uuid.uuid4().hex[:8]}."
-    view = namespace[:-1].replace("-", "_")
+    await migrate(platform.postgres.url, read(MIGRATIONS), namespace, check=False)
+    view = schema_of(namespace)  # in the schema of this name, as we may create it in no other
     settings = Settings(
         namespace=namespace,
         mongo_url=SecretStr(platform.mongo.url.replace("/blog-platform", f"/{mongo.database.name}")),
         postgres_url=SecretStr(platform.postgres.url),
         redis_url=SecretStr(platform.redis.url),
-        recipients_view=view,
+        recipients_view=f"{view}.{view}",
     )
     stores = Stores(settings)
-    pool = Pool(platform.postgres.url)
+    await converge(stores.mongo.database, check=False)
+    pool = Pool(platform.postgres.url, namespace)
     async with pool.transaction() as using:
         await using.execute(
             sql.SQL("CREATE TABLE {} (user_id text, email text, devices jsonb, preferences jsonb)").format(
-                sql.Identifier(view)
+                sql.Identifier(view, view)
             )
         )
     pushed = tmp_path / "push.jsonl"
@@ -201,7 +203,7 @@ async def post(platform: Platform, mongo: Mongo, tmp_path: Path) -> AsyncIterato
         await providers.close()
     await stores.close()
     async with pool.transaction() as using:
-        await using.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(view)))
+        await using.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(view)))
     await pool.close()
 
 

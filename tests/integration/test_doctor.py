@@ -90,7 +90,7 @@ async def test_drift_is_a_problem_with_its_first_lines(pipeline: Pipeline) -> No
     code, found = await findings(pipeline.environment)
     assert code == 1
     drift = problems(found)["collections"]
-    assert drift["what"].splitlines()[0] == "missing index pageViews.postId_1_timestamp_-1"
+    assert drift["what"].splitlines()[0] == f"missing index {pipeline.namespace}pageViews.postId_1_timestamp_-1"
     assert drift["what"].splitlines()[-1] == "and 4 more"
     assert "inkstream bootstrap" in drift["advice"]
 

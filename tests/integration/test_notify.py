@@ -141,7 +141,7 @@ async def test_the_same_records_twice_change_nothing(pipeline: Pipeline) -> None
 
 async def test_one_agent_stores_and_another_notifies_and_only_the_first_judges(pipeline: Pipeline) -> None:
     never = {"$nor": [{"title": {"$regex": "^Reader 1 "}}]}
-    await pipeline.database.command("collMod", "notifications", validator=never)
+    await pipeline.database.command("collMod", pipeline.namespace + "notifications", validator=never)
     broken = Message(b'{"broken": 1}')
     await pipeline.send("domain-events", [like(0), like(1, post=10), broken])
     with pipeline.worker(agents=NOTIFY) as worker:

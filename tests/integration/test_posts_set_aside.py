@@ -135,7 +135,9 @@ async def test_a_post_that_is_set_aside_is_not_tried_with_each_batch(theirs: The
         await theirs.view(views, *POSTS)
     row = await (
         await theirs.owner.execute(
-            "SELECT refusals, retry_at > now() + interval '5 s' FROM inkstream.counted_posts WHERE post_id = 'last'"
+            theirs.pipeline.with_schema(
+                "SELECT refusals, retry_at > now() + interval '5 s' FROM inkstream.counted_posts WHERE post_id = 'last'"
+            )
         )
     ).fetchone()
     assert row == (1, True)

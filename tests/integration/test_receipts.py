@@ -91,7 +91,7 @@ async def sent(pipeline: Pipeline, name: str, token: str | None = None) -> SentM
     waiting = plan(channel, now, device=token and device_name(token))  # type: ignore[arg-type]
     policy = POLICIES[channel]  # type: ignore[index]
     delivery = settle(begin(waiting, provider, now), Sent(f"{name}-of-provider"), policy, now, Random(1))
-    mongo = Mongo.connect(pipeline.environment["INKSTREAM_MONGO_URL"])
+    mongo = Mongo.connect(pipeline.environment["INKSTREAM_MONGO_URL"], pipeline.namespace)
     log = {"provider": provider, "notificationId": name, "userId": "ada", "createdAt": now}
     email = {"to": ADDRESS, "from": "The Blog <notifications@blog.example>", "subject": "Grace answered"}
     push = {"deviceToken": token, "platform": "android", "title": "Grace answered", "body": "Thank you"}

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from sinks.postgres import schema_of
 from tests.integration.pipeline import Message, Pipeline, Worker, plain, until
 
 ENDS_WITHIN_SECONDS = 60.0
@@ -28,7 +29,7 @@ async def test_a_worker_without_topics_says_so_and_how_to_create_them(pipeline: 
     assert "Kafka lacks topic nobody-made." in said
     assert "Run `inkstream bootstrap`" in said
     assert "Traceback" not in said
-    assert "MongoDB lacks" not in said
+    assert "MongoDB lacks collection nobody-made." in said
 
 
 async def test_only_topics_of_the_agents_that_run_are_needed(counting: Pipeline) -> None:
@@ -48,17 +49,17 @@ async def test_only_topics_of_the_agents_that_run_are_needed(counting: Pipeline)
 async def test_a_worker_without_a_collection_does_not_let_mongodb_create_it(
     counting: Pipeline, collection: str
 ) -> None:
-    await counting.database.drop_collection(collection)
+    await counting.collection(collection).drop()
     with counting.worker() as worker:
         code, said = await ended(worker)
     assert code == 1
-    assert f"MongoDB lacks collection {collection}\n" in said
+    assert f"MongoDB lacks collection {counting.namespace}{collection}\n" in said
     assert "Run `inkstream bootstrap`" in said
-    assert collection not in await counting.database.list_collection_names()
+    assert counting.namespace + collection not in await counting.database.list_collection_names()
 
 
 async def test_a_worker_without_tables_names_the_migrations(counting: Pipeline) -> None:
-    counting.rows("DROP SCHEMA inkstream CASCADE")
+    counting.rows(f"DROP SCHEMA {schema_of(counting.namespace)} CASCADE")
     with counting.worker() as worker:
         code, said = await ended(worker)
     assert code == 1
@@ -76,8 +77,8 @@ def tracked(number: int) -> Message:
 
 
 async def test_an_unknown_refusal_ends_the_worker_at_once_and_leaves_all_as_it_was(pipeline: Pipeline) -> None:
-    await pipeline.database.drop_collection("analyticsEvents")
-    await pipeline.database.command("create", "analyticsEvents", viewOn="elsewhere", pipeline=[])
+    await pipeline.collection("analyticsEvents").drop()
+    await pipeline.database.command("create", pipeline.namespace + "analyticsEvents", viewOn="elsewhere", pipeline=[])
     await pipeline.send("analytics-events", [tracked(number) for number in range(10)])
     with pipeline.worker(stop_timeout=LONG) as worker:
         began = time.monotonic()
@@ -88,7 +89,7 @@ async def test_an_unknown_refusal_ends_the_worker_at_once_and_leaves_all_as_it_w
     assert "batches abandoned" in said
     assert await pipeline.committed("analytics-events") == 0
     assert await pipeline.read("analytics-events.dead-letter") == []
-    await pipeline.database.drop_collection("analyticsEvents")
+    await pipeline.collection("analyticsEvents").drop()
     await pipeline.prepare()
     with pipeline.worker() as worker:
         await pipeline.settled("analytics-events")
@@ -96,8 +97,8 @@ async def test_an_unknown_refusal_ends_the_worker_at_once_and_leaves_all_as_it_w
 
 
 async def test_agents_that_live_finish_what_they_have_while_another_has_died(pipeline: Pipeline) -> None:
-    await pipeline.database.drop_collection("analyticsEvents")
-    await pipeline.database.command("create", "analyticsEvents", viewOn="elsewhere", pipeline=[])
+    await pipeline.collection("analyticsEvents").drop()
+    await pipeline.database.command("create", pipeline.namespace + "analyticsEvents", viewOn="elsewhere", pipeline=[])
     with pipeline.worker(stop_timeout=30) as worker:
         await worker.until_ready()
         lines = [plain(level="info", message=f"line {number}", service="a", environment="b") for number in range(500)]

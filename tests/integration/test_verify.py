@@ -13,7 +13,6 @@ from agents.watch_drift import WatchDrift
 from enrich.view_windows import LENGTH, Window, start_of
 from ops.metrics import VIEW_COUNT_DRIFT
 from ops.verification import Column, PostDifference, Verification, WindowDifference, verification_of
-from sinks import postgres
 from sinks.stored_views import StoredViews
 from sinks.view_counts import PlatformTable, ViewCounts, WindowCount
 from tests.integration.command_line import Ended, inkstream
@@ -68,9 +67,7 @@ async def store(pipeline: Pipeline, *times: datetime, post_id: str = "post-1", *
 
 @asynccontextmanager
 async def view_counts(pipeline: Pipeline) -> AsyncIterator[ViewCounts]:
-    counts = ViewCounts(
-        postgres.Pool(pipeline.environment["INKSTREAM_POSTGRES_URL"]), PlatformTable("posts", "id", "viewCount")
-    )
+    counts = ViewCounts(pipeline.pool(), PlatformTable("posts", "id", "viewCount"))
     try:
         yield counts
     finally:

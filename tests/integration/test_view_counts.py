@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from enrich.view_windows import LENGTH, start_of
-from sinks.postgres import Pool
 from sinks.view_counts import PlatformTable, ViewCounts
 from tests.integration.pipeline import Message, Pipeline, Worker, headers_of, plain, until
 
@@ -128,7 +127,7 @@ async def test_a_folded_windows_views_stay_and_later_counts_of_it_change_nothing
     counting.add_posts(["post-1", "post-2"], view_count=10)
     start = start_of(datetime.now(UTC)) - timedelta(days=8)
     old, edge, new = start, start + LENGTH, start + 2 * LENGTH
-    pool = Pool(counting.environment["INKSTREAM_POSTGRES_URL"])
+    pool = counting.pool()
     # No worker folds these: they are younger than the horizon and a day.
     with counting.worker(agents="post-view-counts", count_horizon="P30D") as worker:
         await counting.send("post-view-counts", [count("post-1", time, 3) for time in (old, edge, new)])

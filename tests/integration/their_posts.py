@@ -8,7 +8,6 @@ import psycopg
 from psycopg import sql
 
 from enrich.view_windows import Window
-from sinks.postgres import Pool
 from sinks.view_counts import PlatformTable, ViewCounts, WindowCount
 from tests.integration.pipeline import Pipeline
 
@@ -21,7 +20,7 @@ class Theirs:
     """A platform's table of posts, made for a test, and the view counts that go there."""
 
     def __init__(self, pipeline: Pipeline, owner: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-        self._pool = Pool(pipeline.environment["INKSTREAM_POSTGRES_URL"])
+        self._pool = pipeline.pool()
         self.pipeline = pipeline
         self.owner = owner
         self.counts = self.worker()
@@ -37,12 +36,12 @@ class Theirs:
 
     async def rows(self, statement: LiteralString) -> list[tuple[Any, ...]]:
         """Run a query as the owner of the table."""
-        return await (await self.owner.execute(statement)).fetchall()
+        return await (await self.owner.execute(self.pipeline.with_schema(statement))).fetchall()
 
     async def execute(self, *statements: LiteralString) -> None:
         """Run statements as the owner of the table."""
         for statement in statements:
-            await self.owner.execute(statement)
+            await self.owner.execute(self.pipeline.with_schema(statement))
 
     async def create(self, id_type: str = "text", views_type: str = "integer", ids: Sequence[object] = POSTS) -> None:
         """Make the table with a post of each id."""

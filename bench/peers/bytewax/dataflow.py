@@ -41,7 +41,7 @@ class Insert(StatelessSinkPartition):  # type: ignore[misc]
 
     def __init__(self) -> None:
         client: MongoClient[Document] = MongoClient(os.environ["BENCH_MONGO_URL"], w="majority", journal=True)
-        self._collection = client.get_default_database()["pageViews"]
+        self._collection = client.get_default_database()[os.environ["BENCH_COLLECTION"]]
 
     def write_batch(self, items: list[Document]) -> None:
         """Write a batch. Raises what is no duplicate."""

@@ -46,7 +46,8 @@ def to_document(event: dict[str, Any]) -> dict[str, Any]:
 def page_views() -> AsyncCollection[dict[str, Any]]:
     """Return the collection, for the event loop that asks."""
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(os.environ["BENCH_MONGO_URL"])
-    return client.get_default_database().get_collection("pageViews", write_concern=WriteConcern(w="majority", j=True))
+    name = os.environ["BENCH_COLLECTION"]
+    return client.get_default_database().get_collection(name, write_concern=WriteConcern(w="majority", j=True))
 
 
 async def take(stream: StreamT[Any]) -> None:

@@ -34,7 +34,7 @@ logger.values.level = warn
 # An upsert by id is the connector's own default: ReplaceOneDefaultStrategy with upsert. Here the event's id is that id.
 CONNECTOR = {
     "connector.class": "com.mongodb.kafka.connect.MongoSinkConnector",
-    "collection": "pageViews",
+    "collection": os.environ["BENCH_COLLECTION"],
     "key.converter": "org.apache.kafka.connect.storage.StringConverter",
     "value.converter": "org.apache.kafka.connect.json.JsonConverter",
     "value.converter.schemas.enable": "false",

@@ -51,7 +51,7 @@ def main() -> None:
         views,
         connection_string=f"{url}&w=majority&journal=true",
         database=url.partition("?")[0].rpartition("/")[2],
-        collection="pageViews",
+        collection=os.environ["BENCH_COLLECTION"],
         max_batch_size=2_000,
     )
     store = pathway.persistence.Backend.filesystem(Path(os.environ["BENCH_DIRECTORY"]) / "state")

@@ -26,7 +26,7 @@ class Insert(BatchingSink):  # type: ignore[misc]
     def setup(self) -> None:
         """Connect to MongoDB."""
         client: MongoClient[dict[str, Any]] = MongoClient(MONGO_URL, **WRITE_CONCERN)
-        self._collection = client.get_default_database()["pageViews"]
+        self._collection = client.get_default_database()[os.environ["BENCH_COLLECTION"]]
 
     def write(self, batch: SinkBatch) -> None:
         """Write the records of one partition since the last commit. Raises what is no duplicate."""
@@ -46,7 +46,7 @@ def upsert() -> BaseSink:
         host=host,
         port=int(port),
         db=database,
-        collection="pageViews",
+        collection=os.environ["BENCH_COLLECTION"],
         document_matcher=lambda record: {"_id": record.value["_id"]},
         update_method="ReplaceOne",
         replicaSet=dict(option.split("=") for option in options.split("&"))["replicaSet"],
