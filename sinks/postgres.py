@@ -171,7 +171,7 @@ async def connection(url: str) -> AsyncIterator[Connection]:
         PostgresUrlError: The URL is none.
         psycopg.Error: The server does not answer, or lets us not in.
     """
-    _check(url)
+    check_url(url)
     async with await AsyncConnection.connect(url, **_OPTIONS) as open_connection:
         yield open_connection
 
@@ -184,7 +184,7 @@ class Pool:
     """
 
     def __init__(self, url: str) -> None:
-        _check(url)
+        check_url(url)
         self._connections: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             kwargs=_OPTIONS,
@@ -221,7 +221,7 @@ class Pool:
         await self._connections.close()
 
 
-def _check(url: str) -> None:
+def check_url(url: str) -> None:
     """See that a URL can be read by PostgreSQL's own library.
 
     Raises:

@@ -7,7 +7,10 @@ SELECT
     quote_ident(current_database()) AS database,
     quote_ident(current_user) AS role,
     pg_is_in_recovery() AS is_standby,
-    has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('inkstream') IS NOT NULL AS has_schema;
+    CASE
+        WHEN to_regnamespace('inkstream') IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+        ELSE has_schema_privilege('inkstream', 'CREATE') AND has_schema_privilege('inkstream', 'USAGE')
+    END AS has_schema;
 
 -- name: describe_posts
 -- The platform's posts, as they are, and what we may do with them. Always one row, also where there is no such table;
