@@ -115,8 +115,8 @@ _INTRODUCTION = """\
 <!-- Made by `inkstream settings --markdown > docs/settings.md`; a test fails when it is out of date. -->
 
 Everything that Inkstream can be told is an environment variable, or a line in the file `.env` of the directory in which
-it is started; the environment comes first. A command that finds settings missing or wrong lists all of them, and ends with
-exit code 2. `inkstream settings` shows the effective settings and where each comes from, with secrets masked.
+it is started; the environment comes first. A command that finds settings missing or wrong lists all of them, and ends
+with exit code 2. `inkstream settings` shows the effective settings and where each comes from, with secrets masked.
 
 """
 
