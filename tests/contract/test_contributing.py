@@ -22,10 +22,9 @@ FAST = (
     "tests/contract/test_pages.py",
     "tests/contract/test_readme.py",
     "tests/unit/test_collection_declarations.py",
-    "tests/unit/test_chaos_model.py",
+    "tests/unit/test_chaos_model.py::test_a_record_is_described_as_a_worker_does",
     "tests/unit/test_notification_rules.py",
     "tests/unit/test_notification_documents.py",
-    "tests/unit/test_topics_command.py",
 )
 """The tests that read the declarations and need no server."""
 

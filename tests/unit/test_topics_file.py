@@ -100,7 +100,7 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
     ("right", "wrong", "complaint"),
     [
         ("posts.PostPublished", "posts.PostPublihsed", "11: unknown class posts.PostPublihsed; did you mean"),
-        ("posts.PostPublished", "Rated", "11: unknown class Rated: it should be a module of schemas/ and a class, like"),
+        ("posts.PostPublished", "Rated", "11: unknown class Rated: it should be a module of schemas/ and a"),
         ("posts.PostPublished", "ratings.PostRated", "11: unknown class ratings.PostRated: there is no schemas"),
         ("posts.PostPublished", "posts.Rated", "11: unknown class posts.Rated: schemas/posts.py has no class Rated"),
         ("posts.PostPublished", "fields.Id", "11: unknown class fields.Id: schemas/fields.py has no class Id that"),
