@@ -5,7 +5,6 @@ blocks between `<!-- declared: … -->` and `<!-- end -->`. A collection without
 """
 
 import re
-import sys
 from collections.abc import Mapping
 
 from ops.commands import settings, topics
@@ -87,4 +86,4 @@ def _retention(collection: Collection) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
