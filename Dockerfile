@@ -15,7 +15,8 @@ FROM python:3.12-slim
 RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin inkstream
 COPY --from=build /opt/inkstream /opt/inkstream
 COPY --from=build /app /app
-ENV PATH=/opt/inkstream/bin:$PATH PYTHONUNBUFFERED=1 INKSTREAM_WEB_HOST=0.0.0.0 INKSTREAM_LOG_FORMAT=json
+ENV PATH=/opt/inkstream/bin:$PATH PYTHONUNBUFFERED=1 INKSTREAM_ENVIRONMENT=production INKSTREAM_WEB_HOST=0.0.0.0 \
+    INKSTREAM_LOG_FORMAT=json
 WORKDIR /app
 USER inkstream
 EXPOSE 16066

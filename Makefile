@@ -11,7 +11,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down clean test check bench bench-counts bench-indexes bench-notifications bench-paths bench-scale chaos chaos-defects chaos-notifications fuzz lock soak
+.PHONY: help setup run up down clean test check bench bench-counts bench-indexes bench-notifications bench-paths bench-scale chaos chaos-defects chaos-notifications docs fuzz lock soak
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ fuzz: setup ## Give the edge whatever may come, for long; nothing but a dead let
 
 chaos-notifications: setup ## Send notifications while everything fails; none may be lost (ARGS="--quick")
 	@$(PYTHON) -m tests.chaos.notifications $(ARGS)
+
+docs: setup ## Write topics, settings and collections into docs/, as they are declared
+	@$(PYTHON) -m dev.pages
 
 lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(COMPILE) --output-file requirements/runtime.txt pyproject.toml

@@ -46,11 +46,10 @@ from notifications.composing import Composer
 from notifications.links import Site
 from notifications.unsubscribing import UnsubscribeLinks
 from notifications.wording import Wording
-from ops import pages, unsubscribe_page, webhooks
+from ops import configuration, pages, unsubscribe_page, webhooks
 from ops.health import Health
 from ops.logs import logging_config
 from ops.probe import Ping, Probe
-from ops.settings import Settings
 from ops.verification import Verification
 from ops.web_server import WebServer
 from schemas.cloudevents import Decoder
@@ -61,7 +60,7 @@ from sinks.providers import Providers
 from sinks.stores import Stores
 
 log = structlog.get_logger(__name__)
-settings = Settings()
+settings = configuration.check()
 topics = load(settings.topics_file, collections.NAMES, partitions=settings.partitions, replication=settings.replication)
 view_windows, post_view_counts = topics.derived["view-windows"], topics.derived["post-view-counts"]
 delivery_receipts = topics.inbound["delivery-receipts"]

@@ -19,7 +19,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_brokers,
         "security_protocol": settings.kafka_security_protocol,
-        "ssl_context": _ssl_context(settings),
+        "ssl_context": ssl_context(settings),
         "client_id": "inkstream",
     }
     if settings.kafka_security_protocol.startswith("SASL"):
@@ -32,7 +32,12 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return how to encrypt connections to Kafka; `None` where they are not encrypted.
+
+    Raises:
+        OSError: A file can't be read, or is no certificate or key; an `ssl.SSLError` is one too.
+    """
     if not settings.kafka_security_protocol.endswith("SSL"):
         return None
     context: ssl.SSLContext = create_ssl_context(

@@ -98,7 +98,7 @@ class Traffic:
         self._ids = Ids(int(began.timestamp() * 1000), self._random)
         blog = Blog()
         self._stories = Stories(blog, self._random, self._ids)
-        self._untold = deque(sorted(set(self._topic_of) - _told(blog)))
+        self._untold = deque(sorted(set(self._topic_of) - told(blog)))
         self._mishaps = deque(MISHAPS)
         self._events_of = Counter[str]()
         self._sequence = count()
@@ -215,7 +215,7 @@ class Traffic:
         return self._random.choice(COMPRESSIONS)
 
 
-def _told(blog: Blog) -> set[str]:
+def told(blog: Blog) -> set[str]:
     """Return the types of events that stories tell of, found by listening to some."""
     random = Random(0)  # noqa: S311 - nothing secret is made of it
     stories = Stories(blog, random, Ids(0, random))

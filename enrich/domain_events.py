@@ -18,9 +18,12 @@ from enrich.analytics import analytics_event, page_context
 from enrich.audit import entry
 from enrich.context import Context
 from enrich.documents import Document, Write
-from enrich.verbatim import body, head
+from enrich.verbatim import clamped, head, payload
 from schemas.domain import DomainEvent
 from schemas.event import Envelope
+
+_OF_THE_AUDIT = frozenset({"ip_address", "user_email", "user_role", "method", "endpoint", "changes"})
+"""Fields that are stored in `auditLogs` alone."""
 
 _NAMES_OF_ENTITIES = frozenset({"title", "slug", "name"})
 
@@ -41,7 +44,7 @@ def _document(collection: str, event: Envelope[DomainEvent], context: Context) -
         return _activity(event)
     if collection == "auditLogs":
         return _audit_entry(event, context)
-    return Document(collection, body(event))
+    return Document(collection, head(event) | payload(event.data, without=_OF_THE_AUDIT) | clamped(event))
 
 
 def _analytics_event(event: Envelope[DomainEvent]) -> Document:

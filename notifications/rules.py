@@ -26,7 +26,7 @@ from schemas.email_address import normalised
 from schemas.event import Envelope, Event
 from schemas.identity import of_request
 from schemas.notifications import Channel, NotificationRequested, Priority, RelatedEntity
-from schemas.topics import EventType
+from schemas.topics import EventType, listed
 
 _TYPE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 _WINDOW = re.compile(r"([1-9][0-9]{0,3})(m|h|d)")
@@ -135,6 +135,11 @@ class Rule:
     _message: Sentence
     _action_text: Sentence | None
     _action_url: Sentence | None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The attributes of the event that say whom to tell."""
+        return self._audience
 
     def audience(self, data: DomainEvent) -> list[str]:
         """Return whom to tell of an event, each once, without whoever did it."""
@@ -349,10 +354,14 @@ class _File:
 
     def _event(self, at: tuple[str, ...], name: str) -> EventType:
         if name not in self._events:
-            self._wrong(at, f"unknown event {name}{_nearest(name, self._events)}")
+            self._wrong(at, f"unknown event {name}{_nearest(name, self._events)}; topics.yaml declares events")
         event = self._events[name]
         if not issubclass(event.schema, DomainEvent):
-            self._wrong(at, f"event {name} is no domain event: nobody is known to have done it")
+            self._wrong(
+                at,
+                f"event {name} is no domain event, so nobody is known to have done it: make the class "
+                f"{event.schema.__name__} a DomainEvent (schemas/domain.py)",
+            )
         return event
 
     def _try_out(self, at: tuple[str, ...], rule: Rule) -> None:
@@ -361,7 +370,9 @@ class _File:
         try:
             if not _audience_of_example(rule):
                 self._wrong(
-                    (*at, "tell"), f"the example of class {schema.__name__} names nobody to tell; name somebody"
+                    (*at, "tell"),
+                    f"the example of class {schema.__name__} names nobody to tell but who did it: give it a value for "
+                    f"{' or '.join(self._aliases(schema, rule))}",
                 )
             self._require_path((*at, "action", "url"), _example(rule).action_url)
             must = {field.alias for field in schema.model_fields.values() if field.is_required()}
@@ -371,6 +382,9 @@ class _File:
             if isinstance(error, RulesError):
                 raise
             self._wrong(at, f"its texts can't be written: {error}")
+
+    def _aliases(self, schema: type[Event], rule: Rule) -> list[str]:
+        return [schema.model_fields[name].alias or name for name in rule.told]
 
     def _require_path(self, at: tuple[str, ...], url: str | None) -> None:
         """See that a rule leads to a page of the site, whichever host that has."""
@@ -436,7 +450,9 @@ class _Fields:
         attribute = self.optional(at, alias)
         if not self._schema.model_fields[attribute].is_required():
             self._wrong(
-                at, f"field {alias} is optional in class {self._schema.__name__}, and can't be done without here"
+                at,
+                f"field {alias} is optional in class {self._schema.__name__}, and every event needs it here: make it "
+                "required in the class, or name another field",
             )
         return attribute
 
@@ -446,7 +462,14 @@ class _Fields:
         stem = alias.removesuffix("Id")
         if stem == alias:
             self._wrong(at, f"{alias} should be the field with a person's id, like authorId")
-        return _Doer(attribute, self.optional(at, f"{stem}Name"), self.optional(at, f"{stem}Avatar"))
+        described = (f"{stem}Name", f"{stem}Avatar")
+        if missing := [field for field in described if field not in self._attributes]:
+            self._wrong(
+                at,
+                f"actor {alias} needs {' and '.join(missing)} in class {self._schema.__name__}, for the name and the "
+                f"picture of the actor: add {' and '.join(map(_optional_field, missing))}",
+            )
+        return _Doer(attribute, *(self._attributes[field] for field in described))
 
     def sentence(self, at: tuple[str, ...], source: str) -> Sentence:
         """Read a template, and note the fields that it uses."""
@@ -460,6 +483,13 @@ class _Fields:
                 self._wrong(at, f"unknown variable {name} for class {self._schema.__name__}{_nearest(name, known)}")
             self.used[name] = self._attributes[name]
         return sentence
+
+
+def _optional_field(alias: str) -> str:
+    """Return the declaration of a field that is for notifications alone."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", alias).lower()
+    kind = "Link" if alias.endswith("Avatar") else "Label"
+    return f"`{name}: {kind} | None = Field(None, exclude=True, repr=False)`"
 
 
 def requested(event: Envelope[NotificationRequested]) -> Notice:
@@ -532,4 +562,4 @@ def _problem(detail: ErrorDetails) -> str:
 
 def _nearest(name: str, known: Collection[str]) -> str:
     nearest = get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
+    return f"; did you mean {nearest[0]}?" if nearest else f"; there are {listed(known)}"

@@ -7,8 +7,9 @@ answer is itself a finding.
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
@@ -27,7 +28,8 @@ from delivery.kafka import client_options
 from ops import kafka_topics
 from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, MOVE_IT, SERVER_ERRORS, UNMOVED, first_line
 from ops.dead_letters import Contents, DeadLetterReader
-from ops.settings import DEVELOPMENT_IP_HASH_KEY, Settings
+from ops.kafka_topics import FEWEST_IN_SYNC, FEWEST_REPLICAS
+from ops.settings import DEVELOPMENT_IP_HASH_KEY, NEEDED_ELSEWHERE, Settings
 from schemas.identity import ReplaySigner
 from schemas.topics import Topic
 from sinks import convergence, installation, migrations, postgres
@@ -70,8 +72,10 @@ _REFUSALS: Mapping[str, str] = {
 }
 _REFUSED_OTHERWISE = "update {column} of that row of {table} by hand to see PostgreSQL's message"
 _RECIPIENTS = "recipients"
+_DURABILITY = "replicas"
 _LINES_OF_DRIFT = 3
 _COLUMNS_SHOWN = 3
+_NAMES_LISTED = 5
 _GROUP_ANSWERS_WITHIN_SECONDS = 10
 _PREFIX = "INKSTREAM_"
 _OF_THE_DEVELOPMENT_STACK = "INKSTREAM_STACK"
@@ -133,6 +137,7 @@ async def examine(
         kafka.ask(
             partial(_kafka, settings),
             partial(_drift, "topics", partial(kafka_topics.converge, settings, wanted, check=True)),
+            partial(_durability, settings, [topic.name for topic in wanted]),
             partial(_traffic, settings, topics, agents, application),
         ),
         mongodb.ask(
@@ -192,9 +197,18 @@ def _settings_findings(settings: Settings) -> Iterator[Finding]:
     if settings.ip_hash_key.get_secret_value() == DEVELOPMENT_IP_HASH_KEY:
         advice = "before real visitors come, set one: `openssl rand -hex 32`"
         yield Finding("settings", State.NOTE, "INKSTREAM_IP_HASH_KEY is the public development key", advice)
-    if settings.environment != "development" and settings.postgres_url == Settings.model_fields["postgres_url"].default:
-        advice = "set it to your server, with a password of its own"
-        yield Finding("settings", State.PROBLEM, "INKSTREAM_POSTGRES_URL is the development server's", advice)
+    if settings.environment == "development":
+        return
+    for name, reason in NEEDED_ELSEWHERE.items():
+        if getattr(settings, name) == Settings.model_fields[name].default:
+            what = f"{_PREFIX}{name.upper()} is set to what it is in development: {reason}"
+            yield Finding("settings", State.PROBLEM if name == "postgres_url" else State.NOTE, what, "set your own")
+    if settings.email_providers and settings.unsubscribe_url is None:
+        what = "INKSTREAM_UNSUBSCRIBE_URL is not set: no e-mail can be unsubscribed from with one click"
+        yield Finding("settings", State.NOTE, what, "publish a worker's page /unsubscribe, and set its address")
+    if not settings.email_providers:
+        what = "INKSTREAM_EMAIL_PROVIDERS is empty: no e-mail is sent"
+        yield Finding("settings", State.NOTE, what, "name a provider, or ignore this where none should be")
 
 
 async def _kafka(settings: Settings) -> list[Finding]:
@@ -202,6 +216,29 @@ async def _kafka(settings: Settings) -> list[Finding]:
         brokers = (await admin.describe_cluster())["brokers"]
     addresses = ", ".join(f"{broker['host']}:{broker['port']}" for broker in brokers)
     return [Finding("Kafka", State.WELL, f"{_count(len(brokers), 'broker')}: {addresses}")]
+
+
+async def _durability(settings: Settings, names: Collection[str]) -> list[Finding]:
+    """Return which topics would lose acknowledged events with one broker; in development it does not matter."""
+    if settings.environment == "development":
+        return []
+    async with kafka_topics.administration(settings) as admin:
+        found = await kafka_topics.durabilities(admin, names)
+    few = [f"{topic.name} {topic.replication}" for topic in found if topic.replication < FEWEST_REPLICAS]
+    # A lost offset repeats work and loses nothing, so of the topic of offsets only the replicas matter.
+    lax = [f"{topic.name} {topic.in_sync}" for topic in found if topic.in_sync < FEWEST_IN_SYNC and topic.name in names]
+    is_problem = settings.environment == "production" and not settings.allow_fewer_replicas
+    state = State.PROBLEM if is_problem else State.NOTE
+    findings = []
+    if few:
+        what = f"{_count(len(few), 'topic')} with fewer than {FEWEST_REPLICAS} replicas: {_listed(few)}"
+        advice = "move them with kafka-reassign-partitions; for new topics, set INKSTREAM_REPLICATION=3"
+        findings.append(Finding(_DURABILITY, state, what, advice))
+    if lax:
+        what = f"{_count(len(lax), 'topic')} with min.insync.replicas under {FEWEST_IN_SYNC}: {_listed(lax)}"
+        advice = "once they have three replicas: `inkstream bootstrap --allow-refusals` sets it to 2"
+        findings.append(Finding(_DURABILITY, state, what, advice))
+    return findings or [Finding(_DURABILITY, State.WELL, "every topic keeps at least three replicas, two in sync")]
 
 
 async def _mongodb(mongo: Mongo) -> list[Finding]:
@@ -399,8 +436,7 @@ async def _drift(subject: str, look: Callable[[], Awaitable[list[Change]]]) -> l
     changes = await look()
     different = [change.line for change in changes if change.action not in ("report", "blocked")]
     unexpected = [change.line for change in changes if change.action == "report"]
-    blocked = [Finding(subject, State.PROBLEM, change.line) for change in changes if change.action == "blocked"]
-    findings = blocked
+    findings = [Finding(subject, State.PROBLEM, line) for line in _blocked(changes)]
     if different:
         advice = "`inkstream bootstrap` makes it so; `inkstream bootstrap --check` lists all"
         findings.append(Finding(subject, State.PROBLEM, _shortened(different), advice))
@@ -408,6 +444,16 @@ async def _drift(subject: str, look: Callable[[], Awaitable[list[Change]]]) -> l
         advice = "remove it where nobody needs it; an index costs every write"
         findings.append(Finding(subject, State.NOTE, _shortened(unexpected), advice))
     return findings or [Finding(subject, State.WELL, "as declared")]
+
+
+def _blocked(changes: Iterable[Change]) -> Iterator[str]:
+    """Yield what only a person can change, a line for all things with the same detail."""
+    alike: dict[str, list[Change]] = {}
+    for change in changes:
+        if change.action == "blocked":
+            alike.setdefault(change.detail, []).append(change)
+    for first, *others in alike.values():
+        yield replace(first, what=_listed([first.what, *(other.what for other in others)])).line
 
 
 async def _traffic(
@@ -496,6 +542,11 @@ def _dead_letters(topic: Topic, contents: Contents, now: datetime) -> Iterator[F
 def _shortened(lines: Sequence[str]) -> str:
     more = len(lines) - _LINES_OF_DRIFT
     return "\n".join([*lines[:_LINES_OF_DRIFT], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_LISTED
+    return ", ".join(names[:_NAMES_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _count(number: int, noun: str) -> str:

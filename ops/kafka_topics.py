@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
@@ -30,7 +30,14 @@ COMPACTED_AFTER = timedelta(days=1)
 
 _REQUEST_TIMEOUT_MS = 10_000
 _LEADERS_WITHIN_SECONDS = 30.0
+FEWEST_REPLICAS = 3
+"""With so many, and `FEWEST_IN_SYNC` of them for each write, a lost broker loses no acknowledged event."""
+
+FEWEST_IN_SYNC = 2
+
+_OFFSETS = "__consumer_offsets"
 _POLICY, _RETENTION, _LARGEST_RECORD = "cleanup.policy", "retention.ms", "max.message.bytes"
+_IN_SYNC = "min.insync.replicas"
 _SET_ON_THE_TOPIC = 1  # DescribeConfigs' source of an option that was set on the topic itself
 
 
@@ -70,7 +77,8 @@ def declared(topics: Iterable[Topic], namespace: str) -> list[DeclaredTopic]:
     """Return what the topics and their dead-letter topics should be in Kafka."""
     wanted = []
     for topic in topics:
-        options = {_POLICY: "delete", _RETENTION: _milliseconds(topic.retention)}
+        durable = {_IN_SYNC: str(FEWEST_IN_SYNC)} if topic.replication >= FEWEST_REPLICAS else {}
+        options = {_POLICY: "delete", _RETENTION: _milliseconds(topic.retention), **durable}
         if topic.compacted:
             options |= {_POLICY: "compact,delete", "min.compaction.lag.ms": _milliseconds(COMPACTED_AFTER)}
         wanted.append(DeclaredTopic(namespace + topic.name, topic.partitions, topic.replication, options))
@@ -78,6 +86,7 @@ def declared(topics: Iterable[Topic], namespace: str) -> list[DeclaredTopic]:
             _POLICY: "delete",
             _RETENTION: _milliseconds(topic.dead_letter_retention),
             _LARGEST_RECORD: str(DEAD_LETTER_BYTES),
+            **durable,
         }
         wanted.append(DeclaredTopic(namespace + topic.dead_letter, topic.partitions, topic.replication, options))
     return wanted
@@ -244,25 +253,57 @@ async def _adaptations(consumer: AIOKafkaConsumer, wanted: DeclaredTopic, found:
         steps.append(_Adaptation(Change("change", what, f"{detail}, so declare {found.partitions}"), None))
     if found.replication != wanted.replication:
         detail = f"has {found.replication} replicas, {wanted.replication} are declared"
-        steps.append(_Adaptation(Change("change", what, f"{detail}; kafka-reassign-partitions moves them"), None))
+        action: Literal["blocked", "change"] = "blocked" if found.replication < wanted.replication else "change"
+        steps.append(_Adaptation(Change(action, what, f"{detail}; change them with kafka-reassign-partitions"), None))
     if different := _different_options(wanted, found):
         was = {name: found.options.get(name, "") for name in different}
         loss = await _loss(consumer, records, wanted.options, found.options)
         detail = f"{_options(different)}, was {_options(was)}" + (f"; {loss}" if loss else "")
-        risks = frozenset({Risk.EXPIRY} if loss else ())
+        risks = frozenset(({Risk.EXPIRY} if loss else set()) | ({Risk.REFUSALS} if _IN_SYNC in different else set()))
         configure = partial(_configure, name=wanted.name, options={**found.set_options, **different})
         steps.append(_Adaptation(Change("change", what, detail, risks=risks), configure))
     return steps
 
 
 def _different_options(wanted: DeclaredTopic, found: FoundTopic) -> dict[str, str]:
-    """Return the declared options that a topic does not have; a higher limit than the declared one may stay."""
-    return {
-        name: value
-        for name, value in wanted.options.items()
-        if found.options.get(name) != value
-        and not (name == _LARGEST_RECORD and int(found.options.get(name) or 0) > int(value))
+    """Return the declared options that a topic does not have; a higher limit than the declared one may stay.
+
+    Where a topic has too few replicas, to require two in sync would stop it whenever one broker is down.
+    """
+    kept = {
+        name
+        for name in (_LARGEST_RECORD, _IN_SYNC)
+        if name in wanted.options and int(found.options.get(name) or 0) > int(wanted.options[name])
     }
+    if found.replication < FEWEST_REPLICAS:
+        kept.add(_IN_SYNC)
+    return {
+        name: value for name, value in wanted.options.items() if found.options.get(name) != value and name not in kept
+    }
+
+
+class Durability(NamedTuple):
+    """How many copies of its records a topic keeps.
+
+    Attributes:
+        name: With the namespace.
+        replication: Replicas of the partition with the fewest.
+        in_sync: How many of them must have a record before Kafka acknowledges it.
+    """
+
+    name: str
+    replication: int
+    in_sync: int
+
+
+async def durabilities(admin: AIOKafkaAdminClient, names: Collection[str]) -> list[Durability]:
+    """Return how many copies are kept by those of the named topics that are there, and by that of committed offsets.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    found = await _found(admin, {*names, _OFFSETS})
+    return [Durability(name, topic.replication, int(topic.options[_IN_SYNC])) for name, topic in sorted(found.items())]
 
 
 class _Records(NamedTuple):

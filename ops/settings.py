@@ -5,18 +5,19 @@ at once, with the variable's name and what it should be.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from string import hexdigits
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from ada_url import check_url
 from email_validator import validate_email
-from pydantic import AwareDatetime, Field, SecretStr, model_validator
-from pydantic.functional_validators import AfterValidator, BeforeValidator
+from pydantic import AwareDatetime, Field, SecretStr, ValidationError, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator, ModelWrapValidatorHandler
+from pydantic_core import ErrorDetails, InitErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,19 @@ _OWN_KEYS: Mapping[str, str] = {
     "ip_hash_key": "hashes of IP addresses could be undone with it",
     "unsubscribe_key": "anybody could unsubscribe anybody with it",
 }
+
+NEEDED_ELSEWHERE: Mapping[str, str] = {
+    "kafka_brokers": "the default is the development server",
+    "mongo_url": "the default is the development server",
+    "postgres_url": "the default is the development server, with its public password",
+    "redis_url": "the default is the development server",
+    "site_url": "links of notifications begin there",
+    "site_name": "e-mails and push messages show it",
+}
+"""Settings whose defaults are meant for development alone, and why; everywhere else they have to be set."""
+
+_BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]+):[0-9]{1,5}")
+_VARIABLE = re.compile(r"\bINKSTREAM_[A-Z_]+")
 _HOST = re.compile(r"[^\s/?#@\\]+")
 
 EmailProvider = Literal["smtp", "sendgrid", "aws-ses", "mailgun"]
@@ -46,6 +60,10 @@ _NEEDED: Mapping[EmailProvider, tuple[str, ...]] = {
 _NEEDED_TOGETHER = (
     ("apns_key_file", "apns_key_id", "apns_team_id", "apns_topic"),
     ("web_push_private_key", "web_push_subject"),
+)
+_KAFKA_OPTIONS = (
+    (("kafka_sasl_username", "kafka_sasl_password"), "SASL", "SASL_SSL"),
+    (("kafka_ca_file", "kafka_certificate_file", "kafka_key_file"), "SSL", "SSL or SASL_SSL"),
 )
 _SMTP = "should be smtp://, smtp+starttls:// or smtps://user:password@host:port, special characters as %40"
 
@@ -112,6 +130,12 @@ def _mailbox(value: str) -> str:
     return value
 
 
+def _brokers(value: str) -> str:
+    if not all(_BROKER.fullmatch(broker.strip()) for broker in value.split(",")):
+        raise ValueError("should be kafka-1:9092,kafka-2:9092")
+    return value
+
+
 def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     for host in value:
         if not _HOST.fullmatch(host) or not check_url(f"https://{host}/"):
@@ -142,6 +166,27 @@ def _variable(name: str) -> str:
     return f"INKSTREAM_{name.upper()}"
 
 
+def _again(detail: ErrorDetails) -> InitErrorDetails:
+    """Return a problem that was found as one to report."""
+    return InitErrorDetails(type=detail["type"], loc=detail["loc"], input=detail["input"], ctx=detail.get("ctx", {}))
+
+
+def _without(given: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Return the values that are right. Where the environment is wrong, what holds in production is asked for."""
+    kept = dict(given)
+    wrong_items: dict[str, set[object]] = {}
+    for name, *item in (detail["loc"] for detail in error.errors(include_url=False)):
+        if item:
+            wrong_items.setdefault(str(name), set()).add(item[0])
+        else:
+            kept.pop(str(name), None)
+    for name, wrong in wrong_items.items():
+        values = _comma_separated(given[name])
+        assert isinstance(values, tuple), "only a list has items"
+        kept[name] = tuple(value for number, value in enumerate(values) if number not in wrong)
+    return kept if "environment" in kept or "environment" not in given else kept | {"environment": "production"}
+
+
 class Settings(BaseSettings):
     """What Inkstream can be told. Each field is the variable `INKSTREAM_<NAME>`."""
 
@@ -159,7 +204,7 @@ class Settings(BaseSettings):
         "topics, consumer groups, collections and keys in Redis, and the schema in PostgreSQL is `inkstream_staging`.",
     )
 
-    kafka_brokers: str = Field(
+    kafka_brokers: Annotated[str, AfterValidator(_brokers)] = Field(
         "127.0.0.1:19092", description="Kafka's bootstrap servers, `host:port`, separated by commas."
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -169,14 +214,14 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "SCRAM-SHA-512", description="How to authenticate to Kafka, where the protocol is `SASL_…`."
     )
-    kafka_sasl_username: str | None = Field(None, description="Kafka user, where the protocol is `SASL_…`.")
+    kafka_sasl_username: OptionalText = Field(None, description="Kafka user, where the protocol is `SASL_…`.")
     kafka_sasl_password: OptionalSecret = Field(None, description="Password of the Kafka user.")
-    kafka_ca_file: Path | None = Field(
+    kafka_ca_file: OptionalPath = Field(
         None,
         description="Certificate authority that signed Kafka's certificate (PEM); the system's by default.",
     )
-    kafka_certificate_file: Path | None = Field(None, description="Our certificate for Kafka (PEM), for mutual TLS.")
-    kafka_key_file: Path | None = Field(None, description="Private key of our certificate (PEM).")
+    kafka_certificate_file: OptionalPath = Field(None, description="Our certificate for Kafka (PEM), for mutual TLS.")
+    kafka_key_file: OptionalPath = Field(None, description="Private key of our certificate (PEM).")
 
     mongo_url: SecretStr = Field(
         SecretStr("mongodb://127.0.0.1:27117/blog-platform?replicaSet=rs0"),
@@ -201,6 +246,11 @@ class Settings(BaseSettings):
         "`notify-domain-events` makes notifications, `deliver` sends them. All where empty.",
     )
 
+    allow_fewer_replicas: bool = Field(
+        False,
+        description="Accept in production that topics have fewer than three replicas, or `min.insync.replicas` under "
+        "2: when one broker is lost, acknowledged events may be lost with it.",
+    )
     ip_hash_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_IP_HASH_KEY),
         min_length=1,
@@ -208,7 +258,7 @@ class Settings(BaseSettings):
         "makes all visitors new. A key made of it signs what `inkstream replay` sends, so it is the same for the "
         "workers and for that command.",
     )
-    geo_database: Path | None = Field(
+    geo_database: OptionalPath = Field(
         None,
         description="City database in MaxMind's format; by default an old one in development, else none and no `geo`.",
     )
@@ -423,17 +473,42 @@ class Settings(BaseSettings):
         is_elsewhere = given.get("environment", "development") != "development"
         return {"email_providers": (), **given} if is_elsewhere else given
 
-    @model_validator(mode="after")
-    def _refuse_what_can_not_be_right(self) -> "Settings":
-        problems = [
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all_at_once(cls, given: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Check each value, and what the values have to be together; report the problems of both at once."""
+        wrong: list[InitErrorDetails] = []
+        try:
+            settings = handler(given)
+        except ValidationError as error:
+            wrong = [_again(detail) for detail in error.errors(include_url=False)]
+            settings = handler(_without(given, error))
+        locations = [detail["loc"] for detail in wrong]
+        problems = list(dict.fromkeys(settings.problems(ignored={str(loc[0]) for loc in locations if len(loc) == 1})))
+        if problems:
+            together = ValueError("\n".join(problems))
+            wrong.append(InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": together}))
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong, hide_input=True)
+        return settings
+
+    def problems(self, ignored: Collection[str] = ()) -> Iterator[str]:
+        """Yield what the values can't be together, but for what is about an ignored setting."""
+        ignored_variables = set(map(_variable, ignored))
+        for problem in (
+            *self._problems_of_defaults(),
             *self._problems_of_keys(),
             *self._problems_of_kafka(),
             *self._problems_of_email(),
             *self._problems_of_push(),
-        ]
-        if problems:
-            raise ValueError("\n".join(dict.fromkeys(problems)))
-        return self
+        ):
+            if ignored_variables.isdisjoint(_VARIABLE.findall(problem)):
+                yield problem
+
+    def _problems_of_defaults(self) -> Iterator[str]:
+        for name, reason in NEEDED_ELSEWHERE.items():
+            if self._is_of_development(name):
+                yield f"{_variable(name)} must be set in {self.environment}: {reason}"
 
     def _problems_of_keys(self) -> Iterator[str]:
         if self.environment == "development":
@@ -472,16 +547,21 @@ class Settings(BaseSettings):
                 f"INKSTREAM_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs "
                 "INKSTREAM_KAFKA_SASL_USERNAME and INKSTREAM_KAFKA_SASL_PASSWORD"
             )
+        for names, part, protocols in _KAFKA_OPTIONS:
+            given = [name for name in names if getattr(self, name) is not None]
+            if given and part not in self.kafka_security_protocol:
+                yield (
+                    f"{_variable(given[0])} has no effect with INKSTREAM_KAFKA_SECURITY_PROTOCOL="
+                    f"{self.kafka_security_protocol}: make that {protocols}, or leave {_variable(given[0])} out"
+                )
 
     def _problems_of_email(self) -> Iterator[str]:
         for provider in self.email_providers:
             for name in _NEEDED[provider]:
                 if getattr(self, name) is None or (name == "smtp_url" and self._is_of_development(name)):
                     yield f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {_variable(name)}, or leave {provider} out"
-        if self.email_providers:
-            for name in ("email_sender", "site_url"):
-                if self._is_of_development(name):
-                    yield f"{_variable(name)} must be set in {self.environment}, as e-mails are sent with it"
+        if self.email_providers and self._is_of_development("email_sender"):
+            yield f"{_variable('email_sender')} must be set in {self.environment}: e-mails are sent from it"
         url = urlsplit(self.smtp_url.get_secret_value())
         if self.environment != "development" and url.scheme == "smtp" and url.password:
             yield "INKSTREAM_SMTP_URL would send its password in the clear: make it smtp+starttls:// or smtps://"
@@ -494,9 +574,6 @@ class Settings(BaseSettings):
                 yield f"{_variable(given)} is set, so {' and '.join(map(_variable, missing))} must be as well, or none"
         if self.push_file and self.environment != "development":
             yield f"INKSTREAM_PUSH_FILE must not be set in {self.environment}: no push message would arrive"
-        sent_by = ("fcm_service_account_file", "apns_key_file", "web_push_private_key")
-        if self._is_of_development("site_url") and any(getattr(self, name) is not None for name in sent_by):
-            yield f"INKSTREAM_SITE_URL must be set in {self.environment}, as push messages lead there"
 
     def _is_of_development(self, name: str) -> bool:
         """Whether a setting has the default that is meant for development alone, and this is not that."""
@@ -510,3 +587,18 @@ class Settings(BaseSettings):
         if package is None or package.origin is None:
             return None
         return Path(package.origin).with_name("GeoLite2-City.mmdb")
+
+
+class DraftSettings(Settings):
+    """The settings as far as they are right: a wrong value is replaced by its default, and nothing is refused.
+
+    For checking the rest of a configuration that is known to be wrong, never for running with it.
+    """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all_at_once(cls, given: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            return handler(_without(given, error))

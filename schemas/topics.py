@@ -21,6 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 import schemas
+from schemas.domain import DomainEvent
 from schemas.event import Event
 
 _TOPIC_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -32,6 +33,7 @@ _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(day
 _LONGEST_NAME = 200
 _MOST_PARTITIONS = 1000
 _MOST_REPLICAS = 16
+_NAMES_SHOWN = 12
 
 _FILE_KEYS = ("defaults", "topics", "derived")
 _DEFAULTS_KEYS = ("partitions", "replication", "retention", "deadLetterRetention")
@@ -243,7 +245,11 @@ class _File:
         schema = self._schema(fields["class"])
         key = fields.get("key", topic_key)
         if key is None:
-            self._wrong(node, f"event type {name} has no key, and neither has its topic")
+            self._wrong(
+                node,
+                f"event type {name} has no key, and neither has its topic: add the field of the payload by which "
+                "events stay in order, such as key: postId",
+            )
         destinations = self._destinations(fields, "collections")
         self._check_relevance(node, name, schema, fields, destinations)
         return EventType(
@@ -274,17 +280,21 @@ class _File:
             if key in fields and collection not in destinations:
                 self._wrong(fields[key], f"{key} means something in {collection} only, where {name} does not go")
         if "analyticsEvents" in destinations and "category" not in fields and "category" not in schema.model_fields:
-            self._wrong(node, f"event type {name} goes to analyticsEvents and needs a category")
+            self._wrong(node, f"event type {name} goes to analyticsEvents and needs a category, such as content")
 
     def _schema(self, node: yaml.Node) -> type[Event]:
         name = self._text(node)
         known = event_classes()
         if name not in known:
-            self._wrong(node, f"unknown class {name}{_nearest(name, known)}")
+            self._wrong(node, f"unknown class {name}{_where_to_declare(name, known)}")
         schema = known[name]
         examples = _examples(schema)
         if not examples:
-            self._wrong(node, f"class {name} has no example in its model_config")
+            self._wrong(
+                node,
+                f"class {name} has no example in its model_config: add "
+                'ConfigDict(json_schema_extra={"examples": [{…}]}) with a payload',
+            )
         for example in examples:
             try:
                 schema.model_validate(example)
@@ -292,7 +302,26 @@ class _File:
                 first = error.errors(include_url=False, include_input=False)[0]
                 field = ".".join(str(part) for part in first["loc"])
                 self._wrong(node, f"the example of class {name} is not valid: {field}: {first['msg']}")
+        if issubclass(schema, DomainEvent):
+            self._check_domain_event(node, name, schema)
         return schema
+
+    def _check_domain_event(self, node: yaml.Node, name: str, schema: type[DomainEvent]) -> None:
+        """See that a domain event says what it is about and who does it: the first event would fail without."""
+        for attribute, form in (
+            ("entity_type", 'entity_type: ClassVar[str] = "post"'),
+            ("entity_id_field", 'entity_id_field: ClassVar[str] = "post_id"'),
+            ("actor_fields", 'actor_fields: ClassVar[tuple[str, ...]] = ("user_id",)'),
+        ):
+            if not hasattr(schema, attribute):
+                self._wrong(node, f"class {name} is a DomainEvent without {attribute}: add `{form}`")
+        entity = schema.entity_id_field
+        for field in (entity, *schema.actor_fields, *([schema.title_field] if schema.title_field else [])):
+            if field not in schema.model_fields:
+                nearest = _nearest(field, schema.model_fields)
+                self._wrong(node, f"class {name} names a field {field} that it does not have{nearest}")
+        if not schema.model_fields[entity].is_required():
+            self._wrong(node, f"class {name}: {entity} says what the event is about, so it has to be required")
 
     def _key(self, node: yaml.Node, schema: type[Event]) -> str:
         key = self._text(node)
@@ -300,7 +329,11 @@ class _File:
         if key not in required:
             self._wrong(node, f"unknown key field {key} of class {schema.__name__}{_nearest(key, required)}")
         if not required[key]:
-            self._wrong(node, f"key field {key} is optional in class {schema.__name__}; every record needs its key")
+            self._wrong(
+                node,
+                f"key field {key} is optional in class {schema.__name__}, and every record needs its key: make the "
+                "field required, or name another one",
+            )
         return key
 
     def _destinations(self, fields: Mapping[str, yaml.Node], key: str) -> tuple[str, ...]:
@@ -313,7 +346,8 @@ class _File:
         for item in node.value:
             name = self._text(item)
             if name not in self._collections:
-                self._wrong(item, f"unknown collection {name}{_nearest(name, self._collections)}")
+                nearest = _nearest(name, self._collections)
+                self._wrong(item, f"unknown collection {name}{nearest}; declare a new one in sinks/collections.py")
             if name in names:
                 self._wrong(item, f"collection {name} is listed twice")
             names.append(name)
@@ -383,12 +417,31 @@ def event_classes() -> Mapping[str, type[Event]]:
     )
 
 
+def _where_to_declare(name: str, known: Collection[str]) -> str:
+    """Return what to do about a class that is not known: a spelling to correct, or a file to write."""
+    if nearest := get_close_matches(name, known, n=1, cutoff=0.8):
+        return f"; did you mean {nearest[0]}?"
+    module, dot, class_name = name.rpartition(".")
+    if not dot or not module.isidentifier():
+        return ": it should be a module of schemas/ and a class, like posts.PostPublished"
+    if any(each.name == module for each in pkgutil.iter_modules(schemas.__path__)):
+        return f": schemas/{module}.py has no class {class_name} that is an Event"
+    return f": there is no schemas/{module}.py; write it, with class {class_name} in it"
+
+
 def _examples(schema: type[Event]) -> list[dict[str, Any]]:
     extra = schema.model_config.get("json_schema_extra")
     examples = extra.get("examples", []) if isinstance(extra, dict) else []
     return [example for example in examples if isinstance(example, dict)] if isinstance(examples, list) else []
 
 
+def listed(names: Collection[str]) -> str:
+    """Return names in their order, the first of many only."""
+    shown = sorted(names)[:_NAMES_SHOWN]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
 def _nearest(name: str, known: Collection[str]) -> str:
     nearest = get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
+    return f"; did you mean {nearest[0]}?" if nearest else f"; there are {listed(known)}"

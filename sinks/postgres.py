@@ -232,7 +232,7 @@ async def connection(url: str, namespace: str = "") -> AsyncIterator[Connection]
         PostgresUrlError: The URL is none.
         psycopg.Error: The server does not answer, or lets us not in.
     """
-    _check(url)
+    check_url(url)
     async with await Connection.connect(url, **_options(namespace)) as open_connection:
         open_connection.schema = schema_of(namespace)
         yield open_connection
@@ -247,7 +247,7 @@ class Pool:
     """
 
     def __init__(self, url: str, namespace: str = "") -> None:
-        _check(url)
+        check_url(url)
         self._namespace = namespace
         self._is_claimed = False
         self._connections: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -303,7 +303,7 @@ def _options(namespace: str) -> dict[str, Any]:
     return {**_OPTIONS, "application_name": f"{namespace}inkstream"}
 
 
-def _check(url: str) -> None:
+def check_url(url: str) -> None:
     """See that a URL can be read by PostgreSQL's own library.
 
     Raises:

@@ -58,6 +58,10 @@ class ProviderSettingsError(ValueError):
     """A provider can't be had as it is set. The message names the setting, and holds nothing of keys."""
 
 
+class _NotSetError(Exception):
+    """A setting is missing that the settings' own check has reported."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route(Generic[Message]):
     """A way to send messages.
@@ -118,8 +122,8 @@ class Providers:
             ProviderSettingsError: One can't be had.
         """
         return cls(
-            [_email_provider(name, settings) for name in settings.email_providers],
-            _push_providers(settings),
+            [make() for make in _email_makers(settings)],
+            {platform: make() for platform, make in _push_makers(settings).items()},
             email_rate=_rate(settings.email_rate),
             push_rate=_rate(settings.push_rate),
         )
@@ -165,6 +169,27 @@ class Providers:
         return sum(route.breaker.state(now) != "closed" for route in routes.values())
 
 
+def problems(settings: Settings) -> list[str]:
+    """Return what keeps the providers that the settings name from being had, a line for each; none where all can be.
+
+    Args:
+        settings: The settings; a provider whose own settings are missing is passed over.
+    """
+    found = []
+    for make in (*_email_makers(settings), *_push_makers(settings).values()):
+        try:
+            make()
+        except ProviderSettingsError as error:
+            found.append(str(error))
+        except _NotSetError:
+            pass
+    return found
+
+
+def _email_makers(settings: Settings) -> list[Callable[[], Provider[Email]]]:
+    return [partial(_email_provider, name, settings) for name in settings.email_providers]
+
+
 def _email_provider(name: EmailProvider, settings: Settings) -> Provider[Email]:
     """Make a provider of e-mail; `Settings` has seen to it that nothing is missing."""
     match name:
@@ -208,17 +233,17 @@ def _aws_credentials() -> botocore.credentials.Credentials:
     return credentials
 
 
-def _push_providers(settings: Settings) -> dict[Platform, Provider[Push]]:
+def _push_makers(settings: Settings) -> dict[Platform, Callable[[], Provider[Push]]]:
     if settings.push_file:
-        return {platform: PushFile(settings.push_file, name) for platform, name in _NAMES.items()}
-    providers: dict[Platform, Provider[Push]] = {}
+        return {platform: partial(PushFile, settings.push_file, name) for platform, name in _NAMES.items()}
+    makers: dict[Platform, Callable[[], Provider[Push]]] = {}
     if settings.fcm_service_account_file:
-        providers["android"] = _fcm(settings.fcm_service_account_file, settings.fcm_url)
+        makers["android"] = partial(_fcm, settings.fcm_service_account_file, settings.fcm_url)
     if settings.apns_key_file:
-        providers["ios"] = _apns(settings.apns_key_file, settings)
+        makers["ios"] = partial(_apns, settings.apns_key_file, settings)
     if settings.web_push_private_key:
-        providers["web"] = _web_push(settings.web_push_private_key, settings)
-    return providers
+        makers["web"] = partial(_web_push, settings.web_push_private_key, settings)
+    return makers
 
 
 def _fcm(path: Path, base_url: str) -> Fcm:
@@ -262,7 +287,8 @@ def _read(path: Path, setting: str) -> str:
 
 
 def _given(value: Given | None) -> Given:
-    assert value is not None, "the settings were validated"
+    if value is None:
+        raise _NotSetError
     return value
 
 

@@ -8,7 +8,10 @@ SELECT
     quote_ident(current_database()) AS database,
     quote_ident(current_user) AS role,
     pg_is_in_recovery() AS is_standby,
-    has_database_privilege(current_database(), 'CREATE') OR to_regnamespace({ours_name}) IS NOT NULL AS has_schema;
+    CASE
+        WHEN to_regnamespace({ours_name}) IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+        ELSE has_schema_privilege({ours_name}, 'CREATE') AND has_schema_privilege({ours_name}, 'USAGE')
+    END AS has_schema;
 
 -- name: find_tables
 -- Whether the schema is there, has tables of ours and can say whose it is, as far as we may read it. Always one row.

@@ -19,7 +19,8 @@ WAITING = 3
 
 _ALLOWING: Mapping[Risk, str] = {
     Risk.EXPIRY: "Apply retention that deletes existing documents or records, now or later.",
-    Risk.REFUSALS: "Apply validators that refuse documents still being written, or replace those that others made.",
+    Risk.REFUSALS: "Apply validators that refuse documents still being written, or replace those that others made; "
+    "have Kafka refuse writes while fewer than two replicas are in sync.",
     Risk.REBUILDS: "Drop indexes that differ, and build them again.",
     Risk.MOVE: "Move the data of an earlier release to names with the namespace; stop all workers before.",
     Risk.REPARTITIONING: "Add partitions to topics that have records: keys move to other partitions.",

@@ -56,11 +56,24 @@ class InkstreamCommand(Command):
         # What a command prints may be read by machines.
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         with reported_errors():
+            if not self.kwargs.get("markdown"):  # the pages of docs/ are the same whatever is set
+                check_configuration()
             raise SystemExit(asyncio.run(self.run(**self.kwargs)))
 
     async def run(self, *args: Any, **kwargs: Any) -> int:
         """Do what the command is for, and return the exit code."""
         raise NotImplementedError
+
+
+def check_configuration() -> Settings:
+    """Return the settings; settings, files and declarations have been checked.
+
+    Raises:
+        ConfigurationError: It lists all that is missing or wrong.
+    """
+    from ops.configuration import check  # only now, so that `--help` comes at once
+
+    return check()
 
 
 def declared_topics(settings: Settings) -> Topics:
@@ -98,6 +111,7 @@ def _report(error: Exception) -> None:
     from enrich.geo import GeoDatabaseError
     from notifications.rules import RulesError
     from ops.bootstrap import SERVER_ERRORS, ServerError, first_line
+    from ops.configuration import ConfigurationError, problems_of
     from sinks.postgres import PostgresUrlError
     from sinks.providers import ProviderSettingsError
     from sinks.servers import MongoUrlError, RedisUrlError
@@ -107,7 +121,9 @@ def _report(error: Exception) -> None:
             error.show()
             raise SystemExit(error.exit_code)
         case ValidationError() if error.title == Settings.__name__:
-            fail(_settings_problems(error), WRONG_USAGE)
+            fail(problems_of(error), WRONG_USAGE)
+        case ConfigurationError():
+            fail(error.lines, WRONG_USAGE)
         case SettingsError() | TopicsError() | RulesError():
             fail([str(error)], WRONG_USAGE)
         case GeoDatabaseError():
@@ -132,17 +148,3 @@ def fail(lines: Iterable[str], code: int) -> NoReturn:
     for line in lines:
         console.print(line, style="red", markup=False, highlight=False)
     raise SystemExit(code)
-
-
-def _settings_problems(error: ValidationError) -> Iterator[str]:
-    """Yield a line for each setting that is wrong; it never holds the value of a secret."""
-    for detail in error.errors(include_url=False):
-        message = detail["msg"].removeprefix("Value error, ")
-        if not detail["loc"]:
-            yield message
-            continue
-        name = str(detail["loc"][0])
-        field = Settings.model_fields.get(name)
-        is_secret = field is None or "Secret" in str(field.annotation)
-        came = "" if is_secret or detail["type"] == "missing" else f"; came {detail['input']!r}"
-        yield f"INKSTREAM_{name.upper()}: {message[:1].lower()}{message[1:]}{came}"

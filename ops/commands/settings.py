@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.commands.command import InkstreamCommand
-from ops.settings import ROOT
+from ops.settings import NEEDED_ELSEWHERE, ROOT
 from ops.settings import Settings as Declared
 
 PREFIX = "INKSTREAM_"
@@ -43,6 +43,7 @@ EXAMPLES: Mapping[str, str] = {
     "partitions": "12",
     "replication": "3",
     "agents": "page-views,searches",
+    "allow_fewer_replicas": "true",
     "ip_hash_key": "0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7",
     "geo_database": "/var/lib/geo/GeoLite2-City.mmdb",
     "batch_records": "5000",
@@ -115,8 +116,8 @@ _INTRODUCTION = """\
 <!-- Made by `inkstream settings --markdown > docs/settings.md`; a test fails when it is out of date. -->
 
 Everything that Inkstream can be told is an environment variable, or a line in the file `.env` of the directory in which
-it is started; the environment comes first. A value that can't be right stops the program at once. `inkstream settings`
-shows what is in force and where it comes from, with secrets masked.
+it is started; the environment comes first. A command that finds settings missing or wrong lists all of them, and ends
+with exit code 2. `inkstream settings` shows the effective settings and where each comes from, with secrets masked.
 
 """
 
@@ -185,6 +186,8 @@ def shown(name: str, value: object) -> str:
             return ""
         case SecretStr():
             return masked_url(value.get_secret_value()) if name.endswith("_url") else MASK
+        case bool():
+            return str(value).lower()
         case tuple():
             return ",".join(map(str, value))
         case timedelta():
@@ -225,6 +228,8 @@ def _page_lines() -> Iterator[str]:
         yield ""
         yield f"- Value: {_expected(field)}"
         yield f"- Default: {_code(_default(name, field)) or 'none'}"
+        if reason := NEEDED_ELSEWHERE.get(name):
+            yield f"- Outside of development: must be set, as {reason}"
         yield f"- Example: `{variable_of(name)}={EXAMPLES[name]}`"
 
 
@@ -253,6 +258,7 @@ def _expected(field: FieldInfo) -> str:
         if hasattr(constraint, limit)
     ]
     for kind, words in (
+        (bool, "`true` or `false`"),
         (int, "a whole number"),
         (float, "a number"),
         (timedelta, "a duration in ISO 8601, as `PT10S`, `PT1H`, `P1D`"),

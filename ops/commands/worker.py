@@ -34,7 +34,7 @@ class Worker(faust_worker):
         console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         loop = get_event_loop()
         with reported_errors():
-            settings = Settings()
+            settings = Settings()  # checked when the application was loaded
             loop.run_until_complete(wait_for_kafka(settings, seconds=WAIT_FOR_KAFKA_SECONDS, report=console.print))
             if problem := loop.run_until_complete(refusal(settings)):
                 fail([problem], PROBLEM)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 TOPICS = load(ROOT / "topics.yaml", NAMES).inbound
 EVENTS = [(topic, event_type) for topic in TOPICS.values() for event_type in topic.events.values()]
 ENRICHER = Enricher(ip_hash_key=b"key of the tests", geo=None)
-NOTIFIER = Notifier(rules.load(ROOT / "notifications.yaml", TOPICS["domain-events"].events))
+NOTIFIER = Notifier(rules.load(ROOT / "notifications.yaml", {event.name: event for _, event in EVENTS}))
 
 every_event = pytest.mark.parametrize(
     ("topic", "event_type"), EVENTS, ids=[event_type.name for _, event_type in EVENTS]

@@ -7,61 +7,17 @@ from pathlib import Path
 import pytest
 
 from delivery.retry import BACKOFF
+from dev import pages
 from ops import metrics
+from ops.settings import Settings
 from schemas.topics import load
-from sinks.collections import COLLECTIONS, Collection, FieldType, Index
+from sinks.collections import COLLECTIONS
 
 ROOT = Path(__file__).parents[2]
 TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
 COLLECTIONS_PAGE = (ROOT / "docs/collections.md").read_text()
 OPERATIONS_PAGE = (ROOT / "docs/operations.md").read_text()
 _LOG_CALL = re.compile(r'\blog\.(?:info|warning|error|exception)\(\s*"([^"]+)"')
-
-
-def block(collection: Collection) -> str:
-    fields = "\n".join(f"{name}: {type_text(field_type)}" for name, field_type in collection.fields.items())
-    indexes = ", ".join(index_text(index) for index in collection.indexes)
-    return f"{sources(collection)} {retention(collection)}\n\n```\n{fields}\n```\n\nIndexes: {indexes}."
-
-
-def type_text(field_type: FieldType) -> str:
-    match field_type:
-        case str():
-            return field_type
-        case tuple():
-            return " | ".join(field_type)
-        case list():
-            return f"list of {type_text(field_type[0])}"
-        case dict():
-            return "{ " + ", ".join(f"{name}: {type_text(inner)}" for name, inner in field_type.items()) + " }"
-
-
-def index_text(index: Index) -> str:
-    keys = ", ".join(f"{name}: {direction}" for name, direction in index.keys.items())
-    where = "".join(f" where there is a `{name}`" for name in index.only_where)
-    return f"`{{ {keys} }}`{where}"
-
-
-def sources(collection: Collection) -> str:
-    found, updated = [], []
-    for topic in TOPICS.values():
-        here = sum(collection.name in event.collections for event in topic.events.values())
-        if here:
-            all_of_it = here == len(topic.events)
-            found.append(f"`{topic.name}`" if all_of_it else f"`{topic.name}` ({here} of {len(topic.events)} events)")
-        if any(collection.name in event.updates for event in topic.events.values()):
-            updated.append(f"`{topic.name}`")
-    updates = f" Updated from {', '.join(updated)}." if updated else ""
-    return (f"From {', '.join(found)}." if found else "From no topic.") + updates
-
-
-def retention(collection: Collection) -> str:
-    kept = collection.retention
-    if kept is None:
-        return "Kept for ever."
-    where = ", ".join(f"`{name}` is `{str(value).lower()}`" for name, value in kept.only_where.items())
-    until = f"{kept.keep.days} days after `{kept.since}`" if kept.keep else f"at `{kept.since}`"
-    return f"Deleted {until}{f', where {where}' if where else ''}."
 
 
 def labels_of(metric: object) -> tuple[str, ...]:
@@ -80,8 +36,9 @@ def families() -> Iterator[tuple[str, tuple[str, ...], str]]:
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_the_page_of_the_collections_says_what_is_declared(name: str) -> None:
     found = re.search(rf"<!-- declared: {name} -->(.*?)<!-- end -->", COLLECTIONS_PAGE, re.DOTALL)
-    assert found is not None
-    assert found[1].split() == block(COLLECTIONS[name]).split(), block(COLLECTIONS[name])
+    assert found is not None, "run `make docs`"
+    declared = pages.declared(COLLECTIONS[name], TOPICS)
+    assert found[1].split() == declared.split(), f"run `make docs`; it should be:\n{declared}"
 
 
 def test_the_page_of_the_collections_has_no_others() -> None:
@@ -109,6 +66,11 @@ def test_the_runbook_explains_every_line_of_the_log() -> None:
 def test_the_longest_wait_between_retries_is_as_the_pages_say() -> None:
     for page in ("docs/guarantee.md", "docs/operations.md"):
         assert f"up to {BACKOFF.max:.0f} s" in (ROOT / page).read_text(), page
+
+
+def test_every_default_is_judged_for_production() -> None:
+    judged = re.findall(r"`(INKSTREAM_[A-Z_]+)(?:=\w+)?`", (ROOT / "docs/decisions/production-defaults.md").read_text())
+    assert set(judged) == {f"INKSTREAM_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_all_tests_that_the_pages_name_exist() -> None:

@@ -112,8 +112,8 @@ def test_a_topic_has_room_for_its_dead_letters(topic: Topic) -> None:
     assert topic.dead_letter_retention >= topic.retention
 
 
-def test_the_topics_are_those_that_the_platform_writes_to() -> None:
-    assert list(TOPICS) == [
+def test_every_topic_that_the_platform_writes_to_is_there() -> None:
+    assert TOPICS.keys() >= {
         "page-views",
         "domain-events",
         "analytics-events",
@@ -123,4 +123,4 @@ def test_the_topics_are_those_that_the_platform_writes_to() -> None:
         "performance-samples",
         "notifications",
         "delivery-receipts",
-    ]
+    }

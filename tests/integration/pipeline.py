@@ -259,17 +259,19 @@ class Pipeline:
             prelude: Python that the worker runs first, to be another than the one that we ship.
             settings: Named without `INKSTREAM_`.
         """
+        own = {f"INKSTREAM_{name.upper()}": str(value) for name, value in settings.items()}
+        with self.worker_in(ROOT, {**os.environ, **self.environment, **own}, prelude) as worker:
+            yield worker
+
+    @contextmanager
+    def worker_in(self, directory: Path, environment: Mapping[str, str], prelude: str = "") -> Iterator[Worker]:
+        """Start a worker in a directory, with this environment and a port of its own for its pages."""
         port = self.platform.ports.free().worker
         with tempfile.NamedTemporaryFile(prefix="inkstream-worker-", suffix=".log") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", f"{prelude}\nfrom ops.commands import main; main()", "worker"],
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    **self.environment,
-                    "INKSTREAM_WEB_PORT": str(port),
-                    **{f"INKSTREAM_{name.upper()}": str(value) for name, value in settings.items()},
-                },
+                cwd=directory,
+                env={**environment, "INKSTREAM_WEB_PORT": str(port)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

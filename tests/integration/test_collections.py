@@ -54,7 +54,18 @@ OURS: dict[str, set[IndexFacts]] = {
 """Indexes that the specification does not have; docs/decisions/indexes-for-analysts.md says why."""
 
 SPECIFIED = 57
-ALL = SPECIFIED + sum(map(len, OURS.values()))
+LATER = COLLECTIONS.keys() - set(
+    re.findall(r"db\.(\w+)\.", (Path(__file__).parent / "specification/indexes.js").read_text())
+)
+"""Collections that the specification does not have."""
+
+ALL = (
+    len(COLLECTIONS)
+    + SPECIFIED
+    + sum(map(len, OURS.values()))
+    + sum(len(COLLECTIONS[name].indexes) + (COLLECTIONS[name].retention is not None) for name in LATER)
+)
+"""How many collections and indexes there are."""
 
 
 def specified_indexes() -> dict[str, set[IndexFacts]]:
@@ -84,8 +95,8 @@ async def test_mongodb_has_the_indexes_and_the_retention_of_the_specification_an
     await converge(mongo.database, check=False)
     specified = specified_indexes()
     assert sum(map(len, specified.values())) == SPECIFIED
-    expected = {name: specified[name] | OURS.get(name, set()) for name in COLLECTIONS}
-    assert {name: await indexes_in(mongo, name) for name in COLLECTIONS} == expected
+    expected = {name: specified[name] | OURS.get(name, set()) for name in COLLECTIONS.keys() - LATER}
+    assert {name: await indexes_in(mongo, name) for name in expected} == expected
 
 
 async def test_the_view_s_time_is_indexed_downwards_for_queries_and_upwards_for_retention(mongo: Mongo) -> None:
@@ -97,7 +108,7 @@ async def test_the_view_s_time_is_indexed_downwards_for_queries_and_upwards_for_
 
 async def test_converging_again_changes_nothing(mongo: Mongo) -> None:
     created = await converge(mongo.database, check=False)
-    assert len(created) == 12 + ALL
+    assert len(created) == ALL
     assert created[0].line.startswith("created collection pageViews")
     assert created[1].line == "created index pageViews.postId_1_timestamp_-1"
     assert await converge(mongo.database, check=False) == []
@@ -106,7 +117,7 @@ async def test_converging_again_changes_nothing(mongo: Mongo) -> None:
 
 async def test_a_check_reports_what_is_missing_and_changes_nothing(mongo: Mongo) -> None:
     missing = await converge(mongo.database, check=True)
-    assert len(missing) == 12 + ALL
+    assert len(missing) == ALL
     assert missing[1].line == "missing index pageViews.postId_1_timestamp_-1"
     assert await mongo.database.list_collection_names() == []
 

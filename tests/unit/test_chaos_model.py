@@ -367,7 +367,7 @@ def test_of_a_record_that_mongodb_refuses_the_other_documents_may_be_there() -> 
 
 def test_a_record_is_described_as_a_worker_does() -> None:
     describer = Describer(Settings(_env_file=None), load(ROOT / "topics.yaml", NAMES))
-    assert describer.notified == ["domain-events"]
+    assert "domain-events" in describer.notified
     value = (
         b'{"type": "post.liked", "eventId": "one", "timestamp": "2026-01-31T12:00:00Z", "postId": "p", "slug": "p",'
         b' "title": "Ink", "userId": "ada", "userName": "Ada", "authorId": "bob"}'

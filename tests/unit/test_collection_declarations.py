@@ -83,12 +83,12 @@ _SPECIFIED = dict(zip(re.findall(r"^// (\w+)$", _TEXT, re.MULTILINE), _Interface
 
 
 def test_there_are_the_twelve_collections_of_the_specification() -> None:
-    assert len(NAMES) == 12
-    assert set(_SPECIFIED) == NAMES == set(COLLECTIONS)
+    assert len(_SPECIFIED) == 12
+    assert set(_SPECIFIED) <= NAMES == set(COLLECTIONS)
     assert all(name == collection.name for name, collection in COLLECTIONS.items())
 
 
-@pytest.mark.parametrize("collection", COLLECTIONS.values(), ids=lambda collection: collection.name)
+@pytest.mark.parametrize("collection", [COLLECTIONS[name] for name in _SPECIFIED], ids=_SPECIFIED)
 def test_the_fields_are_those_of_the_specification(collection: Collection) -> None:
     specified = dict(_SPECIFIED[collection.name])
     assert specified.pop("_id") == "ObjectId"

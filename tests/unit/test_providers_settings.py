@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 
 from notifications.messages import Push
 from notifications.outcome import Misconfigured, Outcome, Sent
-from ops.settings import Settings
+from ops.settings import NEEDED_ELSEWHERE, Settings
 from sinks import providers
 from sinks.email.smtp import Smtp
 from sinks.providers import Providers, ProviderSettingsError, Route
@@ -36,6 +36,11 @@ RSA_PEM = (
 LOCKED_PEM = EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hush")).decode()
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
+    "kafka_brokers": "kafka-1:9092,kafka-2:9092,kafka-3:9092",
+    "mongo_url": "mongodb://mongo-1,mongo-2,mongo-3/blog-platform?replicaSet=rs0",
+    "postgres_url": "postgresql://inkstream:password@postgres/blog_platform",
+    "redis_url": "redis://redis:6379/0",
+    "site_name": "The Blog",
     "ip_hash_key": "0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7",
     "unsubscribe_key": "q1M0c0kzTm5jV2hHc0pYdQ",
     "site_url": "https://blog.example",
@@ -184,13 +189,66 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     told = problem(environment="production", kafka_security_protocol="SASL_SSL", email_providers="sendgrid")
     variables = [line.split(" ")[0].split("=")[0] for line in told.split("\n")]
     assert variables == [
+        "INKSTREAM_KAFKA_BROKERS",
+        "INKSTREAM_MONGO_URL",
+        "INKSTREAM_POSTGRES_URL",
+        "INKSTREAM_REDIS_URL",
+        "INKSTREAM_SITE_URL",
+        "INKSTREAM_SITE_NAME",
         "INKSTREAM_IP_HASH_KEY",
         "INKSTREAM_UNSUBSCRIBE_KEY",
         "INKSTREAM_KAFKA_SECURITY_PROTOCOL",
         "INKSTREAM_EMAIL_PROVIDERS",
         "INKSTREAM_EMAIL_SENDER",
-        "INKSTREAM_SITE_URL",
     ]
+
+
+def test_values_that_are_wrong_hide_nothing_of_what_is_missing() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(environment="prod", partitions="x", email_providers="sendgrid,hotmail", site_url="blog.example")
+    details = {".".join(map(str, detail["loc"])): detail["msg"] for detail in caught.value.errors()}
+    assert set(details) == {"environment", "partitions", "email_providers.1", "site_url", ""}
+    assert "names sendgrid: set INKSTREAM_SENDGRID_API_KEY" in details[""]
+    assert "INKSTREAM_IP_HASH_KEY is the public development key; in production" in details[""]
+    assert "INKSTREAM_SITE_URL" not in details[""], "told once, as wrong"
+
+
+@pytest.mark.parametrize("name", NEEDED_ELSEWHERE)
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_a_default_of_development_is_refused_elsewhere(name: str, environment: str) -> None:
+    given = {**PRODUCTION, "environment": environment}
+    del given[name]
+    assert problem(**given).startswith(f"INKSTREAM_{name.upper()} must be set in {environment}: ")
+    assert Settings(**{**given, "environment": "development"})
+
+
+@pytest.mark.parametrize("name", NEEDED_ELSEWHERE)
+def test_what_is_the_default_is_taken_elsewhere_where_it_is_set(name: str) -> None:
+    Settings(**{**PRODUCTION, name: Settings.model_fields[name].default})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"kafka_sasl_username": "inkstream"}, "INKSTREAM_KAFKA_SASL_USERNAME has no effect"),
+        ({"kafka_sasl_password": "hush-hush"}, "INKSTREAM_KAFKA_SASL_PASSWORD has no effect"),
+        ({"kafka_ca_file": "ca.pem"}, "INKSTREAM_KAFKA_CA_FILE has no effect"),
+        ({"kafka_key_file": "a.key", "kafka_security_protocol": "SASL_PLAINTEXT"}, "INKSTREAM_KAFKA_KEY_FILE has no"),
+    ],
+)
+def test_what_the_protocol_does_not_use_is_no_false_security(given: dict[str, Any], told: str) -> None:
+    assert told in problem(**given)
+    assert "hush" not in problem(**given)
+
+
+@pytest.mark.parametrize("brokers", ["kafka-1", "kafka-1:9092,kafka-2", "kafka://kafka:9092", "", "k:port", "::1:9092"])
+def test_what_is_no_list_of_brokers_is_told(brokers: str) -> None:
+    assert problem(kafka_brokers=brokers) == "kafka_brokersshould be kafka-1:9092,kafka-2:9092"
+
+
+@pytest.mark.parametrize("brokers", ["[::1]:9092", "kafka-1:9092, kafka-2:9092", "10.0.0.1:9092"])
+def test_brokers_are_hosts_with_ports(brokers: str) -> None:
+    assert Settings(kafka_brokers=brokers)
 
 
 @pytest.mark.parametrize(

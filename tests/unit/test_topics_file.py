@@ -2,9 +2,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent, indent
+from typing import ClassVar
 
 import pytest
+from pydantic import ConfigDict
 
+from schemas.domain import DomainEvent
+from schemas.event import Event
+from schemas.fields import Id
 from schemas.posts import PostPublished
 from schemas.topics import Topic, TopicsError, event_classes, load
 
@@ -95,6 +100,12 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
     ("right", "wrong", "complaint"),
     [
         ("posts.PostPublished", "posts.PostPublihsed", "11: unknown class posts.PostPublihsed; did you mean"),
+        ("posts.PostPublished", "Rated", "11: unknown class Rated: it should be a module of schemas/ and a"),
+        ("posts.PostPublished", "ratings.PostRated", "11: unknown class ratings.PostRated: there is no schemas"),
+        ("posts.PostPublished", "posts.Rated", "11: unknown class posts.Rated: schemas/posts.py has no class Rated"),
+        ("posts.PostPublished", "fields.Id", "11: unknown class fields.Id: schemas/fields.py has no class Id that"),
+        ("[auditLogs]", "[postRatings]", "declare a new one in sinks/collections.py"),
+        ("key: postId", "key: sessionId", "make the field required, or name another one"),
         ("posts.PostPublished", "posts.PostEvent", "11: class posts.PostEvent has no example in its model_config"),
         ("analyticsEvents,", "analyticEvents,", "11: unknown collection analyticEvents; did you mean analyticsEvents?"),
         ("analyticsEvents, userActivity", "auditLogs, auditLogs", "11: collection auditLogs is listed twice"),
@@ -147,6 +158,55 @@ def test_a_file_that_is_no_table_of_topics_is_refused(file: Path, text: str, com
     file.write_text(text, encoding="utf-8")
     with pytest.raises(TopicsError, match=complaint):
         load(file, COLLECTIONS)
+
+
+EXAMPLE = {"json_schema_extra": {"examples": [{"postId": "post-1", "userId": "ada"}]}}
+
+
+class Nowhere(DomainEvent):
+    """Says nothing of itself."""
+
+    model_config = ConfigDict(**EXAMPLE)  # type: ignore[typeddict-item]
+    post_id: Id
+
+
+class Nobody(Nowhere):
+    """Does not say who did it."""
+
+    entity_type: ClassVar[str] = "post"
+    entity_id_field: ClassVar[str] = "post_id"
+
+
+class Misspelt(Nobody):
+    """Names a field that it does not have."""
+
+    actor_fields: ClassVar[tuple[str, ...]] = ("user",)
+    user_id: Id | None = None
+
+
+class Vague(Misspelt):
+    """May be about nothing."""
+
+    entity_id_field: ClassVar[str] = "user_id"
+    actor_fields: ClassVar[tuple[str, ...]] = ("user_id",)
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        (Nowhere, 'is a DomainEvent without entity_type: add `entity_type: ClassVar[str] = "post"`'),
+        (Nobody, "is a DomainEvent without actor_fields: add `actor_fields: ClassVar"),
+        (Misspelt, "names a field user that it does not have; did you mean user_id?"),
+        (Vague, "user_id says what the event is about, so it has to be required"),
+    ],
+)
+def test_a_domain_event_that_does_not_say_what_it_is_is_refused(
+    file: Path, schema: type[Event], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schemas.topics.event_classes", lambda: {**event_classes(), "ratings.Rated": schema})
+    with pytest.raises(TopicsError) as raised:
+        read(file, GOOD.replace("posts.PostPublished", "ratings.Rated"))
+    assert complaint in str(raised.value)
 
 
 def test_a_missing_file_is_named(file: Path) -> None:

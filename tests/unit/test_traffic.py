@@ -9,7 +9,7 @@ import pytest
 
 from dev.blog import Blog
 from dev.mishaps import MISHAPS
-from dev.traffic import COMPRESSIONS, Sample, Traffic
+from dev.traffic import COMPRESSIONS, Sample, Traffic, told
 from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
@@ -95,9 +95,12 @@ def test_every_event_type_is_shown(samples: list[Sample]) -> None:
 
 def test_every_topic_has_good_samples_duplicates_and_mishaps(samples: list[Sample]) -> None:
     outcomes = Counter((sample.topic, sample.outcome) for sample in samples)
-    assert set(outcomes) == {
-        (topic, outcome) for topic in TOPICS for outcome in ("stored", "duplicate", "dead-lettered")
+    # A topic of which no story tells is shown by its examples, which are few.
+    in_stories = {name for name, topic in TOPICS.items() if topic.events.keys() & told(Blog())}
+    assert set(outcomes) >= {
+        (topic, outcome) for topic in in_stories for outcome in ("stored", "duplicate", "dead-lettered")
     }
+    assert {topic for topic, outcome in outcomes if outcome == "stored"} == set(TOPICS)
 
 
 def test_every_compression_is_used(samples: list[Sample]) -> None:
