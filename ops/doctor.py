@@ -28,6 +28,7 @@ from ops import kafka_topics
 from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, SERVER_ERRORS, first_line
 from ops.dead_letters import Contents, DeadLetterReader
 from ops.settings import DEVELOPMENT_IP_HASH_KEY, Settings
+from ops.web_address import in_url
 from schemas.identity import ReplaySigner
 from schemas.topics import Topic
 from sinks import convergence, migrations, postgres
@@ -171,7 +172,7 @@ def _settings_findings(settings: Settings) -> Iterator[Finding]:
 async def _kafka(settings: Settings) -> list[Finding]:
     async with kafka_topics.administration(settings) as admin:
         brokers = (await admin.describe_cluster())["brokers"]
-    addresses = ", ".join(f"{broker['host']}:{broker['port']}" for broker in brokers)
+    addresses = ", ".join(f"{in_url(broker['host'])}:{broker['port']}" for broker in brokers)
     return [Finding("Kafka", State.WELL, f"{_count(len(brokers), 'broker')}: {addresses}")]
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from importlib.util import find_spec
+from ipaddress import IPv6Address
 from pathlib import Path
 from string import hexdigits
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ _OWN_KEYS: Mapping[str, str] = {
     "unsubscribe_key": "anybody could unsubscribe anybody with it",
 }
 _HOST = re.compile(r"[^\s/?#@\\]+")
+_NAME = re.compile(r"[^\s/?#@\\:\[\]]+")
+_BROKER = re.compile(r"(\[(?P<address>[^\s\[\]]+)\]|[^\s/?#@\\:\[\]]+)(:[0-9]{1,5})?")
 
 EmailProvider = Literal["smtp", "sendgrid", "aws-ses", "mailgun"]
 _NEEDED: Mapping[EmailProvider, tuple[str, ...]] = {
@@ -119,6 +122,30 @@ def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _brokers(value: str) -> str:
+    """Check that it is a list of hosts and ports, an IPv6 address in brackets."""
+    brokers = [_BROKER.fullmatch(broker.strip()) for broker in value.split(",")]
+    if not all(broker and (broker["address"] is None or _is_ipv6(broker["address"])) for broker in brokers):
+        raise ValueError("should be host:port, several separated by commas, an IPv6 address as [::1]:9092")
+    return value
+
+
+def _web_host(value: str) -> str:
+    """Check that it is an address or the name of a host; return it without the brackets of an IPv6 address."""
+    is_bracketed = value.startswith("[") and value.endswith("]")
+    host = value[1:-1] if is_bracketed else value
+    if not _is_ipv6(host) and (is_bracketed or not _NAME.fullmatch(host)):
+        raise ValueError("should be an address like 127.0.0.1 or ::1, or a host's name; INKSTREAM_WEB_PORT is the port")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return IPv6Address(host) is not None
+    except ValueError:
+        return False
+
+
 def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise ValueError("should name each once")
@@ -157,8 +184,9 @@ class Settings(BaseSettings):
         description="Put before the name of every topic and consumer group, to share a Kafka: `staging.`",
     )
 
-    kafka_brokers: str = Field(
-        "127.0.0.1:19092", description="Kafka's bootstrap servers, `host:port`, separated by commas."
+    kafka_brokers: Annotated[str, AfterValidator(_brokers)] = Field(
+        "127.0.0.1:19092",
+        description="Kafka's bootstrap servers, `host:port`, separated by commas; an IPv6 address as `[::1]:9092`.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT",
@@ -399,7 +427,11 @@ class Settings(BaseSettings):
         None, description="Browsers: whom a push service may write to, `mailto:` and an address or an `https://` URL."
     )
 
-    web_host: str = Field("127.0.0.1", description="Address on which `/metrics`, `/healthz` and `/readyz` are served.")
+    web_host: Annotated[str, AfterValidator(_web_host)] = Field(
+        "127.0.0.1",
+        description="Address on which `/metrics`, `/healthz` and `/readyz` are served: `0.0.0.0` for all of IPv4, `::` "
+        "for all of IPv6 and IPv4.",
+    )
     web_port: int = Field(16_066, ge=1, le=65_535, description="Port on which they are served.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
