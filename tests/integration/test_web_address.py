@@ -14,7 +14,7 @@ TOPIC = "searches"
 def answers(host: str, port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://{in_url(host)}:{port}/healthz", timeout=5) as response:
-            return response.status == 200
+            return bool(response.status == 200)
     except OSError:
         return False
 
