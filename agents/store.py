@@ -7,8 +7,9 @@ Where two agents read the same topic, one of them judges which records are valid
 """
 
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 from delivery.batch import Record, RecordBatch
 from delivery.dead_letters import DeadLetter, DeadLetters
@@ -20,11 +21,14 @@ from schemas.cloudevents import Decoder
 from schemas.event import Envelope, Event, InvalidEvent
 from sinks.mongo import Mongo, Outcome
 
-Describe = Callable[[Envelope[Event]], list[Write]]
-"""Makes the writes of an event; raises `InvalidEvent` for one that can't be described."""
+Describe = Callable[[Envelope[Event]], Iterable[Write]]
+"""Makes the writes of an event; raises `InvalidEvent` at once for one that can't be described."""
+
+MOST_WRITES = 10_000
+"""How many writes are made and written at once, about 20 MB: an event may notify a hundred thousand people."""
 
 Announce = Callable[[Sequence[Write], Outcome, Sequence[Record]], Awaitable[None]]
-"""Takes the writes of a batch once they are durable, what became of them, and the records that they come from."""
+"""Takes some writes of a batch once they are durable, what became of them, and the records that they come from."""
 
 
 class Store:
@@ -67,32 +71,44 @@ class Store:
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
         """Handle batches for as long as they come; the commit is the last thing done with each."""
         async for batch in batches:
-            writes, origins, invalid = self._documents(batch.records)
-            with WRITE_SECONDS.labels(self._name).time():
-                outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
-            refused = _one_a_record(DeadLetter(origins[at], *refusal) for at, refusal in outcome.refused)
-            letters = [*invalid, *refused] if self._judges else [*refused]
+            invalid: list[DeadLetter] = []
+            refused: dict[tuple[int, int], DeadLetter] = {}
+            for writes, origins in self._portions(batch.records, invalid):
+                with WRITE_SECONDS.labels(self._name).time():
+                    outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
+                for at, refusal in outcome.refused:
+                    record = origins[at]  # of which several documents may be refused: the first counts
+                    refused.setdefault((record.partition, record.offset), DeadLetter(record, *refusal))
+                if self._announce:
+                    await self._announce(writes, outcome, batch.records)
+                self._measure(origins, outcome)
+            letters = [*invalid, *refused.values()] if self._judges else [*refused.values()]
             await self._dead_letters.send(batch.topic, batch.records, letters)
-            if self._announce:
-                await self._announce(writes, outcome, batch.records)
             await batch.commit()
-            self._measure(origins, outcome)
 
-    def _documents(self, records: Iterable[Record]) -> tuple[list[Write], list[Record], list[DeadLetter]]:
-        """Return what to write, the record that each write comes from, and the records that are no valid events."""
+    def _portions(
+        self, records: Iterable[Record], invalid: list[DeadLetter]
+    ) -> Iterator[tuple[list[Write], list[Record]]]:
+        """Yield what to write and the record that each write comes from, in portions; mostly a batch is one.
+
+        Records that are no valid events are added to `invalid`.
+        """
         writes: list[Write] = []
         origins: list[Record] = []
-        invalid: list[DeadLetter] = []
         decode, describe = self._decoder.decode, self._describe
         for record in records:
             try:
-                made = describe(decode(record))
+                described = iter(describe(decode(record)))
             except InvalidEvent as error:
                 invalid.append(DeadLetter(record, error.reason, error.message))
-            else:
+                continue
+            while made := list(islice(described, MOST_WRITES)):
                 writes += made
                 origins += [record] * len(made)
-        return writes, origins, invalid
+                if len(writes) >= MOST_WRITES:
+                    yield writes, origins
+                    writes, origins = [], []
+        yield writes, origins
 
     def _measure(self, origins: Iterable[Record], outcome: Outcome) -> None:
         now = time.time_ns() // 1_000_000
@@ -101,8 +117,3 @@ class Store:
             DOCUMENTS_WRITTEN.labels(collection).inc(count)
         for collection, count in outcome.duplicates.items():
             DOCUMENTS_DUPLICATE.labels(collection).inc(count)
-
-
-def _one_a_record(letters: Iterable[DeadLetter]) -> Iterable[DeadLetter]:
-    """Return the first letter of each record: several of its documents may have been refused."""
-    return {(letter.record.partition, letter.record.offset): letter for letter in reversed([*letters])}.values()

@@ -35,10 +35,11 @@ def _write_or_reset(writer: asyncio.StreamWriter, data: bytes) -> None:
 def _write_lines_or_reset(writer: asyncio.StreamWriter, data: list[bytes]) -> None:
     try:
         _write_lines(writer, data)
-    except RuntimeError as error:
+    # The last two are asyncio's own since Python 3.12: https://github.com/python/cpython/issues/136234
+    except (RuntimeError, AttributeError, TypeError) as error:
         raise _meant(error, writer) from error
 
 
-def _meant(error: RuntimeError, writer: asyncio.StreamWriter) -> Exception:
+def _meant(error: Exception, writer: asyncio.StreamWriter) -> Exception:
     """Return what every client knows how to deal with, where that is what happened."""
     return ConnectionResetError("the connection was reset") if writer.transport.is_closing() else error

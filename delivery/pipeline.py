@@ -20,6 +20,7 @@ from delivery.consumer import BatchChannel, RecordConsumer
 from delivery.kafka import client_options
 from ops.health import Health
 from ops.settings import Settings
+from ops.web_address import in_url
 
 
 class QuietWorker(faust.Worker):
@@ -73,7 +74,7 @@ class Pipeline(faust.App):
             autodiscover=False,
             agent_supervisor="mode.CrashingSupervisor",
             web_bind=settings.web_host,
-            web_host=settings.web_host,
+            web_host=in_url(settings.web_host),  # for its canonical URL
             web_port=settings.web_port,
             Worker=QuietWorker,
         )

@@ -51,6 +51,7 @@ from dev.stack import LOCAL, ServerError, Stack, development_stack
 from dev.traffic import Sample, Traffic
 from dev.worker import Worker, WorkerError, command
 from ops.settings import ROOT, Settings
+from ops.web_address import url
 from schemas.topics import Topic, load
 from sinks import collections
 
@@ -143,7 +144,7 @@ def run(stack: Stack, options: Options, console: Console, log: Path = WORKER_LOG
         given: dict[str, Any] = {name.removeprefix("INKSTREAM_").lower(): value for name, value in environment.items()}
         settings = Settings(**given)
         # Only now it is known where the worker's pages are.
-        page = f"http://{settings.web_host}:{settings.web_port}/unsubscribe"
+        page = f"{url(settings.web_host, settings.web_port)}/unsubscribe"
         environment["INKSTREAM_UNSUBSCRIBE_URL"] = page
         code = asyncio.run(_Run(settings, environment, stack, options, console, log)())
     finally:

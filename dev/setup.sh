@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make .venv from the lock (requirements/development.txt), installing what the system lacks where we may.
 # Nothing is done when lock and pyproject.toml are those of the last time. Works on Linux and macOS, as root or not.
+# INKSTREAM_STACK_PYTHON=python3.12 names the interpreter; without it, the first that is found.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,7 @@ fail() { say "$*"; exit 1; }
 
 # The stamp holds the checksums of what the environment was made from, and the path, as an environment can't be moved.
 stamp=.venv/inkstream.stamp
-current=$(pwd; cksum requirements/development.txt pyproject.toml dev/setup.sh)
+current=$(pwd; echo "${INKSTREAM_STACK_PYTHON:-}"; cksum requirements/development.txt pyproject.toml dev/setup.sh)
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$current" ] && .venv/bin/python -c '' 2>/dev/null; then
     exit 0
 fi
@@ -38,7 +39,7 @@ install_packages() {
 }
 
 find_python() {
-    for name in python3.13 python3.12 python3.11 python3 python3.14; do
+    for name in ${INKSTREAM_STACK_PYTHON:-python3.13 python3.12 python3.11 python3 python3.14}; do
         if command -v "$name" >/dev/null 2>&1 &&
             "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$name"

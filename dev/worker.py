@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dev.ports import is_free
 from dev.servers.server import end_of_log
+from ops.web_address import obstacle, url
 
 READY_WITHIN_SECONDS = 30.0
 STOP_WITHIN_SECONDS = 20.0
@@ -60,7 +60,7 @@ class Worker:
     @property
     def url(self) -> str:
         """Where its pages are."""
-        return f"http://{self._host}:{self._port}"
+        return url(self._host, self._port)
 
     @property
     def pid(self) -> int | None:
@@ -73,11 +73,8 @@ class Worker:
         Raises:
             WorkerError: Its port is taken, it ended, or it is not ready in time.
         """
-        if not is_free(self._port, self._host):
-            raise WorkerError(
-                f"The worker can't have port {self._port}: another program uses it, perhaps another worker. "
-                "End that program, or set INKSTREAM_WEB_PORT to a free port."
-            )
+        if problem := obstacle(self._host, self._port):
+            raise WorkerError(f"The worker can't serve its pages: {problem}.")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))

@@ -77,7 +77,7 @@ class Context:
         if ip is None:
             return Address(UNKNOWN, None)
         place = self._geo and self._geo.locate(ip)
-        return Address(hash_ip(ip, self._ip_hash_key), place._asdict() if place else None)
+        return Address(hash_ip(ip, self._ip_hash_key), place.document() if place else None)
 
 
 @lru_cache(maxsize=REMEMBERED_USER_AGENTS)

@@ -4,6 +4,7 @@ In comes a domain event, out goes one document for each collection that `topics.
 `userActivity` (where somebody is named who did it) and `auditLogs`. The same rules hold for every class, so a new one
 needs no code here:
 
+- an event that **continues** another one tells nothing new but whom to notify, and becomes no document here.
 - **properties** are what the event says beyond identity, actor, time and request; `title`, `slug` and `name` are
   prefixed with the kind of entity, so `title` of a post becomes `postTitle`. A field that its class declares with
   `exclude=True` becomes part of no document: names, followers and texts that are for notifications alone.
@@ -29,7 +30,9 @@ _NAMES_OF_ENTITIES = frozenset({"title", "slug", "name"})
 
 
 def documents(event: Envelope[DomainEvent], context: Context) -> list[Write]:
-    """Describe the documents of a domain event, one for each of its collections."""
+    """Describe the documents of a domain event, one for each of its collections; none of a part of another event."""
+    if event.data.continued is not None:
+        return []
     return [
         document
         for collection in event.type.collections

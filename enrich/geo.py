@@ -4,8 +4,10 @@ In comes an address; out goes its country, city and time zone, or nothing. The f
 place: replace it by renaming another over it and starting the worker again, never by writing into it.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import maxminddb
 
@@ -22,12 +24,16 @@ class Place(NamedTuple):
     Attributes:
         country: ISO 3166-1 alpha-2 code, as `DE`. Codes, unlike names, are the same in every release of the file.
         city: English name; empty where only the country is known.
-        timezone: IANA name, as `Europe/Berlin`; empty where it is not known.
+        timezone: IANA name, as `Europe/Berlin`; `None` where it is not known.
     """
 
     country: str
     city: str
-    timezone: str
+    timezone: str | None
+
+    def document(self) -> dict[str, str]:
+        """Return `pageViews.geo`. An unknown time zone is left out: for `""`, MongoDB's `$dateTrunc` fails."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 class GeoDatabase:
@@ -83,7 +89,17 @@ def _place(record: object) -> Place | None:
     country = _text(record, "country", "iso_code")
     if not country:
         return None
-    return Place(country, _text(record, "city", "names", "en"), _text(record, "location", "time_zone"))
+    return Place(country, _text(record, "city", "names", "en"), _time_zone(_text(record, "location", "time_zone")))
+
+
+@lru_cache(maxsize=1_024)  # a file has some hundred
+def _time_zone(name: str) -> str | None:
+    """Return the name of a time zone; `None` for what is none, by which a query in MongoDB would fail as a whole."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):  # not known, a directory, no name
+        return None
+    return name
 
 
 def _text(record: object, *path: str) -> str:

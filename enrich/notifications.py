@@ -4,7 +4,7 @@ In come notices, which requests are and which rules make of domain events; out g
 and the item of the queue from which it is delivered. Both have the notice's id, so an event read twice notifies once.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -38,9 +38,9 @@ class Notifier:
         """The names of the events that become notifications."""
         return self._rules.events
 
-    def documents(self, event: Envelope[Event]) -> list[Write]:
-        """Describe the notifications of an event, and their items in the queue; none where nobody is to be told."""
-        return [write for notice in self._rules.notices(event) for write in _writes(notice)]
+    def documents(self, event: Envelope[Event]) -> Iterator[Write]:
+        """Describe the notifications of an event, and their items in the queue, as they are asked for."""
+        return (write for notice in self._rules.notices(event) for write in _writes(notice))
 
 
 def documents(event: Envelope[NotificationRequested], context: Context) -> list[Write]:

@@ -5,7 +5,7 @@ same notices every time. A mistake in the file stops the program with the line t
 """
 
 import re
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -24,7 +24,7 @@ from notifications.wording import NAME_LENGTH, TEXT_LENGTH, Sentence, people, ph
 from schemas.domain import DomainEvent
 from schemas.email_address import normalised
 from schemas.event import Envelope, Event
-from schemas.identity import of_request
+from schemas.identity import of_producer, of_request
 from schemas.notifications import Channel, NotificationRequested, Priority, RelatedEntity
 from schemas.topics import EventType, listed
 
@@ -152,17 +152,19 @@ class Rule:
             named.pop(doer, None)
         return [user_id for user_id in named if user_id]
 
-    def notices(self, event: Envelope[DomainEvent], audience: Collection[str]) -> list[Notice]:
-        """Return what to tell each of these people of an event."""
+    def notices(self, event: Envelope[DomainEvent], audience: Iterable[str]) -> Iterator[Notice]:
+        """Yield what to tell each of these people of an event."""
         texts = self.texts(event.data)
         actor_id: str = getattr(event.data, self._actor.id)
         actor_name = phrase(getattr(event.data, self._actor.name) or "", NAME_LENGTH) or None
         about = self._entity(event.data)
         who = people((actor_name,), 1)
         created_at = event.time.astimezone(UTC)
-        return [
+        # Of an event in parts, the notices are those of the first: who is named in two parts is notified once.
+        event_id = event.id if event.data.continued is None else of_producer(event.data.continued)
+        return (
             Notice(
-                id=digest(event.id, user_id, self.type),
+                id=digest(event_id, user_id, self.type),
                 user_id=user_id,
                 type=self.type,
                 title=texts.title.replace(ACTORS, who),
@@ -181,7 +183,7 @@ class Rule:
                 transactional=self.transactional,
             )
             for user_id in audience
-        ]
+        )
 
     def texts(self, data: Event) -> _Texts:
         """Return what to say of an event, with `ACTORS` for who did it.
@@ -240,23 +242,22 @@ class Rules:
         """The names of the events that become notifications."""
         return self._by_event.keys()
 
-    def notices(self, event: Envelope[Event]) -> list[Notice]:
-        """Return whom to tell what of an event: nobody twice, and nobody of what they did themselves.
+    def notices(self, event: Envelope[Event]) -> Iterator[Notice]:
+        """Yield whom to tell what of an event: nobody twice, and nobody of what they did themselves.
 
-        A request is told as it asks, also to whoever did it: a service may confirm what somebody has done.
+        One after the other, as an event may name a hundred thousand people. A request is told as it asks, also to
+        whoever did it: a service may confirm what somebody has done.
         """
         if isinstance(event.data, NotificationRequested):
-            return [requested(cast("Envelope[NotificationRequested]", event))]
+            yield requested(cast("Envelope[NotificationRequested]", event))
         if not isinstance(event.data, DomainEvent):
-            return []
+            return
         told: set[str] = set()
-        notices: list[Notice] = []
         for rule in self._by_event.get(event.type.name, ()):
             audience = [user_id for user_id in rule.audience(event.data) if user_id not in told]
             told.update(audience)
             if audience:
-                notices += rule.notices(cast("Envelope[DomainEvent]", event), audience)
-        return notices
+                yield from rule.notices(cast("Envelope[DomainEvent]", event), audience)
 
     def example(self, name: str) -> Notice:
         """Return what the example of a type's event tells the first person it names.
@@ -526,7 +527,7 @@ def _audience_of_example(rule: Rule) -> list[str]:
 
 def _example(rule: Rule) -> Notice:
     event = Envelope("example", rule.event, _EXAMPLE_TIME, None, _data_of_example(rule))
-    return rule.notices(event, rule.audience(event.data)[:1])[0]
+    return next(rule.notices(event, rule.audience(event.data)[:1]))
 
 
 def _data_of_example(rule: Rule) -> DomainEvent:

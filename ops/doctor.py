@@ -30,6 +30,8 @@ from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, MOVE_IT, SERVER_ERRORS, UN
 from ops.dead_letters import Contents, DeadLetterReader
 from ops.kafka_topics import FEWEST_IN_SYNC, FEWEST_REPLICAS
 from ops.settings import DEVELOPMENT_IP_HASH_KEY, NEEDED_ELSEWHERE, Settings
+from ops.supported_versions import OLDEST, is_kafka_too_old, is_too_old
+from ops.web_address import in_url
 from schemas.identity import ReplaySigner
 from schemas.topics import Topic
 from sinks import convergence, installation, migrations, postgres
@@ -214,8 +216,16 @@ def _settings_findings(settings: Settings) -> Iterator[Finding]:
 async def _kafka(settings: Settings) -> list[Finding]:
     async with kafka_topics.administration(settings) as admin:
         brokers = (await admin.describe_cluster())["brokers"]
-    addresses = ", ".join(f"{broker['host']}:{broker['port']}" for broker in brokers)
-    return [Finding("Kafka", State.WELL, f"{_count(len(brokers), 'broker')}: {addresses}")]
+        requests = await kafka_topics.requests_taken(admin)
+    addresses = ", ".join(f"{in_url(broker['host'])}:{broker['port']}" for broker in brokers)
+    what = f"{_count(len(brokers), 'broker')}: {addresses}"
+    return [Finding("Kafka", State.WELL, what), *_too_old("Kafka", is_kafka_too_old(requests))]
+
+
+def _too_old(server: str, is_too_old: bool) -> Iterator[Finding]:
+    if is_too_old:
+        what = f"older than {OLDEST[server]}, the oldest version that is supported"
+        yield Finding(server, State.NOTE, what, "upgrade it; README.md lists the versions that are tested")
 
 
 async def _durability(settings: Settings, names: Collection[str]) -> list[Finding]:
@@ -250,7 +260,8 @@ async def _mongodb(mongo: Mongo) -> list[Finding]:
     if server.primary is None:
         advice = "look at rs.status(): a majority of the members has to be up"
         return [Finding("MongoDB", State.PROBLEM, f"{what}, without a primary: nothing can be written", advice)]
-    return [Finding("MongoDB", State.WELL, f"{what}, primary {server.primary}")]
+    findings = [Finding("MongoDB", State.WELL, f"{what}, primary {server.primary}")]
+    return [*findings, *_too_old("MongoDB", is_too_old("MongoDB", server.version))]
 
 
 async def _postgresql(url: str, namespace: str) -> list[Finding]:
@@ -260,6 +271,7 @@ async def _postgresql(url: str, namespace: str) -> list[Finding]:
     if server.is_standby:
         advice = "connect to the primary: target_session_attrs=read-write"
         findings = [Finding("PostgreSQL", State.PROBLEM, f"{what}, a standby: it can't be written", advice)]
+    findings += _too_old("PostgreSQL", is_too_old("PostgreSQL", server.version))
     if not server.has_schema:
         schema = postgres.schema_of(namespace)
         advice = f"as its owner: GRANT CREATE ON DATABASE {server.database} TO {server.role}, or make schema {schema}"
@@ -428,7 +440,11 @@ async def _redis(url: str, prefix: str) -> list[Finding]:
         what = f"no permission to run {', '.join(check.denied)}: limits hold for each worker alone, and more is missing"
         advice = f"as its administrator: ACL SETUSER {urlsplit(url).username or 'default'} {check.acl}"
         findings.append(Finding("Redis", State.PROBLEM, what, advice))
-    return findings or [Finding("Redis", State.WELL, f"{await describe_redis(url)}, takes every command that we use")]
+    if findings:
+        return findings
+    version = await describe_redis(url)
+    well = Finding("Redis", State.WELL, f"{version}, takes every command that we use")
+    return [well, *_too_old("Redis", is_too_old("Redis", version))]
 
 
 async def _drift(subject: str, look: Callable[[], Awaitable[list[Change]]]) -> list[Finding]:

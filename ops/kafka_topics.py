@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
+from aiokafka.protocol.admin import ApiVersionRequest
 
 from delivery.kafka import client_options
 from ops.settings import Settings
@@ -138,6 +139,16 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
         yield admin
     finally:
         await admin.close()
+
+
+async def requests_taken(admin: AIOKafkaAdminClient) -> set[int]:
+    """Return the numbers of the requests that a broker takes (https://kafka.apache.org/protocol#protocol_api_keys).
+
+    Raises:
+        KafkaError: It does not answer.
+    """
+    response = await admin._send_request(ApiVersionRequest())
+    return {number for number, _, _ in response.api_versions}
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from importlib.util import find_spec
+from ipaddress import IPv6Address
 from pathlib import Path
 from string import hexdigits
 from typing import Annotated, Any, Literal, Self
@@ -46,9 +47,10 @@ NEEDED_ELSEWHERE: Mapping[str, str] = {
 }
 """Settings whose defaults are meant for development alone, and why; everywhere else they have to be set."""
 
-_BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]+):[0-9]{1,5}")
 _VARIABLE = re.compile(r"\bINKSTREAM_[A-Z_]+")
 _HOST = re.compile(r"[^\s/?#@\\]+")
+_NAME = re.compile(r"[^\s/?#@\\:\[\]]+")
+_BROKER = re.compile(r"(\[(?P<address>[^\s\[\]]+)\]|[^\s/?#@\\:\[\]]+):[0-9]{1,5}")
 
 EmailProvider = Literal["smtp", "sendgrid", "aws-ses", "mailgun"]
 _NEEDED: Mapping[EmailProvider, tuple[str, ...]] = {
@@ -130,17 +132,35 @@ def _mailbox(value: str) -> str:
     return value
 
 
-def _brokers(value: str) -> str:
-    if not all(_BROKER.fullmatch(broker.strip()) for broker in value.split(",")):
-        raise ValueError("should be kafka-1:9092,kafka-2:9092")
-    return value
-
-
 def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     for host in value:
         if not _HOST.fullmatch(host) or not check_url(f"https://{host}/"):
             raise ValueError("should be hosts like help.blog.example, separated by commas, without https://")
     return value
+
+
+def _brokers(value: str) -> str:
+    """Check that it is a list of hosts and ports, an IPv6 address in brackets."""
+    brokers = [_BROKER.fullmatch(broker.strip()) for broker in value.split(",")]
+    if not all(broker and (broker["address"] is None or _is_ipv6(broker["address"])) for broker in brokers):
+        raise ValueError("should be kafka-1:9092,kafka-2:9092, an IPv6 address as [::1]:9092")
+    return value
+
+
+def _web_host(value: str) -> str:
+    """Check that it is an address or the name of a host; return it without the brackets of an IPv6 address."""
+    is_bracketed = value.startswith("[") and value.endswith("]")
+    host = value[1:-1] if is_bracketed else value
+    if not _is_ipv6(host) and (is_bracketed or not _NAME.fullmatch(host)):
+        raise ValueError("should be an address like 127.0.0.1 or ::1, or a host's name; INKSTREAM_WEB_PORT is the port")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return IPv6Address(host) is not None
+    except ValueError:
+        return False
 
 
 def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -205,7 +225,8 @@ class Settings(BaseSettings):
     )
 
     kafka_brokers: Annotated[str, AfterValidator(_brokers)] = Field(
-        "127.0.0.1:19092", description="Kafka's bootstrap servers, `host:port`, separated by commas."
+        "127.0.0.1:19092",
+        description="Kafka's bootstrap servers, `host:port`, separated by commas; an IPv6 address as `[::1]:9092`.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT",
@@ -458,7 +479,11 @@ class Settings(BaseSettings):
         None, description="Browsers: whom a push service may write to, `mailto:` and an address or an `https://` URL."
     )
 
-    web_host: str = Field("127.0.0.1", description="Address on which `/metrics`, `/healthz` and `/readyz` are served.")
+    web_host: Annotated[str, AfterValidator(_web_host)] = Field(
+        "127.0.0.1",
+        description="Address on which `/metrics`, `/healthz` and `/readyz` are served: `0.0.0.0` for all of IPv4, `::` "
+        "for all of IPv6 and IPv4.",
+    )
     web_port: int = Field(16_066, ge=1, le=65_535, description="Port on which they are served.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(

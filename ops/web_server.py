@@ -11,6 +11,7 @@ is answered even while others hold all connections open.
 
 import asyncio
 import resource
+import socket
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any
 from aiohttp.web import (
     Application,
     AppRunner,
+    BaseSite,
     HTTPException,
     HTTPRequestEntityTooLarge,
     HTTPRequestTimeout,
@@ -26,6 +28,7 @@ from aiohttp.web import (
     Request,
     RequestHandler,
     Server,
+    SockSite,
     StreamResponse,
     middleware,
 )
@@ -75,6 +78,17 @@ class WebServer(Web):
             lingering_time=_LINGER.total_seconds(),
             shutdown_timeout=_STOP_WITHIN.total_seconds(),
         )
+
+    def _new_transport_tcp(self) -> BaseSite:
+        configuration = self.app.conf
+        if configuration.web_bind != "::" or not socket.has_dualstack_ipv6():
+            site: BaseSite = super()._new_transport_tcp()
+            return site
+        # An event loop makes the socket for IPv6 alone, and what asks at 127.0.0.1 would get no answer.
+        address = ("::", configuration.web_port)
+        listening = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
+        listening.setblocking(False)
+        return SockSite(self._runner, listening)
 
     @middleware
     async def _one_whole_request(self, request: Request, handler: _Handler) -> StreamResponse:

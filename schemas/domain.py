@@ -49,6 +49,11 @@ class DomainEvent(Event):
         return entity
 
     @property
+    def continued(self) -> str | None:
+        """The producer's id of the event that this one belongs to, as a part that notifies more people, or `None`."""
+        return None
+
+    @property
     def audited_changes(self) -> dict[str, Any] | None:
         """What changed, as `auditLogs.changes` has it: `before` and `after`."""
         return self.changes

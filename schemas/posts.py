@@ -6,10 +6,25 @@ part of no other document.
 
 from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from schemas.domain import DomainEvent
 from schemas.fields import Id, Label, Link, Name, Prose
+
+MOST_FOLLOWERS = 100_000
+"""In one event: 4 MB of UUIDs, for those whose Kafka takes larger records."""
+
+
+def _check_length(ids: object) -> object:
+    """Check the list before its ids are read."""
+    if isinstance(ids, list | tuple) and len(ids) > MOST_FOLLOWERS:
+        raise PydanticCustomError(
+            "followers",
+            "should have at most {most} ids; name the others in more events whose continues is this event's id",
+            {"most": f"{MOST_FOLLOWERS:,}"},
+        )
+    return ids
 
 
 class PostEvent(DomainEvent):
@@ -71,8 +86,10 @@ class PostUpdated(PostEvent):
 class PostPublished(PostEvent):
     """A post became public.
 
-    Whoever `followerIds` names is told, of `authorName` and `authorAvatar`. It holds 10,000 followers at most, so that
-    the event fits into a Kafka record; of an author with more, the others are told by `notification.requested`.
+    Whoever `followerIds` names is notified, with `authorName` and `authorAvatar`. The list may be as long as the record
+    may be large: Kafka takes 1 MB by default, which is about 25,000 UUIDs. Name the other followers in more events of
+    the same post whose `continues` is the first event's id (`ce_id`, or `eventId`): such an event notifies its
+    followers and is stored nowhere else, and nobody is notified twice of one post.
     """
 
     model_config = ConfigDict(
@@ -98,9 +115,15 @@ class PostPublished(PostEvent):
     author_name: Label | None = Field(None, exclude=True, repr=False)
     author_avatar: Link | None = Field(None, exclude=True, repr=False)
     excerpt: Prose | None = Field(None, exclude=True, repr=False)
-    follower_ids: Annotated[tuple[Id, ...], Field(max_length=10_000, fail_fast=True)] = Field(
-        (), exclude=True, repr=False
+    follower_ids: Annotated[tuple[Id, ...], Field(fail_fast=True), BeforeValidator(_check_length)] = Field(
+        (), exclude=True, repr=False, json_schema_extra={"maxItems": MOST_FOLLOWERS}
     )
+    continues: Id | None = Field(None, exclude=True)
+
+    @property
+    def continued(self) -> str | None:
+        """The id of the event whose list of followers this one continues."""
+        return self.continues
 
 
 class PostUnpublished(PostEvent):

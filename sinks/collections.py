@@ -144,7 +144,7 @@ PAGE_VIEWS = Collection(
         "campaign?": "string",
         "medium?": "string",
         # Location, optional
-        "geo?": {"country": "string", "city": "string", "timezone": "string"},
+        "geo?": {"country": "string", "city": "string", "timezone?": "string"},
         # Timestamps
         "timestamp": "Date",
         "exitedAt?": "Date",

@@ -39,7 +39,8 @@ async def _serve(directory: Path, host: str, smtp_port: int, port: int) -> None:
     await runner.setup()
     # The page comes last: once it answers, mail is taken as well.
     await web.TCPSite(runner, host, port).start()
-    print(f"Mail is taken on {host}:{smtp_port} and shown on http://{host}:{port}", flush=True)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"Mail is taken on {shown}:{smtp_port} and shown on http://{shown}:{port}", flush=True)
     await stop.wait()
     catcher.close()
     await runner.cleanup()

@@ -3,6 +3,7 @@
 In comes a form as https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages has it.
 """
 
+import re
 from datetime import timedelta
 from email.utils import getaddresses
 
@@ -11,6 +12,8 @@ from email_validator import EmailNotValidError, validate_email
 
 from dev.providers.server import AcceptedEmail, Fault, HttpEmailServer, Invalid, Plan, Reply
 
+# RFC 5322, section 2.2.
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
 _OPTIONS_BYTES = 16 * 1024
 _TAGS = 3
 _TAG_LENGTH = 128
@@ -97,6 +100,9 @@ class MailgunServer(HttpEmailServer):
         options = [(name, value) for name, value in form.items() if name[:2] in ("o:", "h:", "v:", "t:")]
         if sum(len(name) + len(value.encode()) for name, value in options) > _OPTIONS_BYTES:
             raise Invalid(_message(400, "send options (parameters starting with o:, h:, v:, or t:) are too large"))
+        headers = [(name.removeprefix("h:"), value) for name, value in options if name.startswith("h:")]
+        if not all(_HEADER_NAME.fullmatch(name) and "\n" not in value for name, value in headers):
+            raise Invalid(_message(400, "a header is not valid"))
         tags = [value for name, value in options if name == "o:tag"]
         if len(tags) > _TAGS or any(len(tag) > _TAG_LENGTH or not tag.isascii() for tag in tags):
             raise Invalid(_message(400, "o:tag parameter is not valid"))

@@ -81,11 +81,17 @@ class Kafka(Server):
     def prepare(self) -> None:
         """Fetch the jars, write the configuration, and format the data directory the first time."""
         files = jars.fetch(jars.read_lock(_LOCK_LIST), self._jar_directory, self.report, self._abandoned)
-        self._properties.write_text(self._configuration())
-        self._log_properties.write_text(_LOG_CONFIGURATION)
-        self._java_arguments.write_text("\n".join(_quoted(word) for word in self._arguments(files)))
+        self._properties.write_text(self._configuration(), encoding="ascii")
+        self._log_properties.write_text(_LOG_CONFIGURATION, encoding="ascii")
+        arguments = "\n".join(_quoted(word) for word in self._arguments(files))
+        self._java_arguments.write_text(arguments, encoding="utf-8")
         if not (self._data / "meta.properties").exists():
             self._format()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The server's; with a locale in UTF-8, without which Java finds no file below a directory named in Unicode."""
+        return {**super().environment, "LC_ALL": "C.UTF-8"}
 
     def answers(self) -> bool:
         """Whether the broker answers a Metadata request with itself in it, so it takes records.
@@ -160,7 +166,7 @@ class Kafka(Server):
             settings["listeners"] += f",{name}://127.0.0.1:{port}"
             settings["advertised.listeners"] += f",{name}://127.0.0.1:{advertised_port}"
             settings["listener.security.protocol.map"] += f",{name}:PLAINTEXT"
-        return "".join(f"{name}={value}\n" for name, value in settings.items())
+        return "".join(f"{name}={_escaped(value)}\n" for name, value in settings.items())
 
     def _format(self) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -171,6 +177,7 @@ class Kafka(Server):
             capture_output=True,
             text=True,
             check=False,
+            env=self.environment,
         )
         if formatted.returncode != 0:
             raise ServerError(f"kafka's data directory could not be formatted: {formatted.stdout}{formatted.stderr}")
@@ -180,6 +187,12 @@ def _quoted(word: str) -> str:
     """A word as Java's argument files want it, whatever is in the path."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _escaped(value: str) -> str:
+    """A value as a properties file wants it: in ASCII, what is beyond as UTF-16 code units (`java.util.Properties`)."""
+    units = struct.iter_unpack(">H", value.replace("\\", "\\\\").encode("utf-16-be"))
+    return "".join(chr(unit) if unit < 128 else f"\\u{unit:04x}" for (unit,) in units)
 
 
 def _java() -> str:

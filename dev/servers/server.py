@@ -155,6 +155,11 @@ class Server(ABC):
         return None
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables of the server: messages in English, times in UTC."""
+        return {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+
+    @property
     def _previous_log(self) -> Path:
         return self.log.with_suffix(".previous.log")
 
@@ -191,7 +196,7 @@ class Server(ABC):
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd="/",
-                    env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
+                    env=self.environment,
                     start_new_session=True,
                     **identity(self.user),
                 )

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ops.commands.command import PROBLEM, declared_topics, fail, quieten_clients, reported_errors
 from ops.settings import Settings
+from ops.web_address import obstacle
 
 WAIT_FOR_KAFKA_SECONDS = 30.0
 
@@ -35,6 +36,8 @@ class Worker(faust_worker):
         loop = get_event_loop()
         with reported_errors():
             settings = Settings()  # checked when the application was loaded
+            if problem := obstacle(settings.web_host, settings.web_port):
+                fail([f"The worker can't serve its pages. {problem[:1].upper()}{problem[1:]}."], PROBLEM)
             loop.run_until_complete(wait_for_kafka(settings, seconds=WAIT_FOR_KAFKA_SECONDS, report=console.print))
             if problem := loop.run_until_complete(refusal(settings)):
                 fail([problem], PROBLEM)

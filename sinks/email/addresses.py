@@ -1,4 +1,4 @@
-"""The head of an e-mail: addresses, names, the subject, and the headers for unsubscribing, safe whatever they hold.
+"""The head of an e-mail: addresses, names, the subject, and the headers that are added, safe whatever they hold.
 
 In come texts that people wrote; out go lines that hold neither a line break nor anything else that could begin a header
 of its own. What a provider says comes in as well, and goes out without the address and the subject that it repeats.
@@ -110,15 +110,20 @@ def encode(text: str, line_break: str = "") -> str:
     return Header(text, "utf-8", maxlinelen=_LONGEST_WORD).encode(linesep=line_break)
 
 
-def unsubscribe_headers(message: Email) -> dict[str, str]:
-    """Return the headers by which a mail reader unsubscribes in one click; none where the message has no such URL.
+def added_headers(message: Email) -> dict[str, str]:
+    """Return the headers that every provider adds: that a program wrote the message, and how to unsubscribe.
 
-    See RFC 8058, section 3.1, and RFC 2369, section 3.2. The URL stands in one piece: encoded words would spoil it.
+    `Auto-Submitted` keeps absence replies and other programs from replying (RFC 3834, section 5). There is no
+    `Precedence`: no RFC defines its values, and RFC 2076 discourages it.
+
+    A mail reader unsubscribes in one click (RFC 8058, section 3.1; RFC 2369, section 3.2); without a URL these headers
+    are left out. The URL stands in one piece: encoded words would spoil it.
     """
-    if message.unsubscribe_url is None:
-        return {}
-    url = quote(message.unsubscribe_url, safe=_IN_URL, errors="replace")
-    return {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    headers = {"Auto-Submitted": "auto-generated"}
+    if message.unsubscribe_url is not None:
+        url = quote(message.unsubscribe_url, safe=_IN_URL, errors="replace")
+        headers |= {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    return headers
 
 
 def without_personal(text: str, message: Email) -> str:

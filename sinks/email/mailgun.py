@@ -16,10 +16,10 @@ from notifications.outcome import Failed, Outcome, Sent
 from notifications.replies import MAILGUN, of_api, outcome
 from sinks.email.addresses import (
     Envelope,
+    added_headers,
     address_in_ascii,
     encodable,
     one_line,
-    unsubscribe_headers,
     without_personal,
 )
 from sinks.http import answer, ask, failed, retry_after
@@ -79,7 +79,7 @@ def _form(message: Email, envelope: Envelope) -> dict[str, str]:
         "h:Message-Id": f"<{message.key}@{sender.domain}>",
         "v:key": message.key,
     }
-    form |= {f"h:{name}": value for name, value in unsubscribe_headers(message).items()}
+    form |= {f"h:{name}": value for name, value in added_headers(message).items()}
     form |= {f"v:{name}": encodable(value) for name, value in message.metadata.items() if name != "key"}
     if kind := message.metadata.get("type"):
         form["o:tag"] = _NOT_A_TAG.sub("_", kind)[:_LONGEST_TAG]

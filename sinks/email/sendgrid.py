@@ -18,10 +18,10 @@ from notifications.replies import OURS, SENDGRID, Row, of_api, outcome
 from notifications.retry_policy import bounded
 from sinks.email.addresses import (
     Envelope,
+    added_headers,
     address_in_ascii,
     encodable,
     one_line,
-    unsubscribe_headers,
     without_personal,
 )
 from sinks.http import answer, ask, failed, retry_after
@@ -76,7 +76,7 @@ def _mail(message: Email, envelope: Envelope) -> dict[str, Any]:
             {"type": "text/plain", "value": encodable(message.text)},
             {"type": "text/html", "value": encodable(message.html)},
         ],
-        "headers": unsubscribe_headers(message),
+        "headers": added_headers(message),
         "custom_args": {name: encodable(value) for name, value in message.metadata.items()} | {"key": message.key},
     }
 

@@ -20,10 +20,10 @@ from notifications.outcome import Category, Failed, Misconfigured, Outcome, Sent
 from notifications.replies import SES, of_api, outcome
 from sinks.email.addresses import (
     Envelope,
+    added_headers,
     address_in_ascii,
     encodable,
     one_line,
-    unsubscribe_headers,
     without_personal,
 )
 from sinks.http import answer, ask, failed, retry_after
@@ -103,7 +103,7 @@ def _email(message: Email, envelope: Envelope) -> dict[str, Any]:
             "Simple": {
                 "Subject": _content(one_line(message.subject)),
                 "Body": {"Text": _content(message.text), "Html": _content(message.html)},
-                "Headers": [{"Name": name, "Value": value} for name, value in unsubscribe_headers(message).items()],
+                "Headers": [{"Name": name, "Value": value} for name, value in added_headers(message).items()],
             }
         },
         "EmailTags": [{"Name": _tag(name), "Value": _tag(value)} for name, value in tags.items() if name and value],

@@ -25,11 +25,11 @@ from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent
 from notifications.replies import of_smtp, outcome
 from sinks.email.addresses import (
     Envelope,
+    added_headers,
     address,
     encodable,
     encode,
     one_line,
-    unsubscribe_headers,
     without_personal,
 )
 from sinks.http import TIMEOUT
@@ -222,7 +222,7 @@ def _write(message: Email, envelope: Envelope) -> _Letter:
         "Message-ID": f"<{message_id}>",
     }
     written = EmailMessage(policy=_POLICY)
-    for name, value in (headers | unsubscribe_headers(message)).items():
+    for name, value in (headers | added_headers(message)).items():
         written[name] = value
     written.set_content(encodable(message.text))
     written.add_alternative(encodable(message.html), subtype="html")

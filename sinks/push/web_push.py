@@ -40,7 +40,7 @@ _LONGEST_STORED = timedelta(weeks=4)
 _SIGNATURE_LIFETIME = timedelta(hours=12)
 """RFC 8292 allows 24 hours; half of that forgives a clock that is wrong."""
 
-_LOOPBACK = {"localhost", "127.0.0.1"}
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NEVER_RESOLVES = ".invalid"
 """RFC 6761, section 6.4. Browsers write `https://permanently-removed.invalid/` into a subscription that has ended."""
 _KNOWN_SERVICES = (".googleapis.com", ".services.mozilla.com", ".notify.windows.com", ".push.apple.com")

@@ -180,7 +180,7 @@ class Describer:
         except InvalidEvent as error:
             return Described([], error.reason)
         # Who makes notifications looks at no address, so a record may be refused, and tell people all the same.
-        told = self._notifier.documents(event) if entry.topic in self._notified else []
+        told = [*self._notifier.documents(event)] if entry.topic in self._notified else []
         try:
             stored = self._enricher.documents(event) if entry.topic in self._stored else []
         except InvalidEvent as error:

@@ -56,7 +56,7 @@ def decoded(topic: Topic, event_type: EventType, payload: Mapping[str, Any]) -> 
 
 def writes(topic: Topic, event_type: EventType, payload: Mapping[str, Any]) -> list[Write]:
     event = decoded(topic, event_type, payload)
-    told = NOTIFIER.documents(event) if event_type.name in NOTIFIER.events else []
+    told = [*NOTIFIER.documents(event)] if event_type.name in NOTIFIER.events else []
     return [*ENRICHER.documents(event), *told]
 
 

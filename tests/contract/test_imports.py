@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # settings and metrics are leaves that anyone may import; the rest of ops sits on top of everything.
-LEAVES = {"ops.health", "ops.metrics", "ops.settings"}
+LEAVES = {"ops.health", "ops.metrics", "ops.settings", "ops.web_address"}
 
 MAY_IMPORT = {
     "schemas": {"schemas"},

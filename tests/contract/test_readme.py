@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text()
 TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
 COMMANDS = {*importlib.import_module("ops.commands").__all__} - {"main"}
 SETTINGS = {f"INKSTREAM_{name.upper()}" for name in Settings.model_fields}
-STACK_SETTINGS = re.compile(r"INKSTREAM_STACK(_[A-Z]+_PORT)?")
+STACK_SETTINGS = re.compile(r"INKSTREAM_STACK(_[A-Z]+_PORT)?|INKSTREAM_STACK_PYTHON")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -71,7 +71,7 @@ class Edge:
         """Return what becomes of an event of this topic."""
         try:
             writes = self._enricher.documents(event) if self._topic.collections else []
-            notices = self._notifier.documents(event) if event.type.name in self._notifier.events else []
+            notices = [*self._notifier.documents(event)] if event.type.name in self._notifier.events else []
         except InvalidEvent as error:
             return error
         return Passed(event, writes, notices)

@@ -216,3 +216,38 @@ async def test_the_worker_says_so_where_there_is_no_such_agent(pipeline: Pipelin
         await until(ended, "the worker has ended")
         assert worker.process.returncode == 2
         assert "INKSTREAM_AGENTS: no agent notify-searches; expected some of page-views, " in worker.log.read_text()
+
+
+def published(followers: Iterable[int], event: str = "published", **fields: object) -> Message:
+    return plain(
+        type="post.published",
+        eventId=event,
+        postId="post-1",
+        slug="post-1",
+        title="Types",
+        authorId="alan",
+        authorName="Alan",
+        followerIds=[f"reader-{number}" for number in followers],
+        timestamp=HOUR.isoformat(),
+        **fields,
+    )
+
+
+async def test_many_followers_in_two_overlapping_parts_are_notified_once_each_though_workers_are_killed(
+    pipeline: Pipeline,
+) -> None:
+    # Each part is more than what is written at once, so a worker is killed between two writes of one event.
+    await pipeline.send(
+        "domain-events",
+        [published(range(7_000)), published(range(6_500, 12_500), "published-2", continues="published")],
+        partition=0,
+    )
+    await run_with_kills(pipeline, NOTIFY, "notifications", kills=3, seed=4)
+    notifications = await pipeline.documents("notifications")
+    assert len(notifications) == 12_500
+    assert {document["userId"] for document in notifications.values()} == {f"reader-{n}" for n in range(12_500)}
+    assert set(await pipeline.documents("notificationQueue")) == set(notifications)
+    with pipeline.worker(agents="domain-events"):
+        await pipeline.settled("domain-events")
+    assert list(await pipeline.documents("userActivity")) == ["published"]
+    assert await pipeline.read("domain-events.dead-letter") == []

@@ -54,6 +54,16 @@ def test_a_second_up_is_quick_and_the_same_servers_stay(platform: Platform) -> N
     assert all(server.ready() for server in platform.servers)
 
 
+def test_all_servers_start_in_a_directory_with_spaces_and_letters_beyond_ascii(tmp_path: Path) -> None:
+    servers = Platform(tmp_path / "Prüf stand 東京 😀 'a'", Ports.free())
+    try:
+        servers.up(print)
+        assert all(server.ready() for server in servers.servers)
+        assert (servers.kafka.directory / "data" / "meta.properties").exists()
+    finally:
+        servers.forget()
+
+
 def test_down_leaves_no_process_and_the_next_up_finds_the_data(platform: Platform) -> None:
     pids = [server.pid for server in platform.servers]
     assert len(processes_of(platform)) >= 1

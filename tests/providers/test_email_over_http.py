@@ -1,7 +1,7 @@
 """What is the same for every e-mail provider with an HTTP API: silence, a lost answer, nobody there."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -51,6 +51,16 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 async def server(pair: Pair) -> AsyncIterator[HttpEmailServer]:
     async with pair.server() as running:
         yield running
+
+
+@pytest.mark.parametrize("changes", [{}, {"unsubscribe_url": None}, {"metadata": {}}, {"sender": "blog@blog.example"}])
+async def test_every_email_says_that_a_program_wrote_it(
+    pair: Pair, server: HttpEmailServer, client: httpx.AsyncClient, email: MakeEmail, changes: dict[str, Any]
+) -> None:
+    outcome = await pair.provider(client, server.url).send(email(**changes))
+    assert isinstance(outcome, Sent)
+    assert server.accepted[0].headers["Auto-Submitted"] == "auto-generated"
+    assert "Precedence" not in server.accepted[0].headers
 
 
 async def test_silence_ends_with_the_time_out(

@@ -62,7 +62,7 @@ async def test_one_click_unsubscribes(provider: Provider[Email], server: Mailgun
     with_url, without = (accepted.headers for accepted in server.accepted)
     assert with_url["List-Unsubscribe"] == f"<{message.unsubscribe_url}>"
     assert with_url["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
-    assert without.keys() == {"Message-Id"}
+    assert without.keys() == {"Message-Id", "Auto-Submitted"}
 
 
 async def test_text_outside_ascii_arrives_as_it_is(

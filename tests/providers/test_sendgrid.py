@@ -59,6 +59,7 @@ async def test_one_click_unsubscribes(provider: Provider[Email], server: SendGri
     message = email()
     await provider.send(message)
     assert server.accepted[0].headers == {
+        "Auto-Submitted": "auto-generated",
         "List-Unsubscribe": f"<{message.unsubscribe_url}>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
     }
@@ -68,7 +69,7 @@ async def test_a_transactional_email_has_no_such_headers(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     assert isinstance(await provider.send(email(unsubscribe_url=None)), Sent)
-    assert server.accepted[0].headers == {}
+    assert server.accepted[0].headers == {"Auto-Submitted": "auto-generated"}
 
 
 async def test_text_outside_ascii_arrives_as_it_is(
@@ -227,7 +228,7 @@ async def test_the_request_is_as_published(provider: Provider[Email], server: Se
             {"type": "text/plain", "value": "Hello Ada,\n\nCharles replied.\n"},
             {"type": "text/html", "value": "<p>Hello Ada,</p><p>Charles replied.</p>"},
         ],
-        "headers": {},
+        "headers": {"Auto-Submitted": "auto-generated"},
         "custom_args": {"key": KEY},
     }
 

@@ -67,10 +67,11 @@ async def test_one_click_unsubscribes(provider: Provider[Email], server: SesServ
     await provider.send(email(unsubscribe_url=None))
     with_url, without = (accepted.headers for accepted in server.accepted)
     assert with_url == {
+        "Auto-Submitted": "auto-generated",
         "List-Unsubscribe": f"<{message.unsubscribe_url}>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
     }
-    assert without == {}
+    assert without == {"Auto-Submitted": "auto-generated"}
 
 
 async def test_text_outside_ascii_arrives_as_it_is(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from email import message_from_bytes
 from email.policy import default as reader
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,8 +23,8 @@ from tests.providers.conftest import ANYTHING, KEY, MakeEmail, injecting_email, 
 
 USER = ("blog", "right password")
 HEADERS = {
-    "From", "To", "Subject", "Date", "Message-ID", "List-Unsubscribe", "List-Unsubscribe-Post", "MIME-Version",
-    "Content-Type",
+    "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "List-Unsubscribe", "List-Unsubscribe-Post",
+    "MIME-Version", "Content-Type",
 }  # fmt: skip
 
 
@@ -64,6 +65,16 @@ async def test_the_message_id_is_the_same_at_every_attempt(
     await provider.send(email())
     assert [accepted.headers["Message-ID"] for accepted in server.accepted] == [f"<{KEY}@blog.example>"] * 2
     assert provider.may_repeat
+
+
+@pytest.mark.parametrize("changes", [{}, {"unsubscribe_url": None}, {"metadata": {}}, {"sender": "blog@blog.example"}])
+async def test_every_mail_says_once_that_a_program_wrote_it(
+    provider: Provider[Email], server: SmtpServer, email: MakeEmail, changes: dict[str, Any]
+) -> None:
+    await provider.send(email(**changes))
+    (accepted,) = server.accepted
+    assert accepted.raw.count(b"\r\nAuto-Submitted: auto-generated\r\n") == 1
+    assert b"\r\nPrecedence:" not in accepted.raw
 
 
 async def test_one_click_unsubscribes_by_a_url_in_one_piece(

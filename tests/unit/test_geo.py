@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.geo import GeoDatabase, GeoDatabaseError, Place
+from enrich.geo import GeoDatabase, GeoDatabaseError, Place, _place
 
 DEVELOPMENT_FILE = Path(str(files("_maxminddb_geolite2") / "GeoLite2-City.mmdb"))
 
@@ -26,8 +26,26 @@ def test_an_ipv4_address_written_as_ipv6_is_in_the_same_place(geo: GeoDatabase) 
     assert geo.locate("::ffff:81.2.69.160") == geo.locate("81.2.69.160")
 
 
-def test_where_only_the_country_is_known_the_rest_is_empty(geo: GeoDatabase) -> None:
-    assert geo.locate("8.8.8.8") == Place("US", "", "")
+def test_where_only_the_country_is_known_there_is_no_time_zone(geo: GeoDatabase) -> None:
+    place = geo.locate("8.8.8.8")
+    assert place == Place("US", "", None)
+    assert place is not None
+    assert place.document() == {"country": "US", "city": ""}
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "Europe/Berlin ", "Mars/Olympus", "Europe", "../Europe/Berlin", "/etc", "a\0b"]
+)
+def test_what_is_no_time_zone_is_left_out(name: str) -> None:
+    record = {"country": {"iso_code": "DE"}, "city": {"names": {"en": "Berlin"}}, "location": {"time_zone": name}}
+    assert _place(record) == Place("DE", "Berlin", None)
+
+
+@pytest.mark.parametrize("name", ["Europe/Berlin", "Asia/Calcutta", "America/Argentina/Ushuaia", "Etc/UTC"])
+def test_a_time_zone_that_there_is_stays_as_it_is_written(name: str) -> None:
+    place = _place({"country": {"iso_code": "DE"}, "location": {"time_zone": name}})
+    assert place is not None
+    assert place.document() == {"country": "DE", "city": "", "timezone": name}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ LIKE = {"postId": "post-1", "slug": "types", "title": "Types", "authorId": "alan
 
 def written(name: str, payload: dict[str, Any]) -> list[Any]:
     event = Envelope("event-1", EVENTS[name], TIME, None, EVENTS[name].schema.model_validate(payload))
-    return NOTIFIER.documents(event)
+    return [*NOTIFIER.documents(event)]
 
 
 def test_an_event_becomes_a_notification_and_an_item_of_the_queue_for_everybody_who_is_told() -> None:

@@ -243,7 +243,7 @@ def test_what_the_protocol_does_not_use_is_no_false_security(given: dict[str, An
 
 @pytest.mark.parametrize("brokers", ["kafka-1", "kafka-1:9092,kafka-2", "kafka://kafka:9092", "", "k:port", "::1:9092"])
 def test_what_is_no_list_of_brokers_is_told(brokers: str) -> None:
-    assert problem(kafka_brokers=brokers) == "kafka_brokersshould be kafka-1:9092,kafka-2:9092"
+    assert problem(kafka_brokers=brokers).startswith("kafka_brokersshould be kafka-1:9092,kafka-2:9092")
 
 
 @pytest.mark.parametrize("brokers", ["[::1]:9092", "kafka-1:9092, kafka-2:9092", "10.0.0.1:9092"])

@@ -41,7 +41,7 @@ def upsert() -> BaseSink:
     """Return the library's sink, which finds a document by its id and replaces it, or adds it."""
     server, _, options = MONGO_URL.partition("?")
     address, _, database = server.removeprefix("mongodb://").partition("/")
-    host, _, port = address.partition(":")
+    host, _, port = address.rpartition(":")
     return MongoDBSink(
         host=host,
         port=int(port),
