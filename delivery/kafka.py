@@ -19,7 +19,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_brokers,
         "security_protocol": settings.kafka_security_protocol,
-        "ssl_context": _ssl_context(settings),
+        "ssl_context": ssl_context(settings),
         "client_id": "inkstream",
     }
     if settings.kafka_security_protocol.startswith("SASL"):
@@ -32,7 +32,8 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return what a connection trusts and shows; `None` where it is without TLS."""
     if not settings.kafka_security_protocol.endswith("SSL"):
         return None
     context: ssl.SSLContext = create_ssl_context(

@@ -5,26 +5,20 @@ Safe to repeat, to break off, and to run twice at once. What could harm existing
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
-from aiokafka.errors import KafkaError
-
 from delivery import kafka
 from ops import kafka_topics
+from ops.server_problems import SERVER_ERRORS, ServerError, problem_of
 from ops.settings import ROOT, Settings
 from schemas.topics import Topic
 from sinks import convergence, migrations, postgres
 from sinks.changes import NO_RISKS, Change, Risk
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
-from sinks.servers import STORE_ERRORS
-
-SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)
-"""What the clients of all servers raise when a server does not answer, or refuses us."""
 
 MIGRATIONS = ROOT / "migrations"
 
@@ -33,17 +27,6 @@ ANSWER_TIMEOUT = timedelta(seconds=5)
 _ASK_AGAIN_AFTER_SECONDS = 0.5
 _NAMED = 5
 """How many missing things are named."""
-_DETAILS = re.compile(r"\n| \(configured timeouts|, Timeout: ")  # where the drivers' own state begins
-
-
-class ServerError(Exception):
-    """A server does not answer, or refuses us; the message says which, and what it says."""
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, without what only the driver's developers want to know."""
-    text = _DETAILS.split(str(error).strip() or type(error).__name__, maxsplit=1)[0]
-    return text.removeprefix(f"{type(error).__name__}: ")
 
 
 async def wait_for_servers(settings: Settings, *, seconds: float, report: Callable[[str], None]) -> None:
@@ -65,7 +48,9 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
     }
     deadline = time.monotonic() + seconds
     try:
-        problems = await asyncio.gather(*(_wait(server, ping, deadline, report) for server, ping in pings.items()))
+        problems = await asyncio.gather(
+            *(_wait(settings, server, ping, deadline, report) for server, ping in pings.items())
+        )
     finally:
         await mongo.close()
     if silent := [problem for problem in problems if problem is not None]:
@@ -78,7 +63,7 @@ async def wait_for_kafka(settings: Settings, *, seconds: float, report: Callable
     Raises:
         ServerError: It did not answer in time.
     """
-    problem = await _wait("Kafka", partial(kafka.ping, settings), time.monotonic() + seconds, report)
+    problem = await _wait(settings, "Kafka", partial(kafka.ping, settings), time.monotonic() + seconds, report)
     if problem is not None:
         raise ServerError(problem)
 
@@ -135,7 +120,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 async def _wait(
-    server: str, ping: Callable[[], Awaitable[object]], deadline: float, report: Callable[[str], None]
+    settings: Settings,
+    server: str,
+    ping: Callable[[], Awaitable[object]],
+    deadline: float,
+    report: Callable[[str], None],
 ) -> str | None:
     """Return when the server answers, or what is wrong when it did not in time."""
     reported = False
@@ -143,11 +132,12 @@ async def _wait(
         try:
             await ping()
         except SERVER_ERRORS as error:
-            problem = f"{server}: {first_line(error)}"
-            if time.monotonic() >= deadline:
-                return problem
-            if not reported:
-                report(f"waiting for {problem}")
+            is_late = time.monotonic() >= deadline
+            if is_late or not reported:
+                problem = str(await asyncio.to_thread(problem_of, error, settings, server))
+                if is_late:
+                    return problem
+                report(f"Waiting: {problem}")
                 reported = True
             await asyncio.sleep(_ASK_AGAIN_AFTER_SECONDS)
         else:
@@ -192,7 +182,7 @@ async def converge(
         try:
             of_server = await step()
         except SERVER_ERRORS as error:
-            raise ServerError(f"{server}: {first_line(error)}") from error
+            raise ServerError(str(await asyncio.to_thread(problem_of, error, settings, server))) from error
         report(server, of_server)
         changes += of_server
     return changes
