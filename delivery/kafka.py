@@ -3,6 +3,7 @@
 In come settings; out go keyword arguments for aiokafka's clients. Nothing here keeps a connection open.
 """
 
+import os
 import ssl
 from typing import Any
 
@@ -13,8 +14,16 @@ from delivery import kafka_driver
 from ops.settings import Settings
 
 
+class KafkaFileError(ValueError):
+    """A file for TLS can't be read; the message names the setting."""
+
+
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Return the connection options that every aiokafka client takes; from then on consumers read every record."""
+    """Return the connection options that every aiokafka client takes; from then on consumers read every record.
+
+    Raises:
+        KafkaFileError: A file for TLS can't be read.
+    """
     kafka_driver.mend()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_brokers,
@@ -33,12 +42,22 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return what a connection trusts and shows; `None` where it is without TLS."""
+    """Return what a connection trusts and shows; `None` where it is without TLS.
+
+    Raises:
+        KafkaFileError: A file for it can't be read.
+    """
     if not settings.kafka_security_protocol.endswith("SSL"):
         return None
-    context: ssl.SSLContext = create_ssl_context(
-        cafile=settings.kafka_ca_file, certfile=settings.kafka_certificate_file, keyfile=settings.kafka_key_file
-    )
+    ca, certificate, key = settings.kafka_ca_file, settings.kafka_certificate_file, settings.kafka_key_file
+    for name, file in (("CA", ca), ("CERTIFICATE", certificate), ("KEY", key)):
+        if file is not None and not os.access(file, os.R_OK):
+            raise KafkaFileError(f"INKSTREAM_KAFKA_{name}_FILE: {file} can't be read")
+    try:
+        context: ssl.SSLContext = create_ssl_context(cafile=ca, certfile=certificate, keyfile=key)
+    except OSError as error:
+        names = "INKSTREAM_KAFKA_CA_FILE, …_CERTIFICATE_FILE, …_KEY_FILE"
+        raise KafkaFileError(f"{names}: one is no valid PEM file, or key and certificate don't match") from error
     return context
 
 

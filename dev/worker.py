@@ -76,7 +76,7 @@ class Worker:
         if not is_free(self._port, self._host):
             raise WorkerError(
                 f"The worker can't have port {self._port}: another program uses it, perhaps another worker. "
-                "End that program, or set INKSTREAM_WEB_PORT to a free port."
+                "End that program, or set INKSTREAM_STACK_WORKER_PORT to a free port."
             )
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():

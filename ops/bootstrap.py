@@ -134,10 +134,10 @@ async def _wait(
         except SERVER_ERRORS as error:
             is_late = time.monotonic() >= deadline
             if is_late or not reported:
-                problem = str(await asyncio.to_thread(problem_of, error, settings, server))
+                problem = await asyncio.to_thread(problem_of, error, settings, server)
                 if is_late:
-                    return problem
-                report(f"Waiting: {problem}")
+                    return str(problem)
+                report(f"waiting for {server}: {problem.what}")
                 reported = True
             await asyncio.sleep(_ASK_AGAIN_AFTER_SECONDS)
         else:

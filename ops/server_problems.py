@@ -27,7 +27,11 @@ SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_E
 _TIMEOUT_SECONDS = 3.0
 _ANSWER_SECONDS = 1.0
 _DETAILS = re.compile(r"\n| \(configured timeouts|, Timeout: |, full error: ")  # where the drivers' own state begins
-_CLASS = re.compile(r"^(?:\[Error \d+\] )?\w+(?:Error|Exception|Timeout): ")
+_PREFIX = re.compile(
+    r"^(?:\[Error \d+\] )?\w+(?:Error|Exception|Timeout): "  # Kafka's
+    r"|^(?:connection failed: )?connection to server (?:at|on) .*? failed: (?:FATAL: +)?"  # PostgreSQL's
+    r"|^[^ ]+:\d+: (?:\[Errno -?\d+\] )?"  # MongoDB's
+)
 _HTTP = b"GET / HTTP/1.0\r\n\r\n"
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 17, -1)
 """Kafka's request ApiVersions, version 0, with correlation id 17 and no client id: https://kafka.apache.org/protocol"""
@@ -140,7 +144,7 @@ def problem_of(error: BaseException, settings: Settings, server: str | None = No
 def first_line(error: BaseException) -> str:
     """Return what an error says, without what only the driver's developers want to know."""
     text = _DETAILS.split(str(error).strip() or type(error).__name__, maxsplit=1)[0]
-    return _CLASS.sub("", text).rstrip(".")
+    return _PREFIX.sub("", text).rstrip(".")
 
 
 def _sentence(at: str, answer: _Answer) -> str:

@@ -95,6 +95,7 @@ def reported_errors() -> Iterator[None]:
 def _report(error: Exception) -> None:
     """Exit with a message, where the error is one that a user can do something about."""
     # Imported only now, so that `--help` comes at once.
+    from delivery.kafka import KafkaFileError
     from enrich.geo import GeoDatabaseError
     from notifications.rules import RulesError
     from ops.dead_letters import SelectionError
@@ -109,7 +110,7 @@ def _report(error: Exception) -> None:
             raise SystemExit(error.exit_code)
         case ValidationError() if error.title == Settings.__name__:
             fail(_settings_problems(error), WRONG_USAGE)
-        case SettingsError() | TopicsError() | RulesError() | SelectionError():
+        case SettingsError() | TopicsError() | RulesError() | SelectionError() | KafkaFileError():
             fail([str(error)], WRONG_USAGE)
         case GeoDatabaseError():
             fail([f"INKSTREAM_GEO_DATABASE: {error}"], WRONG_USAGE)

@@ -10,7 +10,7 @@ from schemas.topics import load
 from sinks.collections import NAMES
 
 TOPICS = load(ROOT / "topics.yaml", NAMES).inbound
-SEVERAL, SINGLE = TOPICS["domain-events"], TOPICS["searches"]
+SEVERAL, SINGLE = TOPICS["domain-events"], TOPICS["log-lines"]
 BINARY = [("ce_type", b"post.liked"), ("ce_id", b"i-1")]
 
 
