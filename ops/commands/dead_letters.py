@@ -15,6 +15,7 @@ import click
 from faust.cli.base import argument, cli, option
 from rich.console import Console
 
+from delivery.dead_letters import SUFFIX
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics, fail
 from ops.commands.moment import Moment
 from ops.settings import Settings
@@ -140,7 +141,7 @@ class Show(InkstreamCommand):
         if as_json:
             _print_json(objects)
         else:
-            _show_objects(objects)
+            _show_objects((event.topic, one) for event, one in zip(found.events, objects, strict=True))
         return _missing(found)
 
 
@@ -288,7 +289,7 @@ def as_json_object(event: "RefusedEvent") -> dict[str, Any]:
         "replays": letter.attempts,
         "kafkaTime": _iso(datetime.fromtimestamp(letter.timestamp / 1000, UTC)) if letter.timestamp >= 0 else None,
         "release": letter.release or None,
-        "deadLetter": {"topic": event.topic.dead_letter, "partition": letter.partition, "offset": letter.offset},
+        "deadLetter": {"topic": f"{topic}{SUFFIX}", "partition": letter.partition, "offset": letter.offset},
     }
 
 
@@ -353,9 +354,9 @@ def _because(decision: Mapping[str, Any]) -> str:
     return f" by {_printable(decision['by'])} at {at}: {_printable(decision['reason'], _LONGEST_REASON)}"
 
 
-def _show_objects(objects: Iterable[Mapping[str, Any]]) -> None:
+def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    for number, one in enumerate(objects):
+    for number, (topic, one) in enumerate(objects):
         decision, dead_letter = one["decision"], one["deadLetter"]
         where = f"{one['topic']}:{one['partition']}:{one['offset']}"
         copy = f"{dead_letter['topic']}, partition {dead_letter['partition']}, offset {dead_letter['offset']}"
@@ -373,10 +374,9 @@ def _show_objects(objects: Iterable[Mapping[str, Any]]) -> None:
             "payload": one.get("value"),
         }
         console.print(*[""] * bool(number), *(f"{name:<12}{fact}" for name, fact in facts.items() if fact), sep="\n")
-        topic = dead_letter["topic"].removesuffix(".dead-letter")
         if one["status"] in ("open", "acknowledged"):
             console.print(
-                f"→ {_ADVICE.get(one['cause'], 'fix the cause')}; then `inkstream replay {topic} --id {where}`."
+                f"→ {_ADVICE.get(one['cause'], 'fix the cause')}; then `inkstream replay {topic.name} --id {where}`."
             )
 
 

@@ -162,7 +162,7 @@ async def test_an_id_of_which_nothing_is_known_says_where_else_to_look(asked: Pi
     ended = await run(asked, "notifications", "show", "n-unknown")
     assert (ended.code, ended.output) == (1, "")
     assert ended.errors.startswith("Nothing is known of n-unknown.\n")
-    assert "`inkstream replay notifications --dry-run`" in ended.errors
+    assert "`inkstream dead-letters list --topic notifications`" in ended.errors
 
 
 async def test_the_preferences_of_today_are_part_of_the_answer(asked: Pipeline) -> None:

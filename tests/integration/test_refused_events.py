@@ -64,7 +64,7 @@ async def test_the_newest_come_first_with_all_that_names_them(pipeline: Pipeline
     assert (newest["topic"], newest["partition"], newest["offset"]) == (f"{pipeline.namespace}searches", 2, 3)
     assert (newest["eventId"], newest["type"], newest["cause"]) == ("e-3", "search.performed", "schema")
     assert (newest["message"], newest["status"], newest["decision"]) == ("message 3", "open", None)
-    assert newest["deadLetter"]["topic"] == "searches.dead-letter"
+    assert newest["deadLetter"]["topic"] == f"{pipeline.namespace}searches.dead-letter"
 
 
 async def test_a_list_says_how_many_more_there_are(pipeline: Pipeline) -> None:
