@@ -1,6 +1,7 @@
 """Every command while a server is away or another answers: one line that says which, its setting, and what to try."""
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,8 @@ NEEDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("notifications", "preview"): (),
 }
 HURRY = "import ops.commands.worker as worker; worker.WAIT_FOR_KAFKA_SECONDS = 0"
-INTERNALS = ("Traceback", "Unclosed", "AF_INET", "object at 0x", "<", "Errno", "never retrieved", "hush-hush")
-_AT_ONCE = asyncio.Semaphore(2)
+INTERNALS = ("Traceback", "Unclosed", "AF_INET", "object at 0x", "Errno", "never retrieved", "hush-hush")
+AT_ONCE = 2
 
 
 def environment(port: int) -> dict[str, str]:
@@ -58,9 +59,22 @@ def environment(port: int) -> dict[str, str]:
     }
 
 
+async def all_ended(
+    settings: dict[str, str], commands: Iterable[tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], Ended]]:
+    """Run commands, some at once; return each with how it ended."""
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def run(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], Ended]:
+        async with limit:
+            return arguments, await ended(settings, *arguments)
+
+    return list(await asyncio.gather(*map(run, commands)))
+
+
 async def ended(settings: dict[str, str], *arguments: str) -> Ended:
-    async with _AT_ONCE:
-        done = await inkstream(settings, *arguments, prelude=HURRY)
+    """Run a command; what it says has nothing that only a driver's developers know, and no secret."""
+    done = await inkstream(settings, *arguments, prelude=HURRY)
     for internal in INTERNALS:
         assert internal not in done.errors, (arguments, done.errors)
         assert internal not in done.output, (arguments, done.output)
@@ -73,16 +87,13 @@ def test_every_command_is_tried() -> None:
 
 async def test_without_any_server_each_command_names_those_that_it_needs_one_a_line() -> None:
     commands = [arguments for arguments in NEEDS if arguments != ("doctor",)]
-    for arguments, done in zip(
-        commands, await asyncio.gather(*(ended(environment(1), *arguments) for arguments in commands)), strict=True
-    ):
+    for arguments, done in await all_ended(environment(1), commands):
         needs = NEEDS[arguments] if arguments[0] == "bootstrap" else NEEDS[arguments][:1]
         assert done.code == (1 if needs else 0), (arguments, done)
-        assert done.errors.splitlines()[-len(needs) :] == [
+        assert done.errors.splitlines() == [
             f"{server} does not answer at 127.0.0.1:1: connection refused. Is it running? Check {VARIABLES[server]}."
             for server in needs
-        ] * bool(needs), (arguments, done)
-        assert len(done.errors.splitlines()) == len(needs), (arguments, done)
+        ], (arguments, done)
 
 
 @pytest.mark.parametrize("server", list(VARIABLES))
@@ -90,9 +101,7 @@ async def test_with_one_server_away_doctor_and_whoever_needs_it_name_it_alone(pi
     variable = VARIABLES[server]
     settings = {**pipeline.environment, variable: environment(1)[variable]}
     commands = [("bootstrap", "--wait", "0"), ("verify", "counts"), ("doctor",)]
-    for arguments, done in zip(
-        commands, await asyncio.gather(*(ended(settings, *arguments) for arguments in commands)), strict=True
-    ):
+    for arguments, done in await all_ended(settings, commands):
         if server not in NEEDS[arguments]:
             assert "does not answer" not in done.errors, (arguments, done)
             continue
@@ -113,9 +122,9 @@ async def test_another_protocol_is_told_in_one_line(kind: str, has_tls: bool, wo
         "PostgreSQL": ("suppressions", "list"),
     }
     with stand_in(kind, self_signed(tmp_path / "server.pem") if has_tls else None) as port:
-        found = await asyncio.gather(*(ended(environment(port), *arguments) for arguments in commands.values()))
+        found = await all_ended(environment(port), commands.values())
         doctor = await ended(environment(port), "doctor", "--json")
-    for server, done in zip(commands, found, strict=True):
+    for server, (_, done) in zip(commands, found, strict=True):
         (line,) = done.errors.splitlines()
         assert done.code == 1
         assert line.startswith(f"{server} at 127.0.0.1:{port} ")
