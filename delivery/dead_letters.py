@@ -19,13 +19,16 @@ log = structlog.get_logger(__name__)
 
 SUFFIX = ".dead-letter"
 
+CAUSES = ("not-json", "schema", "unknown-type", "refused-by-store", "too-large")
+"""The classes of reasons."""
+
 
 class DeadLetter(NamedTuple):
     """A record that is refused, and why.
 
     Attributes:
         record: The record as it came.
-        reason: The class of the reason: `not-json`, `schema`, `unknown-type`, `refused-by-store`, `too-large`, ...
+        reason: The class of the reason, one of `CAUSES`.
         message: What the producer's developer has to change; holds no value of a personal field.
     """
 

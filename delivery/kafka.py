@@ -14,7 +14,11 @@ from ops.settings import Settings
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Return the connection options that every aiokafka client takes; from then on consumers read every record."""
+    """Return the connection options that every aiokafka client takes; from then on consumers read every record.
+
+    Raises:
+        OSError: A file for TLS can't be read, or is no certificate or key.
+    """
     kafka_driver.mend()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_brokers,
@@ -41,7 +45,9 @@ def ssl_context(settings: Settings) -> ssl.SSLContext | None:
     if not settings.kafka_security_protocol.endswith("SSL"):
         return None
     context: ssl.SSLContext = create_ssl_context(
-        cafile=settings.kafka_ca_file, certfile=settings.kafka_certificate_file, keyfile=settings.kafka_key_file
+        cafile=settings.kafka_ca_file,
+        certfile=settings.kafka_certificate_file,
+        keyfile=settings.kafka_key_file,
     )
     return context
 

@@ -72,6 +72,7 @@ class Compose:
             ),
             "INKSTREAM_REDIS_URL": f"redis://127.0.0.1:{self._ports.redis}/0",
             **self._inbox.environment,
+            **self._ports.environment,
         }
 
     def states(self) -> dict[str, str]:

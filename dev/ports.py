@@ -6,6 +6,7 @@ import dataclasses
 import random
 import socket
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 # Above 32768 the system hands ports to outgoing connections, so a server may find its own taken.
 _LOWEST, _HIGHEST = 20_000, 32_000
@@ -30,9 +31,19 @@ class Ports:
         """The environment variable that sets a server's port, for example ``INKSTREAM_STACK_KAFKA_PORT``."""
         return f"INKSTREAM_STACK_{server.upper()}_PORT"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The worker's setting, where its port was moved; else INKSTREAM_WEB_PORT stays as it is."""
+        return {} if self.worker == type(self).worker else {"INKSTREAM_WEB_PORT": str(self.worker)}
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str | None]) -> Ports:
         """The defaults, with each port that the environment sets. Raises `ValueError` naming a bad setting."""
+        known = {cls.setting(field.name) for field in dataclasses.fields(cls)}
+        for name in sorted(environment):
+            if name.startswith("INKSTREAM_STACK_") and name not in known:
+                near = get_close_matches(name, sorted(known), n=1)
+                raise ValueError(f"{name} is no setting; {f'did you mean {near[0]}?' if near else 'see `make help`'}")
         chosen: dict[str, int] = {}
         for field in dataclasses.fields(cls):
             value = environment.get(cls.setting(field.name))

@@ -511,7 +511,7 @@ def _stop_servers(stack: Stack, console: Console) -> None:
             stack.down()
     finally:
         signal.signal(signal.SIGINT, before)
-    _step(console, "Servers", "stopped; the data is kept in .stack/, `make clean` forgets it")
+    _step(console, "Servers", "stopped; `make up` starts them again with their data, `make clean` deletes it")
 
 
 def _step(console: Console, what: str, outcome: str) -> None:

@@ -136,6 +136,7 @@ class Platform:
             "INKSTREAM_POSTGRES_URL": self.postgres.url,
             "INKSTREAM_REDIS_URL": self.redis.url,
             **self.inbox.environment,
+            **self.ports.environment,
         }
 
     def states(self) -> dict[str, str]:
@@ -237,7 +238,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the platform's servers, Kafka, MongoDB, PostgreSQL and Redis, and an inbox for what is sent.",
         epilog="INKSTREAM_STACK=auto|docker|native picks the way (auto: Docker where an engine answers). "
         "INKSTREAM_STACK_<SERVER>_PORT moves a port: "
-        f"{', '.join(Ports.setting(name) for name in ('kafka', 'mongo', 'postgres', 'redis', 'smtp', 'inbox'))}. "
+        f"{', '.join(map(Ports.setting, ('kafka', 'mongo', 'postgres', 'redis', 'smtp', 'inbox', 'worker')))}. "
+        f"{Ports.setting('kafka_controller')} is for native servers alone, {Ports.setting('prometheus')} for Docker. "
         "Data and logs are in .stack/.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -73,7 +73,7 @@ class Worker:
         Raises:
             WorkerError: Its port is taken, it ended, or it is not ready in time.
         """
-        if problem := obstacle(self._host, self._port):
+        if problem := obstacle(self._host, self._port, setting="INKSTREAM_STACK_WORKER_PORT"):
             raise WorkerError(f"The worker can't serve its pages: {problem}.")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():

@@ -5,27 +5,21 @@ Safe to repeat, to break off, and to run twice at once. What could harm existing
 """
 
 import asyncio
-import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
-from aiokafka.errors import KafkaError
-
 from delivery import kafka
 from ops import kafka_topics
+from ops.server_problems import SERVER_ERRORS, ServerError, problem_of
 from ops.settings import ROOT, Settings
 from schemas.topics import Topic
 from sinks import convergence, installation, migrations, postgres
 from sinks.changes import NO_RISKS, Change, Risk, is_allowed
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
-from sinks.servers import STORE_ERRORS
-
-SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)
-"""What the clients of all servers raise when a server does not answer, or refuses us."""
 
 UNMOVED = "PostgreSQL and MongoDB have data of an earlier release, without namespace {} in its names"
 MOVE_IT = f"stop all workers, then run `inkstream bootstrap {Risk.MOVE.flag}` (docs/operations.md, Moving)"
@@ -37,17 +31,6 @@ ANSWER_TIMEOUT = timedelta(seconds=5)
 _ASK_AGAIN_AFTER_SECONDS = 0.5
 _NAMED = 5
 """How many missing things are named."""
-_DETAILS = re.compile(r"\n| \(configured timeouts|, Timeout: ")  # where the drivers' own state begins
-
-
-class ServerError(Exception):
-    """A server does not answer, or refuses us; the message says which, and what it says."""
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, without what only the driver's developers want to know."""
-    text = _DETAILS.split(str(error).strip() or type(error).__name__, maxsplit=1)[0]
-    return text.removeprefix(f"{type(error).__name__}: ")
 
 
 async def wait_for_servers(settings: Settings, *, seconds: float, report: Callable[[str], None]) -> None:
@@ -69,7 +52,9 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
     }
     deadline = time.monotonic() + seconds
     try:
-        problems = await asyncio.gather(*(_wait(server, ping, deadline, report) for server, ping in pings.items()))
+        problems = await asyncio.gather(
+            *(_wait(settings, server, ping, deadline, report) for server, ping in pings.items())
+        )
     finally:
         await mongo.close()
     if silent := [problem for problem in problems if problem is not None]:
@@ -82,7 +67,7 @@ async def wait_for_kafka(settings: Settings, *, seconds: float, report: Callable
     Raises:
         ServerError: It did not answer in time.
     """
-    problem = await _wait("Kafka", partial(kafka.ping, settings), time.monotonic() + seconds, report)
+    problem = await _wait(settings, "Kafka", partial(kafka.ping, settings), time.monotonic() + seconds, report)
     if problem is not None:
         raise ServerError(problem)
 
@@ -172,7 +157,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 async def _wait(
-    server: str, ping: Callable[[], Awaitable[object]], deadline: float, report: Callable[[str], None]
+    settings: Settings,
+    server: str,
+    ping: Callable[[], Awaitable[object]],
+    deadline: float,
+    report: Callable[[str], None],
 ) -> str | None:
     """Return when the server answers, or what is wrong when it did not in time."""
     reported = False
@@ -180,11 +169,12 @@ async def _wait(
         try:
             await ping()
         except SERVER_ERRORS as error:
-            problem = f"{server}: {first_line(error)}"
-            if time.monotonic() >= deadline:
-                return problem
-            if not reported:
-                report(f"waiting for {problem}")
+            is_late = time.monotonic() >= deadline
+            if is_late or not reported:
+                problem = await asyncio.to_thread(problem_of, error, settings, server)
+                if is_late:
+                    return str(problem)
+                report(f"waiting for {server}: {problem.what}")
                 reported = True
             await asyncio.sleep(_ASK_AGAIN_AFTER_SECONDS)
         else:
@@ -227,7 +217,7 @@ async def converge(
         steps["PostgreSQL"] = partial(_tables, settings, check=check)
     changes = []
     for server, step in steps.items():
-        with _naming(server):
+        async with _naming(settings, server):
             of_server = await step()
         report(server, of_server)
         changes += of_server
@@ -249,15 +239,15 @@ async def move(settings: Settings, mongo: Mongo, *, check: bool, allowed: Collec
         ServerError: A server does not answer, or refuses a change. What was moved by then stays moved.
     """
     moving = partial(installation.move, mongo.database, settings.postgres_url.get_secret_value())
-    with _naming("MongoDB or PostgreSQL"):
+    async with _naming(settings):
         changes = await moving(check=True)
     if not changes:
         return []
-    with _naming("Kafka"):
+    async with _naming(settings, "Kafka"):
         changes += await _running_workers(settings)
     if check or not is_allowed(changes, allowed) or any(change.action == "blocked" for change in changes):
         return changes
-    with _naming("MongoDB or PostgreSQL"):
+    async with _naming(settings):
         return await moving(check=False)
 
 
@@ -268,10 +258,10 @@ async def _running_workers(settings: Settings) -> list[Change]:
     return [Change("blocked", f"move while {len(readers)} agents run", stop)] if readers else []
 
 
-@contextmanager
-def _naming(server: str) -> Iterator[None]:
-    """Say which server it was that did not answer, or refused something."""
+@asynccontextmanager
+async def _naming(settings: Settings, server: str | None = None) -> AsyncIterator[None]:
+    """Say which server it was that did not answer, or refused something, and what to try."""
     try:
         yield
     except SERVER_ERRORS as error:
-        raise ServerError(f"{server}: {first_line(error)}") from error
+        raise ServerError(str(await asyncio.to_thread(problem_of, error, settings, server))) from error

@@ -14,8 +14,8 @@ from delivery.kafka import ssl_context
 from enrich.geo import GeoDatabase, GeoDatabaseError
 from notifications import rules
 from notifications.rules import RulesError
-from ops.bootstrap import first_line
 from ops.kafka_topics import FEWEST_REPLICAS
+from ops.server_problems import first_line
 from ops.settings import DraftSettings, Settings
 from schemas.topics import Topics, TopicsError, load
 from sinks import postgres, providers, redis

@@ -1,26 +1,35 @@
 """Reads dead-letter topics: which letters there are, why, and which were replayed.
 
 In comes a dead-letter topic, out come its letters without their values. A dead-letter topic is its own history: beside
-the letters it holds a note for each that was replayed, so no other store is needed to know which are still waiting.
-A record that was replayed and refused again is one letter still, with the reason of the last time.
+the letters it holds a note for each that was replayed, and for each decision to acknowledge, discard or reopen one, so
+no other store is needed to know which are open. A record that was replayed and refused again is one letter still, with
+the reason of the last time.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from delivery.commit import Span
+from delivery.dead_letters import CAUSES
 from delivery.kafka import client_options
+from delivery.producer import MAX_RECORD_BYTES
 from ops import kafka_topics
 from ops.settings import Settings
+from schemas.cloudevents import names_of
 from schemas.identity import REPLAY_ATTEMPT, REPLAYED_FROM, ReplaySigner, content
+from schemas.nearest import suggestion
+from schemas.topics import Topic
 
+NOTHING = object()
+"""Stands for no value, as aiokafka refuses a record that has neither key nor value."""
 REPLAYED = "dl_replayed"
 """Header of a note: the origin of the letter that was replayed."""
 
@@ -31,6 +40,52 @@ _OURS = frozenset(
 _STALLED_AFTER_SECONDS = 30.0
 _POLL_MS = 200
 _RECORDS_AT_ONCE = 500
+
+
+class Status(StrEnum):
+    """What became of a dead letter since it was refused last."""
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    DISCARDED = "discarded"
+    REPLAYED = "replayed"
+
+
+class Decision(NamedTuple):
+    """What somebody decided about a dead letter; the latest decision counts.
+
+    Attributes:
+        origin: The origin of the dead letter.
+        status: `acknowledged`: it no longer counts as open, and a replay sends it; `discarded`: a replay leaves it out;
+            `open`: the decision before is undone.
+        by: Who decided.
+        time: When.
+        reason: Why.
+    """
+
+    origin: str
+    status: Status
+    by: str
+    time: datetime
+    reason: str
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Return the headers of the note that keeps it."""
+        values = (self.origin, self.status, self.by, self.time.isoformat(), self.reason)
+        return [(name, value.encode()) for name, value in zip(_DECISION, values, strict=True)]
+
+    @classmethod
+    def read(cls, headers: Mapping[str, bytes | None]) -> Self | None:
+        """Return the decision that a record keeps; `None` where it keeps none."""
+        try:
+            origin, status, by, time, reason = ((headers[name] or b"").decode(errors="replace") for name in _DECISION)
+            return cls(origin, Status(status), by, datetime.fromisoformat(time).astimezone(UTC), reason)
+        except (KeyError, ValueError, OverflowError):
+            return None
+
+
+_DECISION = ("dl_decided", "dl_status", "dl_by", "dl_at", "dl_because")
+"""Headers of a note: the origin of the dead letter, and what was decided."""
 
 
 class Letter(NamedTuple):
@@ -48,6 +103,9 @@ class Letter(NamedTuple):
         claimed: The same by a header without a valid signature, as anybody can write it; empty where there is none.
         attempts: How often it was replayed before it was refused this time.
         content: A digest of what the record says.
+        event_type: What its producer calls the event's type; empty where that can't be read.
+        event_id: What its producer calls the event; empty where it has no id.
+        release: The release of Inkstream that refused it.
     """
 
     partition: int
@@ -61,6 +119,14 @@ class Letter(NamedTuple):
     claimed: str = ""
     attempts: int = 0
     content: bytes = b""
+    event_type: str = ""
+    event_id: str = ""
+    release: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the record was before it was ever replayed, `topic:partition:offset`."""
+        return self.first or self.origin
 
 
 @dataclass
@@ -70,12 +136,14 @@ class Contents:
     Attributes:
         letters: All letters, as they were found.
         replayed: The origins of those that were replayed.
+        decisions: The latest decision about each, by origin.
         foreign: How many records are neither letter nor note.
         is_complete: Whether all of it was read in the time given.
     """
 
     letters: list[Letter] = field(default_factory=list)
     replayed: set[str] = field(default_factory=set)
+    decisions: dict[str, Decision] = field(default_factory=dict)
     foreign: int = 0
     is_complete: bool = True
 
@@ -91,15 +159,26 @@ class Contents:
         latest: dict[str, Letter] = {}
         for letter in by_origin.values():
             known = _known(letter, by_origin)
-            record = known.first or known.origin
+            record = known.place
             # By how often it was replayed before by time: two workers' clocks may differ.
             if record not in latest or known.attempts >= latest[record].attempts:
                 latest[record] = known
         return sorted(latest.values(), key=_order)
 
+    def status(self, letter: Letter) -> Status:
+        """Return what became of a letter since it was refused last."""
+        if letter.origin in self.replayed:
+            return Status.REPLAYED
+        decision = self.decisions.get(letter.origin)
+        return decision.status if decision else Status.OPEN
+
+    def those(self, *statuses: Status) -> list[Letter]:
+        """Return the letters with one of the statuses, oldest first, each record once."""
+        return [letter for letter in self.distinct() if self.status(letter) in statuses]
+
     def waiting(self) -> list[Letter]:
-        """Return the letters that were not replayed since they were refused last, oldest first, each record once."""
-        return [letter for letter in self.distinct() if letter.origin not in self.replayed]
+        """Return the letters that a replay sends: neither replayed since they were refused last, nor discarded."""
+        return self.those(Status.OPEN, Status.ACKNOWLEDGED)
 
 
 def _order(letter: Letter) -> tuple[datetime, int, int]:
@@ -120,6 +199,57 @@ def _known(letter: Letter, by_origin: Mapping[str, Letter]) -> Letter:
     return letter._replace(attempts=0)
 
 
+class SelectionError(ValueError):
+    """A selection names a type or a reason that exists nowhere; the message suggests another."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which dead letters are meant.
+
+    Attributes:
+        reasons: Those with one of these reasons; all where empty.
+        since: Those dead-lettered at this moment or later.
+        until: Those dead-lettered before this moment.
+        limit: For a replay: the oldest so many of them; all where `None`.
+        again: For a replay: also those that were replayed before.
+        ids: Those with one of these ids, the event's or where the record was as `topic:partition:offset`.
+        types: Those whose event has one of these types.
+    """
+
+    reasons: frozenset[str] = frozenset()
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int | None = None
+    again: bool = False
+    ids: frozenset[str] = frozenset()
+    types: frozenset[str] = frozenset()
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether the letter is one of them, apart from the limit and from what was replayed."""
+        return (
+            (not self.reasons or letter.reason in self.reasons)
+            and (self.since is None or self.since <= letter.time)
+            and (self.until is None or letter.time < self.until)
+            and (not self.ids or not self.ids.isdisjoint((letter.event_id, letter.place, letter.origin)))
+            and (not self.types or letter.event_type in self.types)
+        )
+
+    def check(self, topics: Iterable[Topic], letters: Collection[Letter]) -> None:
+        """Refuse names that nothing has.
+
+        Raises:
+            SelectionError: A type or a reason is neither declared nor that of a dead letter.
+        """
+        types = dict.fromkeys(name for topic in topics for name in topic.events)
+        for what, wanted, declared, found, listed_by in (
+            ("type", self.types, types, {letter.event_type for letter in letters}, "`inkstream topics`"),
+            ("cause", self.reasons, CAUSES, {letter.reason for letter in letters}, "docs/refused-events.md"),
+        ):
+            for name in sorted(wanted - {*declared, *found}):
+                raise SelectionError(f"unknown {what} {name}; {suggestion(name, list(declared), listed_by)}")
+
+
 class DeadLetterReader:
     """Reads dead-letter topics, from the beginning to where they end when the reading starts.
 
@@ -134,8 +264,15 @@ class DeadLetterReader:
         self.partitions = partitions
         self.signer = signer
 
-    async def contents(self, topic: str, *, seconds: float = float("inf")) -> Contents:
-        """Return what a topic holds, or as much of it as could be read in so many seconds.
+    async def contents(
+        self, topic: str, *, seconds: float = float("inf"), declaration: Topic | None = None
+    ) -> Contents:
+        """Return what a dead-letter topic holds, or as much of it as could be read in so many seconds.
+
+        Args:
+            topic: The dead-letter topic's name in Kafka.
+            seconds: How long to read at most.
+            declaration: The topic whose dead letters these are; without it they have no type and no id.
 
         Raises:
             UnknownTopicOrPartitionError: There is no such topic.
@@ -143,12 +280,20 @@ class DeadLetterReader:
         """
         contents = Contents()
         deadline = time.monotonic() + seconds
+        partition_of: dict[str, int] = {}
         async for record in self.records(await self.spans(topic)):
+            named = dict(record.headers)
             # The letter first: its record may have a header by the name of a note's.
-            if (letter := letter_of(record, self.signer)) is not None:
+            if (letter := letter_of(record, self.signer, declaration)) is not None:
                 contents.letters.append(letter)
-            elif (origin := dict(record.headers).get(REPLAYED)) is not None:
+            elif (origin := named.get(REPLAYED)) is not None:
                 contents.replayed.add(origin.decode(errors="replace"))
+            elif (decision := Decision.read(named)) is not None:
+                before = contents.decisions.get(decision.origin)
+                # Of a partition the later record is the later decision, whatever the clocks of those who decided say.
+                if before is None or partition_of[decision.origin] == record.partition or before.time <= decision.time:
+                    contents.decisions[decision.origin] = decision
+                    partition_of[decision.origin] = record.partition
             else:
                 contents.foreign += 1
             if time.monotonic() > deadline:
@@ -217,6 +362,28 @@ async def reader(settings: Settings) -> AsyncIterator[DeadLetterReader]:
         await consumer.stop()
 
 
+@asynccontextmanager
+async def writer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """Open a producer of records and of notes, which have `NOTHING` as their value.
+
+    Raises:
+        KafkaError: Kafka does not answer.
+    """
+    producer = AIOKafkaProducer(
+        **client_options(settings),
+        acks="all",
+        enable_idempotence=True,
+        compression_type="zstd",
+        max_request_size=MAX_RECORD_BYTES,
+        value_serializer=lambda value: None if value is NOTHING else value,
+    )
+    try:
+        await producer.start()
+        yield producer
+    finally:
+        await producer.stop()
+
+
 def _our_headers(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
     """Return what the record's headers say of it as a dead letter."""
     # A header's value may be null, and anybody's name may be the same as one of ours, which come last.
@@ -229,8 +396,16 @@ def headers_before(record: ConsumerRecord[Any, Any]) -> list[tuple[str, bytes]]:
     return [header for place, header in enumerate(record.headers) if ours.get(header[0]) != place]
 
 
-def letter_of(record: ConsumerRecord[Any, Any], signer: ReplaySigner | None = None) -> Letter | None:
-    """Return the dead letter in a record; `None` where it is a note, or somebody else put it there."""
+def letter_of(
+    record: ConsumerRecord[Any, Any], signer: ReplaySigner | None = None, declaration: Topic | None = None
+) -> Letter | None:
+    """Return the dead letter in a record; `None` where it is a note, or somebody else put it there.
+
+    Args:
+        record: A record of a dead-letter topic.
+        signer: Tells where the record was before it was replayed.
+        declaration: The topic whose dead letters these are; without it the dead letter has no type and no id.
+    """
     headers = _our_headers(record)
     try:
         letter = Letter(
@@ -241,12 +416,16 @@ def letter_of(record: ConsumerRecord[Any, Any], signer: ReplaySigner | None = No
             message=headers["dl_message"],
             time=datetime.fromisoformat(headers["dl_time"]).astimezone(UTC),
             timestamp=int(headers["dl_timestamp"]),
+            release=headers.get("dl_release", ""),
         )
     except (KeyError, ValueError, OverflowError):  # a moment at the end of time may be in no other zone
         return None
     before = headers_before(record)
     named, said = dict(before), content(record.value, before)
     first = signer.origin(said, named) if signer else None
+    if declaration is not None:
+        event_type, event_id = names_of(record.value, before, declaration)
+        letter = letter._replace(event_type=event_type, event_id=event_id)
     return letter._replace(
         first=first or "",
         claimed="" if first else (named.get(REPLAYED_FROM) or b"").decode(errors="replace"),

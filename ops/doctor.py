@@ -26,9 +26,10 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_f
 
 from delivery.kafka import client_options
 from ops import kafka_topics
-from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, MOVE_IT, SERVER_ERRORS, UNMOVED, first_line
-from ops.dead_letters import Contents, DeadLetterReader
+from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, MOVE_IT, UNMOVED
+from ops.dead_letters import Contents, DeadLetterReader, Status
 from ops.kafka_topics import FEWEST_IN_SYNC, FEWEST_REPLICAS
+from ops.server_problems import SERVER_ERRORS, first_line, problem_of
 from ops.settings import DEVELOPMENT_IP_HASH_KEY, NEEDED_ELSEWHERE, Settings
 from ops.supported_versions import OLDEST, is_kafka_too_old, is_too_old
 from ops.web_address import in_url
@@ -131,10 +132,10 @@ async def examine(
         )
     ]
     posts = PlatformTable.of(settings)
-    kafka = _Server("Kafka", f"INKSTREAM_KAFKA_BROKERS={settings.kafka_brokers}")
-    mongodb = _Server("MongoDB", "INKSTREAM_MONGO_URL")
-    postgresql = _Server("PostgreSQL", "INKSTREAM_POSTGRES_URL")
-    redis = _Server("Redis", "INKSTREAM_REDIS_URL")
+    kafka = _Server("Kafka", "INKSTREAM_KAFKA_BROKERS", settings)
+    mongodb = _Server("MongoDB", "INKSTREAM_MONGO_URL", settings)
+    postgresql = _Server("PostgreSQL", "INKSTREAM_POSTGRES_URL", settings)
+    redis = _Server("Redis", "INKSTREAM_REDIS_URL", settings)
     examined = await asyncio.gather(
         kafka.ask(
             partial(_kafka, settings),
@@ -173,6 +174,7 @@ class _Server(NamedTuple):
 
     name: str
     setting: str
+    settings: Settings
 
     async def ask(self, *questions: Callable[[], Awaitable[Iterable[Finding]]]) -> list[Finding]:
         """Ask one question after the other, until the server does not answer."""
@@ -184,8 +186,8 @@ class _Server(NamedTuple):
         except (MongoUrlError, PostgresUrlError, RedisUrlError) as error:
             findings.append(Finding(self.name, State.PROBLEM, first_line(error), f"correct {self.setting}"))
         except SERVER_ERRORS as error:
-            advice = f"is it running, and is {self.setting} right?"
-            findings.append(Finding(self.name, State.PROBLEM, f"does not answer: {first_line(error)}", advice))
+            problem = await asyncio.to_thread(problem_of, error, self.settings, self.name)
+            findings.append(Finding(self.name, State.PROBLEM, problem.what, problem.advice))
         return findings
 
 
@@ -542,16 +544,25 @@ async def _group(admin: AIOKafkaAdminClient, group: str) -> tuple[int, dict[Topi
 
 
 def _dead_letters(topic: Topic, contents: Contents, now: datetime) -> Iterator[Finding]:
-    waiting = contents.waiting()
+    """Yield a finding about the dead letters that are open, or a note where all that wait are acknowledged."""
+    waiting = contents.those(Status.OPEN)
+    acknowledged = len(contents.those(Status.ACKNOWLEDGED))
+    at_least = "" if contents.is_complete else "at least "
     if not waiting:
+        if acknowledged:
+            what = f"no open dead letters; {at_least}{acknowledged:,} acknowledged"
+            yield Finding(topic.dead_letter, State.NOTE, what, f"`inkstream replay {topic.name}` sends them back")
         return
     reasons = ", ".join(
         f"{reason} {count:,}" for reason, count in Counter(letter.reason for letter in waiting).most_common()
     )
-    at_least = "" if contents.is_complete else "at least "
-    what = f"{at_least}{_count(len(waiting), 'dead letter')}: {reasons}; the latest: {waiting[-1].message}"
+    others = f"; {acknowledged:,} more acknowledged" if acknowledged else ""
+    what = f"{at_least}{_count(len(waiting), 'dead letter')}: {reasons}{others}; the latest: {waiting[-1].message}"
     is_recent = waiting[-1].time > now - RECENT
-    advice = f"`inkstream replay {topic.name} --dry-run` shows them; mend the cause, then replay them"
+    advice = (
+        f"`inkstream dead-letters list --topic {topic.name}` shows them; after fixing the cause "
+        f"`inkstream replay {topic.name}`, or `inkstream dead-letters acknowledge` or `discard` with a reason"
+    )
     yield Finding(topic.dead_letter, State.PROBLEM if is_recent else State.NOTE, what, advice)
 
 

@@ -4,6 +4,7 @@ In come settings and ids; out go stories, and the stores themselves. A server wi
 in an error; of one that only adds to it, the story says what it lacks.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,8 +12,9 @@ from datetime import datetime, timedelta
 
 from notifications import rules
 from notifications.rules import Rules
-from ops.bootstrap import ANSWER_TIMEOUT, SERVER_ERRORS, ServerError, first_line
+from ops.bootstrap import ANSWER_TIMEOUT
 from ops.notification_stories import Circumstances, Story, addresses, story
+from ops.server_problems import SERVER_ERRORS, ServerError, problem_of
 from ops.settings import Settings
 from schemas.topics import load
 from sinks import collections, postgres
@@ -50,7 +52,7 @@ async def notification_cases(settings: Settings) -> AsyncIterator[NotificationCa
     try:
         await asked.ping()
     except SERVER_ERRORS as error:
-        raise ServerError(f"MongoDB: {first_line(error)}") from error
+        raise ServerError(str(await asyncio.to_thread(problem_of, error, settings, "MongoDB"))) from error
     finally:
         await asked.close()
     mongo = Mongo.connect(url, settings.namespace, timeout=_MONGO_TIMEOUT)
@@ -73,7 +75,7 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
         await postgres.describe(url, settings.namespace)  # at once says what a pool would only say after some attempts
         yield Suppressions(pool)
     except STORE_ERRORS as error:
-        raise ServerError(f"PostgreSQL: {first_line(error)}") from error
+        raise ServerError(str(await asyncio.to_thread(problem_of, error, settings))) from error
     finally:
         await pool.close()
 
@@ -113,7 +115,7 @@ async def _circumstances(settings: Settings, case: Case) -> Circumstances:
         suppressed = await _suppressed(Suppressions(pool), case, person)
         missing = ""
     except STORE_ERRORS as error:
-        missing += f": PostgreSQL: {first_line(error)}"
+        missing += f": {await asyncio.to_thread(problem_of, error, settings)}"
     finally:
         await pool.close()
     return Circumstances(

@@ -16,42 +16,22 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 
 from delivery.commit import Span
-from delivery.kafka import client_options
-from delivery.producer import MAX_RECORD_BYTES
-from ops.dead_letters import REPLAYED, DeadLetterReader, Letter, headers_before, reader
+from ops.dead_letters import (
+    NOTHING,
+    REPLAYED,
+    DeadLetterReader,
+    Letter,
+    Selection,
+    Status,
+    headers_before,
+    reader,
+    writer,
+)
 from ops.settings import Settings
 from schemas.identity import REPLAY_ATTEMPT, REPLAY_SIGNATURE, REPLAYED_FROM, ReplaySigner, content
 from schemas.topics import Topic
 
-_NOTHING = object()  # stands for no value, as aiokafka refuses a record that has neither key nor value
 _AT_ONCE = 200
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which letters to replay.
-
-    Attributes:
-        reasons: Those with one of these reasons; all where empty.
-        since: Those dead-lettered at this moment or later.
-        until: Those dead-lettered before this moment.
-        limit: The oldest so many of them; all where `None`.
-        again: Also those that were replayed before.
-    """
-
-    reasons: frozenset[str] = frozenset()
-    since: datetime | None = None
-    until: datetime | None = None
-    limit: int | None = None
-    again: bool = False
-
-    def takes(self, letter: Letter) -> bool:
-        """Whether the letter is one of them, apart from the limit and from what was replayed."""
-        return (
-            (not self.reasons or letter.reason in self.reasons)
-            and (self.since is None or self.since <= letter.time)
-            and (self.until is None or letter.time < self.until)
-        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +44,7 @@ class Plan:
         replayed_before: How many of these were replayed before, by reason.
         foreign: How many records in the dead-letter topic are no dead letters.
         refused_again: How many of the found were replayed, and refused again.
+        discarded: How many were discarded, and are left out for that alone.
     """
 
     selected: list[Letter]
@@ -71,6 +52,7 @@ class Plan:
     replayed_before: Counter[str]
     foreign: int
     refused_again: int = 0
+    discarded: int = 0
 
     def expired(self, topic: Topic, now: datetime) -> int:
         """Return how many of the selected records are older than their topic keeps records."""
@@ -97,15 +79,22 @@ class Replay:
     Args:
         topic: The topic's name in Kafka.
         dead_letter_topic: That of its dead letters.
+        declaration: The topic's declaration.
         reading: Where letters come from.
         producer: Where records and notes go to.
     """
 
     def __init__(
-        self, topic: str, dead_letter_topic: str, reading: DeadLetterReader, producer: AIOKafkaProducer
+        self,
+        topic: str,
+        dead_letter_topic: str,
+        declaration: Topic,
+        reading: DeadLetterReader,
+        producer: AIOKafkaProducer,
     ) -> None:
         self._topic = topic
         self._dead_letter_topic = dead_letter_topic
+        self._declaration = declaration
         self._reading = reading
         self._producer = producer
 
@@ -114,15 +103,19 @@ class Replay:
 
         Raises:
             KafkaError: Kafka does not answer, or there is no such topic.
+            SelectionError: The selection names a type or a reason that exists nowhere.
         """
-        contents = await self._reading.contents(self._dead_letter_topic)
+        contents = await self._reading.contents(self._dead_letter_topic, declaration=self._declaration)
         distinct = contents.distinct()
-        letters = distinct if selection.again else contents.waiting()
+        selection.check([self._declaration], distinct)
+        of_statuses = {Status.OPEN, Status.ACKNOWLEDGED, *([Status.REPLAYED] if selection.again else [])}
+        taken = [(contents.status(letter), letter) for letter in distinct if selection.takes(letter)]
         return Plan(
-            selected=[letter for letter in letters if selection.takes(letter)][: selection.limit],
+            selected=[letter for status, letter in taken if status in of_statuses][: selection.limit],
             found=Counter(letter.reason for letter in distinct),
             replayed_before=Counter(letter.reason for letter in distinct if letter.origin in contents.replayed),
             foreign=contents.foreign,
+            discarded=sum(status is Status.DISCARDED for status, _ in taken),
             refused_again=sum(letter.attempts > 0 and letter.origin not in contents.replayed for letter in distinct),
         )
 
@@ -170,7 +163,7 @@ class Replay:
             await self._producer.send_and_wait(
                 self._topic,
                 key=record.key,
-                value=_NOTHING if record.value is None else record.value,
+                value=NOTHING if record.value is None else record.value,
                 headers=_headers_to_send(record, letter, self._reading.signer),
                 partition=self._partition(letter.origin),
                 timestamp_ms=letter.timestamp if letter.timestamp >= 0 else None,
@@ -179,7 +172,7 @@ class Replay:
             return str(error)
         await self._producer.send_and_wait(
             self._dead_letter_topic,
-            value=_NOTHING,
+            value=NOTHING,
             headers=[(REPLAYED, letter.origin.encode())],
             partition=letter.partition,
         )
@@ -198,20 +191,9 @@ async def replay_of(settings: Settings, topic: Topic) -> AsyncIterator[Replay]:
     Raises:
         KafkaError: Kafka does not answer.
     """
-    producer = AIOKafkaProducer(
-        **client_options(settings),
-        acks="all",
-        enable_idempotence=True,
-        compression_type="zstd",
-        max_request_size=MAX_RECORD_BYTES,
-        value_serializer=lambda value: None if value is _NOTHING else value,
-    )
-    async with reader(settings) as reading:
-        try:
-            await producer.start()
-            yield Replay(settings.namespace + topic.name, settings.namespace + topic.dead_letter, reading, producer)
-        finally:
-            await producer.stop()
+    async with reader(settings) as reading, writer(settings) as producer:
+        name, dead_letters = settings.namespace + topic.name, settings.namespace + topic.dead_letter
+        yield Replay(name, dead_letters, topic, reading, producer)
 
 
 def _headers_to_send(record: ConsumerRecord[Any, Any], letter: Letter, signer: ReplaySigner) -> list[tuple[str, bytes]]:
@@ -219,7 +201,7 @@ def _headers_to_send(record: ConsumerRecord[Any, Any], letter: Letter, signer: R
     ours = (REPLAYED_FROM, REPLAY_ATTEMPT, REPLAY_SIGNATURE)
     headers = [(name, value) for name, value in headers_before(record) if name not in ours]
     # The place it first had stays: an event without an id of its own is known by it.
-    first = letter.first or letter.origin
+    first = letter.place
     return [
         *headers,
         (REPLAYED_FROM, first.encode()),

@@ -15,7 +15,8 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from enrich.view_windows import LENGTH, Window, start_of
-from ops.bootstrap import ANSWER_TIMEOUT, SERVER_ERRORS, ServerError, first_line
+from ops.bootstrap import ANSWER_TIMEOUT
+from ops.server_problems import SERVER_ERRORS, ServerError, problem_of
 from ops.settings import Settings
 from sinks import postgres
 from sinks.mongo import Mongo
@@ -426,7 +427,7 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
         try:
             await ping()
         except SERVER_ERRORS as error:
-            raise ServerError(f"{server}: {first_line(error)}") from error
+            raise ServerError(str(await asyncio.to_thread(problem_of, error, settings, server))) from error
     mongo = Mongo.connect(mongo_url, settings.namespace, timeout=_MONGO_TIMEOUT)
     table = PlatformTable.of(settings)
     counts = ViewCounts(postgres.Pool(postgres_url, settings.namespace), table, settings.posts_update_every)

@@ -19,8 +19,14 @@ def url(host: str, port: int | str) -> str:
     return f"http://{in_url(_ALL_ADDRESSES.get(host, host))}:{port}"
 
 
-def obstacle(host: str, port: int) -> str | None:
-    """Return why nothing can listen there, with the setting to change; `None` where something can."""
+def obstacle(host: str, port: int, *, setting: str = "INKSTREAM_WEB_PORT") -> str | None:
+    """Return why nothing can listen there, with the setting to change; `None` where something can.
+
+    Args:
+        host: Where to listen.
+        port: The port there.
+        setting: The setting that has the port.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
@@ -31,16 +37,16 @@ def obstacle(host: str, port: int) -> str | None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: ignores TIME_WAIT
                 probe.bind(address)
         except OSError as error:
-            return _reason(error, host, port)
+            return _reason(error, host, port, setting)
     return None
 
 
-def _reason(error: OSError, host: str, port: int) -> str:
+def _reason(error: OSError, host: str, port: int, setting: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return (
                 f"another program listens on {in_url(host)}:{port}, perhaps another worker: "
-                "end it, or set INKSTREAM_WEB_PORT to a free port"
+                f"end it, or set {setting} to a free port"
             )
         case errno.EADDRNOTAVAIL:
             return (
@@ -50,6 +56,6 @@ def _reason(error: OSError, host: str, port: int) -> str:
         case errno.EAFNOSUPPORT:
             return f"INKSTREAM_WEB_HOST: this machine has no IPv6, which {host} needs; set 0.0.0.0 for all of IPv4"
         case errno.EACCES:
-            return f"INKSTREAM_WEB_PORT: no permission to listen on port {port}; set one above 1023"
+            return f"{setting}: no permission to listen on port {port}; set one above 1023"
         case _:
             return f"INKSTREAM_WEB_HOST: can't listen on {in_url(host)}:{port}: {error.strerror}"

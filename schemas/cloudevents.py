@@ -9,7 +9,7 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails, from_json, to_json
 from schemas import identity, not_json
 from schemas.event import LATEST, Envelope, Event, InvalidEvent, Moment
 from schemas.identity import ReplaySigner
+from schemas.nearest import suggestion
 from schemas.repairs import NO_REPAIRS, Repairs, repair
 from schemas.topics import EventType, Topic
 
@@ -149,7 +150,7 @@ class Decoder:
             raise InvalidEvent(
                 "unknown-type",
                 f"type: {name[:_LONGEST_NAME]!r} is not declared for this topic; "
-                f"expected one of {', '.join(self._events)}",
+                + suggestion(name, self._events, "docs/topics.md"),
             )
         return event_type
 
@@ -171,6 +172,33 @@ class Decoder:
         if claimed.timestamp() * 1000 - kafka_timestamp > self._ahead_limit_milliseconds:
             return _from_milliseconds(kafka_timestamp), claimed
         return claimed, None
+
+
+def names_of(value: bytes | None, headers: Iterable[tuple[str, bytes | None]], topic: Topic) -> tuple[str, str]:
+    """Return the type and the id that a producer gave to an event, valid or not; each empty where none can be read.
+
+    Args:
+        value: The record's value.
+        headers: The record's headers as they came to its topic.
+        topic: The topic's declaration.
+    """
+    named = _canonical(dict(headers))
+    try:
+        read = _json(value or b"")
+    except InvalidEvent:
+        read = None
+    body: Mapping[str, object] = read if isinstance(read, dict) else {}
+    is_structured = "specversion" in body or _media_type(named).startswith(_CLOUDEVENTS)
+    type_, event_id = (
+        (named.get(header) or b"").decode(errors="replace") or (text if isinstance(text, str) else "")
+        for header, text in (
+            ("ce_type", body.get("type")),
+            ("ce_id", body.get("id" if is_structured else "eventId")),
+        )
+    )
+    if topic.only_event is not None and not (is_structured or named.get("ce_type")):
+        type_ = topic.only_event.name  # a field `type` is the payload's own
+    return type_, event_id
 
 
 def _no_value(value: bytes | None) -> InvalidEvent:

@@ -6,11 +6,13 @@ named in the outcome, and stops no other.
 """
 
 import asyncio
+import os
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple, Self, TypeVar
+from urllib.parse import parse_qsl
 
 import pymongo
 import structlog
@@ -117,8 +119,12 @@ class Mongo:
             namespace: Begins the name of each collection.
             timeout: How long a single operation may take, with the driver's own retries, before it raises a
                 transient error.
+
+        Raises:
+            ConfigurationError: The URL is none of MongoDB, or names a file for TLS that can't be read.
         """
         mongo_driver.mend()
+        _check_files(url)
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             url,
             appname=_application(namespace),
@@ -449,6 +455,13 @@ def _content_faults(error: BulkWriteError) -> list[dict[str, Any]]:
 def _update_faults(error: BulkWriteError) -> list[dict[str, Any]]:
     """Return the updates that failed for what they or stored documents hold, or raise the error where it has others."""
     return _faults(error, lambda fault: blames_document(fault) or blames_stored_document(fault))
+
+
+def _check_files(url: str) -> None:
+    """Refuse files for TLS that can't be read, of which the driver would tell without a name."""
+    for name, file in parse_qsl(url.partition("?")[2]):
+        if name.lower() in ("tlscafile", "tlscertificatekeyfile") and not os.access(file, os.R_OK):
+            raise ConfigurationError(f"{name}: {file} can't be read")
 
 
 def _faults(error: BulkWriteError, is_known: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:

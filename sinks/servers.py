@@ -3,13 +3,17 @@
 In come addresses; out comes what each server says of itself. Nothing is changed.
 """
 
+import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import psycopg
 import redis.asyncio
 import redis.exceptions
-from pymongo.errors import ConfigurationError, PyMongoError
+from psycopg.conninfo import conninfo_to_dict
+from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.uri_parser import parse_uri
 
 from sinks.mongo import Mongo
 from sinks.redis import RedisUrlError as RedisUrlError
@@ -23,6 +27,74 @@ STORE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, psycopg.Error, redis.
 """What the stores' drivers raise when a server does not answer, or refuses us."""
 
 _TIMEOUT_SECONDS = 5
+_MONGO_CREDENTIALS = frozenset({13, 18, 8000})  # Unauthorized, AuthenticationFailed, Atlas' own
+_POSTGRES_CREDENTIALS = re.compile(r'authentication failed|no password supplied|role ".*" does not exist')
+_UNTRUSTED = re.compile(
+    r"certificate verify failed|certificate.*does not exist|does not match host name", re.IGNORECASE
+)
+
+
+def server_of(error: BaseException) -> str | None:
+    """Return the name of the store whose driver raised an error; `None` where it is no store's."""
+    drivers: Mapping[str, type[Exception]] = {
+        "MongoDB": PyMongoError,
+        "PostgreSQL": psycopg.Error,
+        "Redis": redis.exceptions.RedisError,
+    }
+    return next((name for name, kind in drivers.items() if isinstance(error, kind)), None)
+
+
+def addresses(server: str, url: str) -> tuple[list[tuple[str, int]], bool]:
+    """Return host and port of each server that a URL names, and whether it asks for TLS from the first byte.
+
+    Unix sockets, and names that only DNS resolves to servers, are left out.
+    """
+    if server == "MongoDB":
+        if url.startswith("mongodb+srv:"):
+            return [], True
+        read = parse_uri(url, warn=False)
+        options = read["options"]
+        return [(host, port) for host, port in read["nodelist"] if port], bool(options.get("tls"))
+    if server == "PostgreSQL":
+        read = conninfo_to_dict(url)
+        hosts = str(read.get("hostaddr") or read.get("host") or "localhost").split(",")
+        ports = str(read.get("port") or 5432).split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        found = [(host, int(port)) for host, port in zip(hosts, ports, strict=False) if not host.startswith("/")]
+        return found, False
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return [], False
+    return [(parts.hostname or "localhost", parts.port or 6379)], parts.scheme == "rediss"
+
+
+def kind_of_refusal(error: BaseException) -> Literal["credentials", "untrusted"] | None:
+    """Return why a store refuses a connection, where its driver says so."""
+    text = str(error)
+    if _UNTRUSTED.search(text):
+        return "untrusted"
+    is_refused = (
+        (isinstance(error, OperationFailure) and error.code in _MONGO_CREDENTIALS)
+        or (isinstance(error, psycopg.OperationalError) and _POSTGRES_CREDENTIALS.search(text) is not None)
+        or isinstance(error, redis.exceptions.AuthenticationError)
+    )
+    return "credentials" if is_refused else None
+
+
+def is_about_connection(error: BaseException) -> bool:
+    """Whether a store's driver could not reach the server, or not understand it."""
+    about = (
+        ConnectionFailure,
+        redis.exceptions.ConnectionError,
+        redis.exceptions.TimeoutError,
+        redis.exceptions.InvalidResponse,
+    )
+    return (
+        isinstance(error, about)
+        # A server that answered has a code for what it has against us.
+        or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)
+        or (isinstance(error, PyMongoError) and error.timeout)
+    )
 
 
 class MongoServer(NamedTuple):

@@ -11,11 +11,23 @@ import click
 from faust.cli.faust import cli
 
 from delivery import event_loop
-from ops.commands import bootstrap, doctor, notifications, replay, settings, suppressions, topics, verify, worker
+from ops.commands import (
+    bootstrap,
+    dead_letters,
+    doctor,
+    notifications,
+    replay,
+    settings,
+    suppressions,
+    topics,
+    verify,
+    worker,
+)
 from ops.commands.command import reported_errors
 
 __all__ = [
     "bootstrap",
+    "dead_letters",
     "doctor",
     "main",
     "notifications",
@@ -48,7 +60,7 @@ def main() -> NoReturn:
 def _adapt_command_line() -> None:
     """Make Faust's command line ours: this application by default, and in the help only what belongs to it."""
     for name, command in cli.commands.items():
-        command.hidden = name not in __all__
+        command.hidden = name.replace("-", "_") not in __all__
     cli.params = [option for option in cli.params if option.name != "version"]
     for option in (*cli.params, *cli.commands["worker"].params):
         if isinstance(option, click.Option):

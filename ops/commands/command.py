@@ -110,8 +110,9 @@ def _report(error: Exception) -> None:
     # Imported only now, so that `--help` comes at once.
     from enrich.geo import GeoDatabaseError
     from notifications.rules import RulesError
-    from ops.bootstrap import SERVER_ERRORS, ServerError, first_line
     from ops.configuration import ConfigurationError, problems_of
+    from ops.dead_letters import SelectionError
+    from ops.server_problems import SERVER_ERRORS, ServerError, first_line, problem_of
     from sinks.postgres import PostgresUrlError
     from sinks.providers import ProviderSettingsError
     from sinks.servers import MongoUrlError, RedisUrlError
@@ -124,7 +125,7 @@ def _report(error: Exception) -> None:
             fail(problems_of(error), WRONG_USAGE)
         case ConfigurationError():
             fail(error.lines, WRONG_USAGE)
-        case SettingsError() | TopicsError() | RulesError():
+        case SettingsError() | TopicsError() | RulesError() | SelectionError():
             fail([str(error)], WRONG_USAGE)
         case GeoDatabaseError():
             fail([f"INKSTREAM_GEO_DATABASE: {error}"], WRONG_USAGE)
@@ -137,9 +138,9 @@ def _report(error: Exception) -> None:
         case RedisUrlError():
             fail([f"INKSTREAM_REDIS_URL: {error}"], WRONG_USAGE)
         case ServerError():
-            fail([str(error), "`inkstream doctor` says what to do."], PROBLEM)
+            fail([str(error)], PROBLEM)
         case _ if isinstance(error, SERVER_ERRORS):
-            fail([first_line(error)], PROBLEM)
+            fail([str(problem_of(error, Settings()))], PROBLEM)
 
 
 def fail(lines: Iterable[str], code: int) -> NoReturn:

@@ -265,7 +265,7 @@ def _nothing_known(name: str) -> list[str]:
     return [
         f"Nothing is known of {name}.",
         "The queue keeps what is done for 7 days, logs are kept for 30 days, and a notification until it expires.",
-        "If it never came: `inkstream replay notifications --dry-run` lists requests that were refused, and "
+        "If it never came: `inkstream dead-letters list --topic notifications` lists requests that were refused, and "
         "`inkstream doctor` tells whether a worker is behind.",
     ]
 

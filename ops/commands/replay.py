@@ -3,8 +3,8 @@
 In come a topic and a choice of its dead letters; out come their progress, a table by reason, and the exit code.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics
-from ops.commands.moment import Moment
+from ops.commands.dead_letters import FILTERS, lines_of, selection, topic_named
 from ops.settings import Settings
 from schemas.topics import Topic
 
@@ -29,14 +29,14 @@ class Replay(InkstreamCommand):
 
     Each goes back as it was: value, key, headers, timestamp and partition. A letter is sent once; `--again` sends also
     what was sent before, which does no harm, as an event that is stored already is not stored twice. One that is
-    refused again is the same letter, with its newest reason. TOPIC is the name as in topics.yaml, such as page-views.
+    refused again is the same letter, with its newest reason. Discarded ones are left out. TOPIC is the name as in
+    topics.yaml, such as page-views.
     """
 
     options = [  # noqa: RUF012 - as Faust declares them
         argument("topic", metavar="TOPIC"),
-        option("--reason", "reasons", multiple=True, help="Only those refused for this reason; may be given twice."),
-        option("--since", type=Moment(), help="Only those refused then or later: 2026-01-31T12:00:00Z, 90m, 12h, 3d."),
-        option("--until", type=Moment(), help="Only those refused before then."),
+        *FILTERS,
+        option("--reason", "reasons", multiple=True, metavar="CODE", help="The same as --cause."),
         option("--limit", type=click.IntRange(min=1), help="Only the oldest so many."),
         option("--again", is_flag=True, help="Also those that were replayed before."),
         option("--dry-run", is_flag=True, help="Send nothing; show what would be sent."),
@@ -46,24 +46,25 @@ class Replay(InkstreamCommand):
         self,
         *args: Any,
         topic: str,
+        causes: tuple[str, ...],
         reasons: tuple[str, ...],
-        since: datetime | None,
-        until: datetime | None,
         limit: int | None,
         again: bool,
         dry_run: bool,
+        **filters: Any,
     ) -> int:
         """Replay; return the exit code."""
-        from ops.replay import Selection, replay_of
+        from ops.replay import replay_of
 
         console = Console(highlight=False)
         settings = Settings()
-        chosen = _topic(declared_topics(settings).all, topic)
+        chosen = topic_named(declared_topics(settings).all, topic, "TOPIC")
+        wanted = replace(selection(causes=causes + reasons, **filters), limit=limit, again=again)
         async with replay_of(settings, chosen) as replay:
-            plan = await replay.plan(Selection(frozenset(reasons), since, until, limit, again))
+            plan = await replay.plan(wanted)
             _warn(console, plan, chosen)
             if dry_run:
-                _show_excerpt(console, plan)
+                _show_excerpt(console, plan, chosen)
                 return 0
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task(f"replaying {chosen.name}", total=len(plan.selected))
@@ -72,22 +73,13 @@ class Replay(InkstreamCommand):
         return PROBLEM if result.refused else 0
 
 
-def _topic(topics: dict[str, Topic], name: str) -> Topic:
-    """Return the topic of the name.
-
-    Raises:
-        click.BadParameter: There is none.
-    """
-    if name not in topics:
-        nearest = get_close_matches(name, topics, n=1)
-        known = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(topics)}"
-        raise click.BadParameter(f"unknown topic {name}; {known}", param_hint="TOPIC")
-    return topics[name]
-
-
 def _warn(console: Console, plan: "Plan", topic: Topic) -> None:
     if plan.foreign:
         console.print(f"{plan.foreign} records in {topic.dead_letter} are no dead letters of ours, and are left alone.")
+    if plan.discarded:
+        console.print(
+            f"{plan.discarded:,} discarded are left out; `inkstream dead-letters reopen` undoes that.", soft_wrap=True
+        )
     if plan.refused_again:
         console.print(
             f"{plan.refused_again} of these were replayed before and refused again: they come back until the cause is "
@@ -100,14 +92,16 @@ def _warn(console: Console, plan: "Plan", topic: Topic) -> None:
         )
 
 
-def _show_excerpt(console: Console, plan: "Plan") -> None:
-    table = Table("refused at", "position", "replays", "reason", "message", box=None, pad_edge=False)
-    for letter in plan.selected[:_EXCERPT]:
-        refused_at, first = f"{letter.time:%Y-%m-%d %H:%M:%S}", letter.first or letter.origin
-        table.add_row(refused_at, first, str(letter.attempts), letter.reason, letter.message)
-    console.print(table)
-    more = len(plan.selected) - _EXCERPT
-    console.print(*([f"and {more} more."] if more > 0 else []), f"{len(plan.selected)} would be sent.")
+def _show_excerpt(console: Console, plan: "Plan", topic: Topic) -> None:
+    """Print the newest of what would be sent, and how many more there are."""
+    for letter in list(reversed(plan.selected))[:_EXCERPT]:
+        for line in lines_of(letter):
+            console.print(line, markup=False, soft_wrap=True)
+    if (more := len(plan.selected) - _EXCERPT) > 0:
+        console.print(
+            f"and {more:,} more: `inkstream dead-letters list --topic {topic.name} --limit {more + _EXCERPT}`"
+        )
+    console.print(f"{len(plan.selected):,} would be sent.")
 
 
 def _show_result(console: Console, plan: "Plan", result: "Result") -> None:

@@ -24,7 +24,7 @@ from sinks.collections import COLLECTIONS
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
-COMMANDS = {*importlib.import_module("ops.commands").__all__} - {"main"}
+COMMANDS = {name.replace("_", "-") for name in importlib.import_module("ops.commands").__all__} - {"main"}
 SETTINGS = {f"INKSTREAM_{name.upper()}" for name in Settings.model_fields}
 STACK_SETTINGS = re.compile(r"INKSTREAM_STACK(_[A-Z]+_PORT)?|INKSTREAM_STACK_PYTHON")
 
@@ -135,7 +135,7 @@ def test_every_path_of_ours_that_a_page_names_exists(page: Path) -> None:
 
 @every_page
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
-    named = set(re.findall(r"(?:^|[\n`=A-Z]\s*)(?<!SETUSER )inkstream ([a-z]+)\b", code(page.read_text())))
+    named = set(re.findall(r"(?:^|[\n`=A-Z]\s*)(?<!SETUSER )inkstream ([a-z]+(?:-[a-z]+)*)\b", code(page.read_text())))
     assert named <= COMMANDS
 
 
@@ -149,7 +149,7 @@ def options_of(command: click.Command) -> Iterator[str]:
 
 @every_page
 def test_every_option_of_a_command_that_a_page_names_exists(page: Path) -> None:
-    for command, options in re.findall(r"\binkstream ([a-z]+)([^\n`|#]*)", code(page.read_text())):
+    for command, options in re.findall(r"\binkstream ([a-z]+(?:-[a-z]+)*)([^\n`|#]*)", code(page.read_text())):
         if command in COMMANDS:
             known = set(options_of(InkstreamCommand.group.commands[command]))
             assert [option for option in re.findall(r"--[a-z-]+", options) if option not in known] == []

@@ -133,7 +133,7 @@ async def test_servers_that_do_not_answer_are_waited_for_and_then_named(pipeline
     ended = await inkstream(nowhere, "bootstrap", "--wait", "1")
     assert ended.code == 1
     assert "waiting for Kafka: " in ended.output
-    assert [line.partition(":")[0] for line in ended.errors.splitlines()[:3]] == ["Kafka", "MongoDB", "PostgreSQL"]
+    assert [line.partition(" ")[0] for line in ended.errors.splitlines()] == ["Kafka", "MongoDB", "PostgreSQL"]
     assert "Traceback" not in ended.errors
 
 

@@ -162,7 +162,7 @@ async def test_an_id_of_which_nothing_is_known_says_where_else_to_look(asked: Pi
     ended = await run(asked, "notifications", "show", "n-unknown")
     assert (ended.code, ended.output) == (1, "")
     assert ended.errors.startswith("Nothing is known of n-unknown.\n")
-    assert "`inkstream replay notifications --dry-run`" in ended.errors
+    assert "`inkstream dead-letters list --topic notifications`" in ended.errors
 
 
 async def test_the_preferences_of_today_are_part_of_the_answer(asked: Pipeline) -> None:
@@ -183,15 +183,17 @@ async def test_without_postgresql_and_redis_the_story_says_what_is_missing(asked
     assert ended.code == 0, ended
     assert ended.output.startswith("Failed: the e-mail was given up after 5 attempts; smtp said 421: too busy.\n")
     assert "not known" in ended.output
-    assert "which addresses are suppressed: PostgreSQL: connection failed" in ended.output
+    assert (
+        "which addresses are suppressed: PostgreSQL does not answer at 127.0.0.1:1: connection refused." in ended.output
+    )
     assert ended.errors == ""
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "server", "arguments"),
     [
-        ("INKSTREAM_MONGO_URL", "mongodb://127.0.0.1:1/x?replicaSet=rs0", "MongoDB: ", ("notifications", "failed")),
-        ("INKSTREAM_POSTGRES_URL", "postgresql://127.0.0.1:1/x", "PostgreSQL: ", ("suppressions", "list")),
+        ("INKSTREAM_MONGO_URL", "mongodb://127.0.0.1:1/x?replicaSet=rs0", "MongoDB ", ("notifications", "failed")),
+        ("INKSTREAM_POSTGRES_URL", "postgresql://127.0.0.1:1/x", "PostgreSQL ", ("suppressions", "list")),
     ],
 )
 async def test_a_server_that_does_not_answer_is_named(
@@ -200,7 +202,7 @@ async def test_a_server_that_does_not_answer_is_named(
     ended = await inkstream({**platform.environment(), variable: value}, *arguments)
     assert ended.code == 1
     assert ended.errors.startswith(server)
-    assert ended.errors.endswith("`inkstream doctor` says what to do.\n")
+    assert ended.errors.endswith(f"Is it running? Check {variable}.\n")
 
 
 async def put_failures(pipeline: Pipeline) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from aiokafka import ConsumerRecord
 
-from ops.dead_letters import reader
-from ops.replay import Plan, Result, Selection, replay_of
+from ops.dead_letters import Selection, reader
+from ops.replay import Plan, Result, replay_of
 from schemas.identity import ReplaySigner, content
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Message, Pipeline

@@ -196,6 +196,26 @@ def test_both_ways_lead_to_the_same_addresses() -> None:
     assert native == docker
 
 
+@pytest.mark.parametrize("way", ["native", "docker"])
+def test_every_port_that_is_moved_is_in_the_addresses_both_ways(way: str) -> None:
+    names = ("kafka", "mongo", "postgres", "redis", "smtp", "inbox", "worker")
+    moved = {Ports.setting(name): str(23_000 + number) for number, name in enumerate(names)}
+    stack = development_stack({"INKSTREAM_STACK": way, **moved})
+    addresses = " ".join([*stack.environment().values(), stack.inbox_url, stack.owner_url])
+    assert [name for name in names if moved[Ports.setting(name)] not in addresses] == []
+    assert stack.environment()["INKSTREAM_WEB_PORT"] == moved["INKSTREAM_STACK_WORKER_PORT"]
+
+
+def test_a_worker_port_that_is_not_moved_leaves_the_workers_own_setting_in_force() -> None:
+    assert "INKSTREAM_WEB_PORT" not in development_stack({"INKSTREAM_STACK": "native"}).environment()
+
+
+@pytest.mark.parametrize("way", ["native", "docker"])
+def test_a_setting_of_the_stack_that_does_not_exist_is_named_with_the_nearest(way: str) -> None:
+    with pytest.raises(ServerError, match=r"INKSTREAM_STACK_WORKR_PORT is no .*INKSTREAM_STACK_WORKER_PORT\?"):
+        development_stack({"INKSTREAM_STACK": way, "INKSTREAM_STACK_WORKR_PORT": "1"})
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("INKSTREAM_STACK", "podman"), ("INKSTREAM_STACK_KAFKA_PORT", "high"), ("INKSTREAM_STACK_REDIS_PORT", "70000")],

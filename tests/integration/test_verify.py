@@ -423,8 +423,8 @@ async def test_wrong_usage_has_exit_code_2(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "server"),
     [
-        ("INKSTREAM_MONGO_URL", "mongodb://127.0.0.1:1/x?replicaSet=rs0", "MongoDB: "),
-        ("INKSTREAM_POSTGRES_URL", "postgresql://127.0.0.1:1/x", "PostgreSQL: "),
+        ("INKSTREAM_MONGO_URL", "mongodb://127.0.0.1:1/x?replicaSet=rs0", "MongoDB does not answer at 127.0.0.1:1: "),
+        ("INKSTREAM_POSTGRES_URL", "postgresql://127.0.0.1:1/x", "PostgreSQL does not answer at 127.0.0.1:1: "),
     ],
 )
 async def test_a_server_that_does_not_answer_is_named(
@@ -433,7 +433,7 @@ async def test_a_server_that_does_not_answer_is_named(
     ended = await inkstream({**pipeline.environment, variable: value}, "verify", "counts")
     assert ended.code == 1
     assert ended.errors.startswith(server)
-    assert ended.errors.endswith("`inkstream doctor` says what to do.\n")
+    assert ended.errors.endswith(f"Is it running? Check {variable}.\n")
 
 
 def drift() -> float:

@@ -11,6 +11,7 @@ from ops.settings import ROOT
 
 COMMANDS = (
     "bootstrap",
+    "dead-letters",
     "doctor",
     "notifications",
     "replay",

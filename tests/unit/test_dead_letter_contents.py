@@ -3,8 +3,8 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from ops.dead_letters import Contents, Letter
-from ops.replay import Plan, Selection
+from ops.dead_letters import Contents, Letter, Selection
+from ops.replay import Plan
 from ops.settings import ROOT
 from schemas.topics import load
 from sinks.collections import NAMES
