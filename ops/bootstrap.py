@@ -21,7 +21,7 @@ from sinks import convergence, migrations, postgres
 from sinks.changes import NO_RISKS, Change, Risk
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
-from sinks.servers import STORE_ERRORS
+from sinks.servers import STORE_ERRORS, MongoUrlError
 
 SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)
 """What the clients of all servers raise when a server does not answer, or refuses us."""
@@ -55,6 +55,7 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
         report: Gets a line for each server that does not answer at once.
 
     Raises:
+        MongoUrlError: MongoDB's URL is wrong, or what DNS says of it.
         ServerError: One did not answer in time.
     """
     mongo = Mongo.connect(settings.mongo_url.get_secret_value(), timeout=ANSWER_TIMEOUT)
@@ -91,6 +92,9 @@ async def missing(settings: Settings, topics: Mapping[str, Topic]) -> list[str]:
     Args:
         settings: Where the servers are, and which agents the worker runs.
         topics: The declared topics by name.
+
+    Raises:
+        MongoUrlError: MongoDB's URL is wrong, or what DNS says of it.
     """
     names = {agent.removeprefix("notify-") for agent in settings.agents} or topics.keys()
     wanted = kafka_topics.declared([topic for topic in topics.values() if topic.name in names], settings.namespace)
@@ -107,6 +111,8 @@ async def _answer(question: Callable[[], Awaitable[Iterable[str]]]) -> list[str]
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
             return sorted(await question())
+    except MongoUrlError:
+        raise  # what DNS says of it is wrong, and no waiting helps
     except SERVER_ERRORS:
         return []
 
@@ -142,6 +148,8 @@ async def _wait(
     while True:
         try:
             await ping()
+        except MongoUrlError:
+            raise
         except SERVER_ERRORS as error:
             problem = f"{server}: {first_line(error)}"
             if time.monotonic() >= deadline:

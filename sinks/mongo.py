@@ -19,7 +19,7 @@ from bson.int64 import Int64
 from pymongo import AsyncMongoClient, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError, ConfigurationError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from enrich.documents import Document, Gathering, Occurrence, Part, Write
@@ -50,6 +50,9 @@ DEFAULT_DATABASE = "blog-platform"
 _LINES_PER_TRANSACTION = 500
 """Well within MongoDB's 60 s for a transaction, and its advice of 1,000 documents."""
 _APPLICATION = "inkstream"
+_PING_SECONDS = 4
+"""Less than whoever asks waits, so that the driver says what is wrong."""
+
 _ABANDONED_AFTER = timedelta(seconds=2)
 
 _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {"number": (int, float, Int64, Decimal128), "array": (list,)}
@@ -119,21 +122,27 @@ class Mongo:
                 where the URL names none. Its write concern and read preference have no effect.
             timeout: How long a single operation may take, with the driver's own retries, before it raises a
                 transient error.
+
+        Raises:
+            ConfigurationError: The URL is wrong, as far as that can be told without DNS.
         """
         mongo_driver.mend()
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            url,
-            appname=_APPLICATION,
-            w="majority",
-            journal=True,
-            # Whatever the URL says: a secondary may lack views that are stored, and they would not be counted.
-            readPreference="primary",
-            retryWrites=True,
-            timeoutMS=round(timeout.total_seconds() * 1000),
-            serverSelectionTimeoutMS=5_000,
-            connectTimeoutMS=5_000,
-            tz_aware=True,
-        )
+        try:
+            client = mongo_driver.Client(
+                url,
+                appname=_APPLICATION,
+                w="majority",
+                journal=True,
+                # Whatever the URL says: a secondary may lack views that are stored, and they would not be counted.
+                readPreference="primary",
+                retryWrites=True,
+                timeoutMS=round(timeout.total_seconds() * 1000),
+                serverSelectionTimeoutMS=5_000,
+                connectTimeoutMS=5_000,
+                tz_aware=True,
+            )
+        except (OSError, ValueError) as error:  # a file of certificates that can't be read; a port that is no number
+            raise ConfigurationError(str(error)) from error
         return cls(client, timeout)
 
     @property
@@ -151,7 +160,8 @@ class Mongo:
         Raises:
             PyMongoError: If none does in time; `is_transient` tells whether one may later.
         """
-        await self._client.admin.command("ping")
+        with pymongo.timeout(_PING_SECONDS):
+            await self._client.admin.command("ping")
 
     async def write(self, writes: Sequence[Write]) -> Outcome:
         """Carry out all writes, and return when they are durable.
