@@ -21,7 +21,7 @@ from sinks import convergence, migrations, postgres
 from sinks.changes import NO_RISKS, Change, Risk
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
-from sinks.servers import STORE_ERRORS, MongoUrlError
+from sinks.servers import STORE_ERRORS
 
 SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)
 """What the clients of all servers raise when a server does not answer, or refuses us."""
@@ -111,8 +111,6 @@ async def _answer(question: Callable[[], Awaitable[Iterable[str]]]) -> list[str]
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
             return sorted(await question())
-    except MongoUrlError:
-        raise  # what DNS says of it is wrong, and no waiting helps
     except SERVER_ERRORS:
         return []
 
@@ -148,8 +146,6 @@ async def _wait(
     while True:
         try:
             await ping()
-        except MongoUrlError:
-            raise
         except SERVER_ERRORS as error:
             problem = f"{server}: {first_line(error)}"
             if time.monotonic() >= deadline:

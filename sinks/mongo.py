@@ -124,7 +124,7 @@ class Mongo:
                 transient error.
 
         Raises:
-            ConfigurationError: The URL is wrong, as far as that can be told without DNS.
+            MongoUrlError: The URL is wrong, as far as that can be told without DNS.
         """
         mongo_driver.mend()
         try:
@@ -141,8 +141,8 @@ class Mongo:
                 connectTimeoutMS=5_000,
                 tz_aware=True,
             )
-        except (OSError, ValueError) as error:  # a file of certificates that can't be read; a port that is no number
-            raise ConfigurationError(str(error)) from error
+        except (ConfigurationError, OSError, ValueError) as error:  # an option, a file of certificates, a port
+            raise mongo_driver.MongoUrlError(str(error)) from error
         return cls(client, timeout)
 
     @property

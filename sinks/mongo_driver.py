@@ -28,6 +28,13 @@ T = TypeVar("T")
 _LOOKED_UP_WITHIN_SECONDS = 4
 
 
+class MongoUrlError(ValueError):
+    """The URL is no connection string of MongoDB, or DNS says of it what MongoDB does not allow.
+
+    The message does not repeat the URL: it may hold a password.
+    """
+
+
 def mend() -> None:
     """Have PyMongo wait as it does on Python 3.12."""
     if sys.version_info < (3, 12):
@@ -65,7 +72,7 @@ class Client(AsyncMongoClient[dict[str, Any]]):
 
         Raises:
             ServerSelectionTimeoutError: DNS does not know them, or does not answer.
-            ConfigurationError: The URL is wrong, or what DNS knows.
+            MongoUrlError: The URL is wrong, or what DNS knows.
         """
         try:
             async with asyncio.timeout(_LOOKED_UP_WITHIN_SECONDS):
@@ -73,7 +80,7 @@ class Client(AsyncMongoClient[dict[str, Any]]):
         except (ConfigurationError, TimeoutError) as error:
             why = self._why(error.__cause__ if isinstance(error, ConfigurationError) else error)
             if why is None:
-                raise
+                raise MongoUrlError(str(error)) from error
             raise ServerSelectionTimeoutError(why) from error
 
     def _why(self, error: BaseException | None) -> str | None:

@@ -9,15 +9,13 @@ from typing import NamedTuple
 import psycopg
 import redis.asyncio
 import redis.exceptions
-from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from sinks.mongo import Mongo
+from sinks.mongo_driver import MongoUrlError as MongoUrlError
 from sinks.redis import RedisUrlError as RedisUrlError
 from sinks.redis import connect
 from sinks.redis_refusals import kind_of
-
-MongoUrlError = ConfigurationError
-"""The URL is no connection string of MongoDB; the message does not repeat it."""
 
 STORE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, psycopg.Error, redis.exceptions.RedisError)
 """What the stores' drivers raise when a server does not answer, or refuses us."""
