@@ -42,6 +42,7 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
         report: Gets a line for each server that does not answer at once.
 
     Raises:
+        MongoUrlError: MongoDB's URL is wrong, or what DNS says of it.
         ServerError: One did not answer in time.
     """
     mongo = _mongo(settings)
@@ -80,6 +81,9 @@ async def missing(settings: Settings, topics: Mapping[str, Topic]) -> list[str]:
     Args:
         settings: Where the servers are, and which agents the worker runs.
         topics: The declared topics by name.
+
+    Raises:
+        MongoUrlError: MongoDB's URL is wrong, or what DNS says of it.
     """
     names = {agent.removeprefix("notify-") for agent in settings.agents} or topics.keys()
     wanted = kafka_topics.declared([topic for topic in topics.values() if topic.name in names], settings.namespace)

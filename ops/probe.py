@@ -1,15 +1,20 @@
 """Asks each server, every few seconds, whether it is there; so readiness is known before any event needs the server.
 
-In come functions that raise when their server does not answer; out go reports to `Health`. A probe changes nothing.
+In come functions that raise when their server does not answer; out go reports to `Health`, and a line in the log
+whenever a server begins or ceases to answer. A probe changes nothing.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
 from mode import Service
 
 from ops.health import Health
+from ops.server_problems import first_line
+
+log = structlog.get_logger(__name__)
 
 Ping = Callable[[], Awaitable[object]]
 
@@ -30,6 +35,7 @@ class Probe(Service):
         super().__init__(**kwargs)
         self._pings = pings
         self._health = health
+        self._silent: set[str] = set()
         for name in pings:
             health.dependency(name, "not asked yet")
 
@@ -45,5 +51,11 @@ class Probe(Service):
                 await ping()
         except Exception as error:  # whatever it is, it is what readiness has to show
             self._health.dependency(name, type(error).__name__)
+            if name not in self._silent:
+                self._silent.add(name)
+                log.warning("server does not answer, trying again", server=name, problem=first_line(error))
         else:
             self._health.dependency(name, None)
+            if name in self._silent:
+                self._silent.remove(name)
+                log.info("server answers again", server=name)

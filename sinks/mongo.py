@@ -20,7 +20,7 @@ from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo import AsyncMongoClient, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError, ConfigurationError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from enrich.documents import Document, Gathering, Occurrence, Part, Write
@@ -49,6 +49,9 @@ log = structlog.get_logger(__name__)
 
 _LINES_PER_TRANSACTION = 500
 """Well within MongoDB's 60 s for a transaction, and its advice of 1,000 documents."""
+_PING_SECONDS = 4
+"""Less than whoever asks waits, so that the driver says what is wrong."""
+
 _ABANDONED_AFTER = timedelta(seconds=2)
 
 _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {"number": (int, float, Int64, Decimal128), "array": (list,)}
@@ -121,23 +124,26 @@ class Mongo:
                 transient error.
 
         Raises:
-            ConfigurationError: The URL is none of MongoDB, or names a file for TLS that can't be read.
+            MongoUrlError: The URL is wrong, as far as that can be told without DNS, or a file for TLS can't be read.
         """
         mongo_driver.mend()
         _check_files(url)
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            url,
-            appname=_application(namespace),
-            w="majority",
-            journal=True,
-            # Whatever the URL says: a secondary may lack views that are stored, and they would not be counted.
-            readPreference="primary",
-            retryWrites=True,
-            timeoutMS=round(timeout.total_seconds() * 1000),
-            serverSelectionTimeoutMS=5_000,
-            connectTimeoutMS=5_000,
-            tz_aware=True,
-        )
+        try:
+            client = mongo_driver.Client(
+                url,
+                appname=_application(namespace),
+                w="majority",
+                journal=True,
+                # Whatever the URL says: a secondary may lack views that are stored, and they would not be counted.
+                readPreference="primary",
+                retryWrites=True,
+                timeoutMS=round(timeout.total_seconds() * 1000),
+                serverSelectionTimeoutMS=5_000,
+                connectTimeoutMS=5_000,
+                tz_aware=True,
+            )
+        except (ConfigurationError, OSError, ValueError) as error:  # an option, a file of certificates, a port
+            raise mongo_driver.MongoUrlError(str(error)) from error
         return cls(client, namespace, timeout)
 
     @property
@@ -155,7 +161,8 @@ class Mongo:
         Raises:
             PyMongoError: If none does in time; `is_transient` tells whether one may later.
         """
-        await self._client.admin.command("ping")
+        with pymongo.timeout(_PING_SECONDS):
+            await self._client.admin.command("ping")
 
     async def write(self, writes: Sequence[Write]) -> Outcome:
         """Carry out all writes, and return when they are durable.
@@ -461,7 +468,7 @@ def _check_files(url: str) -> None:
     """Refuse files for TLS that can't be read, of which the driver would tell without a name."""
     for name, file in parse_qsl(url.partition("?")[2]):
         if name.lower() in ("tlscafile", "tlscertificatekeyfile") and not os.access(file, os.R_OK):
-            raise ConfigurationError(f"{name}: {file} can't be read")
+            raise mongo_driver.MongoUrlError(f"{name}: {file} can't be read")
 
 
 def _faults(error: BulkWriteError, is_known: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:

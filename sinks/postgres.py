@@ -17,7 +17,7 @@ import psycopg
 from psycopg import AsyncConnection, ProgrammingError, errors, pq, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 OUR_SCHEMA = "inkstream"
 """The schema of an installation without a namespace; its name begins the names of all others."""
@@ -55,6 +55,7 @@ _OF_PRISMA: Mapping[str, str] = {
 _QUERIES = Path(__file__).with_name("queries.sql")
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _CONNECT_TIMEOUT_SECONDS = 5
+_PING_SECONDS = 2
 _OPTIONS: dict[str, Any] = {
     "row_factory": dict_row,
     "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
@@ -248,6 +249,7 @@ class Pool:
 
     def __init__(self, url: str, namespace: str = "") -> None:
         check_url(url)
+        self._url = url
         self._namespace = namespace
         self._is_claimed = False
         self._connections: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -291,8 +293,14 @@ class Pool:
         Raises:
             psycopg.Error: It does not.
         """
-        async with self.transaction() as using:
-            await using.execute("SELECT 1")
+        if self._connections.closed:
+            await self._connections.open()
+        try:
+            async with self._connections.connection(timeout=_PING_SECONDS) as using:
+                await using.execute("SELECT 1")
+        except PoolTimeout:
+            async with connection(self._url):  # which says why there is none, as the pool does not
+                pass
 
     async def close(self) -> None:
         """Close all connections."""

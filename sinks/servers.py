@@ -12,16 +12,14 @@ import psycopg
 import redis.asyncio
 import redis.exceptions
 from psycopg.conninfo import conninfo_to_dict
-from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from sinks.mongo import Mongo
+from sinks.mongo_driver import MongoUrlError as MongoUrlError
 from sinks.redis import RedisUrlError as RedisUrlError
 from sinks.redis import connect
 from sinks.redis_refusals import kind_of
-
-MongoUrlError = ConfigurationError
-"""The URL is no connection string of MongoDB; the message does not repeat it."""
 
 STORE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, psycopg.Error, redis.exceptions.RedisError)
 """What the stores' drivers raise when a server does not answer, or refuses us."""

@@ -2,7 +2,8 @@
 
 Brings up a platform of its own on free ports, runs three workers on sample traffic, and lets faults happen, drawn from
 the seed: processes killed at marked points, frozen, told to stop; servers killed, paused and restarted; connections
-cut, delayed and black-holed. In the end all stores are held against the ledger of what Kafka had acknowledged. Exit
+cut, delayed and black-holed; the platform migrates, locks, deletes and restores its posts, or refuses updates of some.
+In the end all stores are held against the ledger of what Kafka had acknowledged. Exit
 code 0 only if every promise holds. Nothing that it started is left.
 """
 
@@ -42,6 +43,10 @@ _QUICK_FAULTS = (
     "redis-flushed",
     "connections-cut-mongo",
     "poison-storm",
+    "posts-migrated",
+    "posts-locked",
+    "posts-restored",
+    "post-refused-by-trigger",
 )
 
 

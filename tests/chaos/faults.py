@@ -23,7 +23,7 @@ from redis.asyncio import Redis as RedisClient
 
 from dev.servers.mongo import Mongo
 from dev.servers.server import Server
-from tests.chaos import inside, points
+from tests.chaos import inside, points, posts
 from tests.chaos.crew import Post, send_signal
 from tests.chaos.history import Injection
 from tests.chaos.scene import Scene
@@ -583,7 +583,31 @@ def _on_what_is_sent() -> list[Fault]:
     ]
 
 
+def _on_posts() -> list[Fault]:
+    """Return what the platform does to its own table; the server is touched, so none of them goes with its faults."""
+    kinds: Mapping[str, tuple[str, Callable[[Scene], Awaitable[str]]]] = {
+        "posts-migrated": ("the platform adds columns and an index, and changes the type of the count", posts.migrate),
+        "posts-locked": ("the platform locks its table of posts for some seconds", posts.lock),
+        "posts-vacuumed": ("VACUUM FULL of the platform's posts", posts.vacuum),
+        "posts-restored": ("posts are deleted and restored, with their count or another", posts.restore),
+        "post-refused-by-trigger": ("a trigger raises for one post", posts.raise_in_trigger),
+        "post-kept-by-trigger": ("a trigger returns NULL for one post", posts.keep_in_trigger),
+        "posts-behind-policy": (
+            "row-level security keeps one post, or all, from being updated",
+            posts.hide_behind_policy,
+        ),
+        "post-refused-by-check": ("a check constraint refuses one post", posts.refuse_by_check),
+        "post-count-full": ("a post's count is the highest of its type", posts.fill_count),
+    }
+    touches = frozenset({"postgres"})
+    return [
+        Fault(name, description, inject, touches, "post-view-counts", weight=0.4)
+        for name, (description, inject) in kinds.items()
+    ]
+
+
 FAULTS: Mapping[str, Fault] = {
-    fault.name: fault for fault in [*_on_workers(), *_on_servers(), *_on_connections(), *_on_what_is_sent()]
+    fault.name: fault
+    for fault in [*_on_workers(), *_on_servers(), *_on_connections(), *_on_what_is_sent(), *_on_posts()]
 }
 """All faults, by name."""

@@ -7,7 +7,7 @@ What must be is computed by `tests.chaos.model`, and nothing that a worker says 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from dev.stack import Platform
@@ -45,11 +45,13 @@ class World:
         ledger: Every record that Kafka acknowledged.
         pipeline: Where workers read and wrote.
         platform: The servers.
+        changed: By how much the platform itself changed the counts of its posts.
     """
 
     ledger: Ledger
     pipeline: Pipeline
     platform: Platform
+    changed: Mapping[str, int] = field(default_factory=dict)
 
 
 async def judge(world: World) -> list[Check]:
@@ -145,7 +147,8 @@ class _Judgement:
 
     async def _counts_checks(self) -> list[Check]:
         """Judge the counts of what MongoDB has, in PostgreSQL and in Kafka."""
-        tables = await tables_checks(self._world.platform.owner_url, self._settings, self._views)
+        world = self._world
+        tables = await tables_checks(world.platform.owner_url, self._settings, self._views, world.changed)
         return [*tables, topic_check(self._counts, self._views)]
 
     async def _collections_check(self) -> Check:

@@ -26,6 +26,7 @@ from dev.blog import Blog
 from dev.ports import Ports
 from dev.posts import add_blog
 from tests.chaos import logs, oracle, report
+from tests.chaos.bookkeeping import Bookkeeping
 from tests.chaos.crew import Crew, Post
 from tests.chaos.faults import FAULTS, Fault, draw, injected
 from tests.chaos.history import Check, Cycle, History, Injection, Moment, Recovery
@@ -56,6 +57,10 @@ _PAUSE_SECONDS = 1.0
 _WITHOUT_QUIET_HOURS = """
 UPDATE notification_preferences SET preferences = preferences - 'quietHours'
 """  # what waits for the end of somebody's night would not be at its end when the run is
+
+_POST_THAT_WAITS = """
+SELECT FROM inkstream.counted_posts JOIN posts ON posts.id = post_id WHERE views <> applied LIMIT 1
+"""  # refused until a moment ago, it is tried again after 10 s and more
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Run:
         self._unrecovered: list[str] = []
         self._crew = Crew([self._post(f"worker-{number}") for number in range(1, plan.workers + 1)])
         self._ledger = Ledger(directory / "ledger.sqlite")
+        self._bookkeeping = Bookkeeping()
         self._history = History(
             command=plan.command,
             seed=plan.seed,
@@ -234,6 +240,7 @@ class Run:
             clock=self._clock,
             hire=self._hire,
             directory=self._directory,
+            bookkeeping=self._bookkeeping,
         )
         await self._recover(progress, self._clock(), _WATCHED)
         alone = [fault for _ in range(self._plan.alone) for fault in self._faults]
@@ -329,9 +336,12 @@ class Run:
         if any([await self._pipeline.lag(agent) for agent in agents]):
             return False
         try:
-            return await self._pipeline.collection("notificationQueue").find_one(open_items) is None
+            if await self._pipeline.collection("notificationQueue").find_one(open_items) is not None:
+                return False
         except PyMongoError:
             return False
+        async with await psycopg.AsyncConnection.connect(self._platform.owner_url) as connection:
+            return await (await connection.execute(self._pipeline.with_schema(_POST_THAT_WAITS))).fetchone() is None
 
     async def _judge(self, sender: Sender, *, settled: bool) -> None:
         """Hold everything against the ledger."""
@@ -358,9 +368,16 @@ class Run:
                 [f"{name} ended with exit code {code}" for name, code in self._crew.ended],
             ),
             self._memory_check(),
+            Check(
+                "each post whose update the platform refuses is reported while it does",
+                self._bookkeeping.refusals,
+                self._bookkeeping.refusals - len(self._bookkeeping.unreported),
+                self._bookkeeping.unreported,
+            ),
             logs.check(sorted(self._directory.glob("*.log"))),
         ]
-        checks += await oracle.judge(oracle.World(self._ledger, self._pipeline, self._platform))
+        changed = self._bookkeeping.changed
+        checks += await oracle.judge(oracle.World(self._ledger, self._pipeline, self._platform, changed))
         history.checks = checks
         history.kills = dict(Counter(death.how for death in self._crew.deaths.values()))
         history.topics = {

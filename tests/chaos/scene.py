@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tests.chaos.bookkeeping import Bookkeeping
     from tests.chaos.crew import Crew, Post
     from tests.chaos.proxied import ProxiedPlatform
     from tests.chaos.proxy import Proxy
@@ -29,7 +30,8 @@ class Scene:
         chance: Decides what is left to chance.
         clock: Returns how many seconds ago the run began.
         hire: Has one more worker, and returns its post.
-        directory: Where workers look for orders.
+        directory: Where workers look for orders, and where their logs are.
+        bookkeeping: What the platform did to its posts.
     """
 
     crew: Crew
@@ -41,3 +43,4 @@ class Scene:
     clock: Callable[[], float]
     hire: Callable[[], Post]
     directory: Path
+    bookkeeping: Bookkeeping

@@ -215,7 +215,7 @@ async def test_a_move_that_is_made_twice_or_lost_is_noticed_by_those_who_know_th
     assert await theirs.views() == {"first": found}
     table = {"posts_table": "theirs", "posts_id_column": "id", "view_count_column": "views"}
     settings = theirs.pipeline.settings.model_copy(update=table)
-    checks = await tables_checks(theirs.pipeline.platform.postgres.owner_url, settings, {Window("first", NOON): 3})
+    checks = await tables_checks(theirs.pipeline.platform.postgres.owner_url, settings, {Window("first", NOON): 3}, {})
     assert [problem for check in checks for problem in check.problems] == [
         f"post first has {found} views, and should have 3"
     ]

@@ -483,8 +483,8 @@ def test_dead_letters_are_those_of_the_invalid_records() -> None:
 def test_view_counts_are_those_of_the_ledger() -> None:
     windows = {Window("a", NOON): 3, Window("a", NOON + timedelta(minutes=5)): 1, Window("gone", NOON): 2}
     of_posts = {"a": 4, "gone": 2}
-    assert posts_check({"a": 4, "b": 0}, of_posts).problems == []
-    assert posts_check({"a": 5, "b": None}, of_posts).problems == [
+    assert posts_check({"a": 4, "b": 0}, of_posts, {}).problems == []
+    assert posts_check({"a": 5, "b": None}, of_posts, {}).problems == [
         "post a has 5 views, and should have 4",
         "post b has None views, and should have 0",
     ]
@@ -492,10 +492,21 @@ def test_view_counts_are_those_of_the_ledger() -> None:
     wrong = windows_check({Window("a", NOON): 2, Window("strange", NOON): 1, Window("gone", NOON): 2}, windows)
     assert (wrong.found, len(wrong.problems)) == (1, 3)
     counted = {"a": (4, 4, 0), "gone": (2, 0, None), "bots": (0, 0, None)}
-    assert counted_check(counted, of_posts, {"a": 4}).problems == []
-    assert len(counted_check({**counted, "a": (4, 3, 0)}, of_posts, {"a": 4}).problems) == 1
-    assert len(counted_check({**counted, "gone": (2, 2, 0)}, of_posts, {"a": 4}).problems) == 1
-    assert len(counted_check({**counted, "a": (4, 4, 1)}, of_posts, {"a": 4}).problems) == 1
+    assert counted_check(counted, of_posts, {"a": 4}, {}).problems == []
+    assert len(counted_check({**counted, "a": (4, 3, 0)}, of_posts, {"a": 4}, {}).problems) == 1
+    assert len(counted_check({**counted, "gone": (2, 2, 0)}, of_posts, {"a": 4}, {}).problems) == 1
+    assert len(counted_check({**counted, "a": (4, 4, 1)}, of_posts, {"a": 4}, {}).problems) == 1
+
+
+def test_what_the_platform_changes_itself_is_no_view_and_stays() -> None:
+    of_posts = {"a": 4, "b": 2}
+    changed = {"a": -3, "b": 0}
+    assert posts_check({"a": 1, "b": 2}, of_posts, changed).problems == []
+    assert posts_check({"a": 4, "b": 2}, of_posts, changed).problems == ["post a has 4 views, and should have 1"]
+    assert posts_check({"a": 1}, of_posts, changed).problems == ["post b is missing, which the platform has restored"]
+    counted = {"a": (4, 4, -3), "b": (2, 2, 0)}
+    assert counted_check(counted, of_posts, {"a": 1, "b": 2}, changed).problems == []
+    assert len(counted_check({**counted, "a": (4, 3, 0)}, of_posts, {"a": 1, "b": 2}, changed).problems) == 1
 
 
 def test_the_highest_count_of_a_window_counts() -> None:

@@ -1,5 +1,6 @@
 """What is said of a URL of PostgreSQL that can't be used; it never repeats a value, which may be a password."""
 
+import psycopg
 import pytest
 
 from sinks.postgres import Pool, PostgresUrlError
@@ -52,3 +53,11 @@ def test_what_is_no_url_of_postgresql_is_refused_with_an_example(url: str) -> No
 )
 def test_every_form_that_postgresql_s_own_clients_read_is_taken(url: str) -> None:
     Pool(url)
+
+
+async def test_a_pool_that_gets_no_connection_says_why_when_it_is_asked() -> None:
+    pool = Pool("postgresql://user:se-cret@postgres.invalid/blog")  # a name that is nowhere (RFC 6761)
+    with pytest.raises(psycopg.OperationalError, match=r"postgres\.invalid") as raised:
+        await pool.ping()
+    assert "se-cret" not in str(raised.value)
+    await pool.close()
