@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -32,6 +30,7 @@ from schemas.topics import Topic, Topics, load
 from sinks.collections import NAMES
 from sinks.mongo import Mongo
 from tests import header_names
+from tests.integration.forked import ForkedWorker
 
 PARTITIONS = 3
 DEADLINE_SECONDS = 90.0
@@ -61,7 +60,7 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: fl
 class Worker:
     """A worker process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def __init__(self, process: ForkedWorker, port: int, log: Path) -> None:
         self.process = process
         self.port = port
         self.log = log
@@ -229,18 +228,13 @@ class Pipeline:
         """
         port = self.platform.ports.free().worker
         with tempfile.NamedTemporaryFile(prefix="inkstream-worker-", suffix=".log") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", f"{prelude}\nfrom ops.commands import main; main()", "worker"],
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    **self.environment,
-                    "INKSTREAM_WEB_PORT": str(port),
-                    **{f"INKSTREAM_{name.upper()}": str(value) for name, value in settings.items()},
-                },
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            environment = {
+                **os.environ,
+                **self.environment,
+                "INKSTREAM_WEB_PORT": str(port),
+                **{f"INKSTREAM_{name.upper()}": str(value) for name, value in settings.items()},
+            }
+            process = ForkedWorker(environment, Path(log.name), prelude)
             try:
                 yield Worker(process, port, Path(log.name))
             except BaseException:
