@@ -29,6 +29,8 @@ def _forget_left_over() -> None:
 def platform() -> Iterator[Platform]:
     """The four servers, ready. A test that stops or kills one starts it again."""
     _forget_left_over()
+    # Kafka lives for minutes here: its start and its first requests take more CPU than better code would save.
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
     servers = Platform(LOCAL / f"{_PREFIX}{os.getpid()}", Ports.free())
     try:
         servers.up(print)

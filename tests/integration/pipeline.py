@@ -4,8 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -36,6 +34,7 @@ from sinks.mongo import Mongo
 from sinks.mongo_database import NamespacedDatabase
 from sinks.postgres import Pool, schema_of
 from tests import header_names
+from tests.integration.forked import ForkedWorker
 
 PARTITIONS = 3
 DEADLINE_SECONDS = 90.0
@@ -65,7 +64,7 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: fl
 class Worker:
     """A worker process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def __init__(self, process: ForkedWorker, port: int, log: Path) -> None:
         self.process = process
         self.port = port
         self.log = log
@@ -268,12 +267,8 @@ class Pipeline:
         """Start a worker in a directory, with this environment and a port of its own for its pages."""
         port = self.platform.ports.free().worker
         with tempfile.NamedTemporaryFile(prefix="inkstream-worker-", suffix=".log") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", f"{prelude}\nfrom ops.commands import main; main()", "worker"],
-                cwd=directory,
-                env={**environment, "INKSTREAM_WEB_PORT": str(port)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
+            process = ForkedWorker(
+                {**environment, "INKSTREAM_WEB_PORT": str(port)}, Path(log.name), directory=directory, prelude=prelude
             )
             try:
                 yield Worker(process, port, Path(log.name))

@@ -1,0 +1,15 @@
+"""Imports all of the product but `agents.app`, which reads the settings; the workers of tests are forked after that."""
+
+import gc
+import importlib
+import pkgutil
+
+import uvloop  # noqa: F401 - a worker's event loop
+
+_PACKAGES = ("delivery", "schemas", "notifications", "enrich", "sinks", "ops", "agents")
+
+for _package in _PACKAGES:
+    for _module in pkgutil.walk_packages(importlib.import_module(_package).__path__, f"{_package}."):
+        if _module.name != "agents.app":
+            importlib.import_module(_module.name)
+gc.freeze()  # so that a worker's collections copy no pages of these
