@@ -19,7 +19,7 @@ async def ended(worker: Worker, seconds: float = ENDS_WITHIN_SECONDS) -> tuple[i
         return worker.process.poll() is not None
 
     await until(has_ended, "the worker has ended", seconds)
-    return worker.process.returncode, worker.log.read_text()
+    return worker.process.wait(), worker.log.read_text()
 
 
 async def test_a_worker_without_topics_says_so_and_how_to_create_them(pipeline: Pipeline) -> None:
