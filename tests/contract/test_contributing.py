@@ -13,7 +13,7 @@ from ops.settings import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 COPIED = (
-    "agents", "bench", "delivery", "deploy", "dev", "docs", "enrich", "migrations", "notifications", "ops",
+    ".github", "agents", "bench", "delivery", "deploy", "dev", "docs", "enrich", "migrations", "notifications", "ops",
     "requirements", "schemas", "sinks", "tests",
 )  # fmt: skip
 FAST = (
