@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import psutil
 import psycopg
@@ -22,7 +23,8 @@ def _forget_left_over() -> None:
     for directory in LOCAL.glob(f"{_PREFIX}*"):
         process = directory.name.removeprefix(_PREFIX)
         if process.isdecimal() and not psutil.pid_exists(int(process)):
-            Platform(directory, Ports()).forget()
+            with suppress(FileNotFoundError):  # another process of this test run was faster
+                Platform(directory, Ports()).forget()
 
 
 @pytest.fixture(scope="session")
