@@ -175,4 +175,4 @@ app.run(Probe(pings, health))
 async def warn_of_missing_geo_database() -> None:
     """Say once, at the start, that page views will have no `geo`."""
     if geo is None:
-        log.warning("no geo database, so no geo in page views", path=str(geo_path))
+        log.warning("no geo database, so no geo in page views", path=str(geo_path) if geo_path else None)

@@ -241,14 +241,15 @@ async def _durability(settings: Settings, names: Collection[str]) -> list[Findin
     lax = [f"{topic.name} {topic.in_sync}" for topic in found if topic.in_sync < FEWEST_IN_SYNC and topic.name in names]
     is_problem = settings.environment == "production" and not settings.allow_fewer_replicas
     state = State.PROBLEM if is_problem else State.NOTE
+    accepted = "accepted by INKSTREAM_ALLOW_FEWER_REPLICAS; else " if settings.allow_fewer_replicas else ""
     findings = []
     if few:
         what = f"{_count(len(few), 'topic')} with fewer than {FEWEST_REPLICAS} replicas: {_listed(few)}"
-        advice = "move them with kafka-reassign-partitions; for new topics, set INKSTREAM_REPLICATION=3"
+        advice = f"{accepted}move them with kafka-reassign-partitions; for new topics, set INKSTREAM_REPLICATION=3"
         findings.append(Finding(_DURABILITY, state, what, advice))
     if lax:
         what = f"{_count(len(lax), 'topic')} with min.insync.replicas under {FEWEST_IN_SYNC}: {_listed(lax)}"
-        advice = "once they have three replicas: `inkstream bootstrap --allow-refusals` sets it to 2"
+        advice = f"{accepted}once they have three replicas, `inkstream bootstrap --allow-refusals` sets it to 2"
         findings.append(Finding(_DURABILITY, state, what, advice))
     return findings or [Finding(_DURABILITY, State.WELL, "every topic keeps at least three replicas, two in sync")]
 
@@ -274,10 +275,6 @@ async def _postgresql(url: str, namespace: str) -> list[Finding]:
         advice = "connect to the primary: target_session_attrs=read-write"
         findings = [Finding("PostgreSQL", State.PROBLEM, f"{what}, a standby: it can't be written", advice)]
     findings += _too_old("PostgreSQL", is_too_old("PostgreSQL", server.version))
-    if not server.has_schema:
-        schema = postgres.schema_of(namespace)
-        advice = f"as its owner: GRANT CREATE ON DATABASE {server.database} TO {server.role}, or make schema {schema}"
-        findings.append(Finding("PostgreSQL", State.PROBLEM, f"no schema {schema}, and no right to make it", advice))
     return findings
 
 

@@ -19,7 +19,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError,
 from delivery.kafka import ssl_context
 from ops.settings import Settings
 from sinks import servers
+from sinks.postgres import OtherInstallationError
 from sinks.servers import STORE_ERRORS
+from sinks.view_counts import PostsLockedError
 
 SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)
 """What the clients of all servers raise when a server does not answer, or refuses us."""
@@ -119,6 +121,12 @@ def problem_of(error: BaseException, settings: Settings, server: str | None = No
     shown = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places)
     at = f"at {shown}" if shown else f"at the address of {_VARIABLES[server]}"
     told = first_line(error)
+    if isinstance(error, PostsLockedError):
+        return Problem(
+            server, f"{at}: {told}", "Run it again when the lock is gone (docs/operations.md, Posts are locked)"
+        )
+    if isinstance(error, OtherInstallationError):
+        return Problem(server, f"{at}: {told}", "")
     kind = servers.kind_of_refusal(error)
     if kind == "credentials":
         return Problem(server, f"{at} refuses the credentials: {told}", _CREDENTIALS[server])

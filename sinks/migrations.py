@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sinks.changes import Change
-from sinks.postgres import OUR_SCHEMA, OWN_NAMESPACE, Connection, connection, fetch, find_tables, owner_of_schema
+from sinks.postgres import (
+    OUR_SCHEMA,
+    OWN_NAMESPACE,
+    Connection,
+    Tables,
+    connection,
+    fetch,
+    find_tables,
+    owner_of_schema,
+)
 
 _OUR_SCHEMA = re.compile(rf"\b{OUR_SCHEMA}\b")
 _OWNER_MIGRATION = "0006_installation.sql"
@@ -56,6 +65,10 @@ async def migrate(url: str, migrations: Sequence[Migration], namespace: str = ""
         if owner not in (None, namespace):
             return [Change("blocked", owner_of_schema(using.schema, owner), OWN_NAMESPACE)]
         applied = await _applied(using) if tables.has_tables else {}
+        if any(migration.name not in applied for migration in migrations):
+            (server,) = await fetch(using, "describe_server")
+            if not server["has_schema"]:
+                return [_without_right(tables, server["role"])]
         for name, sql, checksum in migrations:
             if name not in applied:
                 if not check:
@@ -77,6 +90,15 @@ async def migrate(url: str, migrations: Sequence[Migration], namespace: str = ""
         if name not in known
     ]
     return changes
+
+
+def _without_right(tables: Tables, role: str) -> Change:
+    """Say which statements give us a schema in which we may create tables."""
+    grant = f"GRANT USAGE, CREATE ON SCHEMA {tables.schema} TO {role};"
+    if tables.exists:
+        return Change("blocked", f"schema {tables.schema}", f"no right to create tables in it; as its owner: {grant}")
+    detail = f"no right to create it; as the database's owner: CREATE SCHEMA {tables.schema}; {grant}"
+    return Change("blocked", f"schema {tables.schema}", detail)
 
 
 async def _applied(using: Connection) -> dict[str, str]:

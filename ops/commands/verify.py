@@ -181,9 +181,10 @@ def _notes(found: "Report", asked: int, too_old: datetime | None, settings: Sett
         )
     if found.changes.example is not None:
         post_id, others = found.changes.example
+        by = [f"{views:+,}" for views in (found.changes.more, -found.changes.fewer) if views]
         yield (
             f"Something else changed {settings.view_count_column} of {_count(found.changes.posts, 'post')} since "
-            f"counting began, by +{found.changes.more:,} and -{found.changes.fewer:,} views; "
+            f"counting began, by {' and '.join(by)} views; "
             f"one is {post_id}, by {others:+,}. "
             "Such changes stay; --repair --overrule-platform undoes them."
         )

@@ -179,3 +179,24 @@ async def test_a_schema_that_the_owner_made_for_us_is_taken(platform: Platform, 
         await owner.execute("CREATE SCHEMA inkstream AUTHORIZATION inkstream")
         await owner.execute(f"REVOKE CREATE ON DATABASE {name} FROM inkstream")
     assert [change.done for change in await migrate(database, [SCHEMA], check=False)] == [True]
+
+
+async def test_a_schema_that_the_role_may_not_create_is_blocked_with_the_statements_that_help(
+    platform: Platform, database: str
+) -> None:
+    name = database.rpartition("/")[2]
+    owner_url = platform.postgres.owner_url.replace("/blog_platform", f"/{name}")
+    async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as owner:
+        await owner.execute(f"REVOKE CREATE ON DATABASE {name} FROM inkstream")
+        for check in (True, False):
+            (blocked,) = await migrate(database, [SCHEMA], "staging.", check=check)
+            assert blocked.line == (
+                "blocked schema inkstream_staging: no right to create it; as the database's owner: "
+                "CREATE SCHEMA inkstream_staging; GRANT USAGE, CREATE ON SCHEMA inkstream_staging TO inkstream;"
+            )
+        create, grant = re.findall("[A-Z][^;:]+;", str(blocked.detail))
+        await owner.execute(create)
+        (blocked,) = await migrate(database, [SCHEMA], "staging.", check=False)
+        assert blocked.detail == f"no right to create tables in it; as its owner: {grant}"
+        await owner.execute(grant)
+    assert [change.done for change in await migrate(database, [SCHEMA], "staging.", check=False)] == [True]

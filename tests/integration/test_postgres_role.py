@@ -13,6 +13,7 @@ from dev.ports import Ports
 from dev.servers.postgres import DATABASE, Postgres
 from dev.stack import Platform
 from ops.settings import ROOT
+from sinks.postgres import schema_of
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline, plain, until
 
@@ -38,8 +39,12 @@ class EmptyPostgres(Postgres):
         """Whether it answers."""
         return self._selects_one("postgres")
 
+    ours = "inkstream"
+    """The schema that stands for `inkstream` in the docs' statements, as the test's namespace names it."""
+
     def run(self, role: str, sql: str, database: str = DATABASE) -> list[tuple[object, ...]]:
         """Run statements as a role; return the rows of the last one."""
+        sql = re.sub(r"\bSCHEMA inkstream\b", f"SCHEMA {self.ours}", sql)
         with psycopg.connect(self._address(role, database), autocommit=True) as connection:
             cursor = connection.execute(sql.encode())
             while cursor.nextset():
@@ -76,6 +81,7 @@ async def inkstreams(platform: Platform, database: EmptyPostgres) -> AsyncIterat
     pipeline = Pipeline(platform)
     url = f"postgresql://inkstream:change-me@127.0.0.1:{database.port}/{DATABASE}"
     pipeline.environment["INKSTREAM_POSTGRES_URL"] = url
+    database.ours = schema_of(pipeline.namespace)
     yield pipeline
     await pipeline.forget()
 
@@ -168,7 +174,7 @@ async def test_it_is_enough_where_the_tables_are_in_another_schema(
 @pytest.mark.parametrize(
     ("left_out", "told"),
     [
-        ("GRANT USAGE, CREATE ON SCHEMA inkstream", "no schema inkstream, and no right to make it"),
+        ("GRANT USAGE, CREATE ON SCHEMA inkstream", "no right to create tables in it; as its owner: GRANT"),
         ("GRANT SELECT (id", "no right to read id and"),
         ("GRANT SELECT ON notification_recipients", "permission denied"),
     ],

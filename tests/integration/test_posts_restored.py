@@ -164,7 +164,7 @@ async def test_verify_finds_nothing_wrong_with_a_restored_post_and_tells_of_it(t
     await prepare(theirs)
     await theirs.execute(DELETE, "INSERT INTO theirs VALUES ('first', 100)")
     note = (
-        "Something else changed views of 1 post since counting began, by +0 and -1 views; one is first, by -1. "
+        "Something else changed views of 1 post since counting began, by -1 views; one is first, by -1. "
         "Such changes stay; --repair --overrule-platform undoes them."
     )
     for views in (COUNTED, COUNTED + 1):

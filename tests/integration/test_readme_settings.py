@@ -92,6 +92,7 @@ async def test_fewer_replicas_that_are_accepted_by_name_are_a_note(deployed: Pip
     doctor = inkstream(directory, deployed.environment, "doctor", "--json")
     found = [finding for finding in json.loads(doctor.output)["findings"] if finding["subject"] == "replicas"]
     assert {finding["state"] for finding in found} == {"note"}
+    assert all(finding["advice"].startswith("accepted by INKSTREAM_ALLOW_FEWER_REPLICAS; else ") for finding in found)
     assert inkstream(directory, deployed.environment, "bootstrap").code == 0
 
 
