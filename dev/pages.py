@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from ops.commands import settings, topics
+from ops.commands.command import reported_errors
 from ops.settings import ROOT
 from schemas.topics import Topic, load
 from sinks.collections import COLLECTIONS, Collection, FieldType, Index
@@ -17,7 +18,8 @@ _END = "<!-- end -->\n"
 
 def main() -> None:
     """Write all pages."""
-    declarations = load(ROOT / "topics.yaml", COLLECTIONS)
+    with reported_errors():
+        declarations = load(ROOT / "topics.yaml", COLLECTIONS)
     docs = ROOT / "docs"
     (docs / "topics.md").write_text(topics.page(declarations), encoding="utf-8")
     (docs / "settings.md").write_text(settings.page(), encoding="utf-8")

@@ -26,7 +26,7 @@ from schemas.email_address import normalised
 from schemas.event import Envelope, Event
 from schemas.identity import of_producer, of_request
 from schemas.notifications import Channel, NotificationRequested, Priority, RelatedEntity
-from schemas.topics import EventType, listed
+from schemas.topics import QUOTES, EventType, listed
 
 _TYPE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 _WINDOW = re.compile(r"([1-9][0-9]{0,3})(m|h|d)")
@@ -140,6 +140,11 @@ class Rule:
     def told(self) -> tuple[str, ...]:
         """The attributes of the event that say whom to tell."""
         return self._audience
+
+    @property
+    def actor_field(self) -> str:
+        """The attribute of the event that says who did it."""
+        return self._actor.id
 
     def audience(self, data: DomainEvent) -> list[str]:
         """Return whom to tell of an event, each once, without whoever did it."""
@@ -291,7 +296,7 @@ def load(path: Path, events: Mapping[str, EventType], *, window: timedelta | Non
         raise RulesError(f"{path.name}: is not UTF-8: {error.reason}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RulesError(f"{path.name}:{line}: is not YAML: {error.problem}") from error
+        raise RulesError(f"{path.name}:{line}: is not YAML: {error.problem}{QUOTES}") from error
     except yaml.YAMLError as error:
         raise RulesError(f"{path.name}: is not YAML: {error}") from error
     if root is None:
@@ -369,11 +374,17 @@ class _File:
         """Make a notice of the event's example, and texts of an event that says no more than it must."""
         schema = rule.event.schema
         try:
+            if set(rule.told) == {rule.actor_field}:
+                self._wrong(
+                    (*at, "tell"),
+                    f"{self._aliases(schema, rule)[0]} is the actor, and nobody is notified of their own actions: "
+                    "name the field with another person's id",
+                )
             if not _audience_of_example(rule):
                 self._wrong(
                     (*at, "tell"),
                     f"the example of class {schema.__name__} names nobody to tell but who did it: give it a value for "
-                    f"{' or '.join(self._aliases(schema, rule))}",
+                    f"{' or '.join(self._aliases(schema, rule))} that is not the actor's",
                 )
             self._require_path((*at, "action", "url"), _example(rule).action_url)
             must = {field.alias for field in schema.model_fields.values() if field.is_required()}
@@ -477,7 +488,7 @@ class _Fields:
         try:
             sentence = Sentence(source)
         except TemplateError as error:
-            self._wrong(at, f"is no template: {error}")
+            self._wrong(at, f"{'.'.join(at)} is not a valid Jinja template: {error}")
         for name in sorted(sentence.names - {_ACTORS}):
             if name not in self._attributes:
                 known = (_ACTORS, *self._attributes)
@@ -547,6 +558,8 @@ def _problem(detail: ErrorDetails) -> str:
             # By where it stands: beside `rules`, in a rule, or below that in `action` or `about`.
             parts: dict[str, type[_Declared]] = {"action": _Action, "about": _About}
             declared = _Table if len(place) == 1 else _Rule if len(place) == 3 else parts[place[-2]]
+            if declared is _Table and isinstance(detail["input"], dict) and "event" in detail["input"]:
+                return f"{key} looks like a rule: indent it, so that it stands under `rules:`"
             return f"unknown key {key}{_nearest(key, declared.model_fields)}"
         case "value_error" | "literal_error" | "bool_type":
             problem = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -558,7 +571,11 @@ def _problem(detail: ErrorDetails) -> str:
         case "string_type":
             return f"{key} should be a text"
         case _:
-            return f"{key} should be a mapping of keys to values"
+            like = {
+                "action": ', like {text: See the post, url: "/posts/{{ slug }}"}',
+                "about": ", like {type: post, id: postId}",
+            }
+            return f"{key} should be a mapping of keys to values{like.get(key, '')}"
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

@@ -42,6 +42,9 @@ _EVENT_KEYS = ("class", "key", "collections", "updates", "category", "public", "
 _DERIVED_TOPIC_KEYS = (*_TOPIC_KEYS, "compacted")
 _DERIVED_EVENT_KEYS = ("class", "key")
 
+QUOTES = '; is the indentation right? A text that contains ": ", " #", { or [ needs double quotes'
+"""What to check where a file is not YAML: PyYAML's own words say where it gave up, and not why."""
+
 ValueT = TypeVar("ValueT")
 
 
@@ -160,7 +163,7 @@ def load(
         raise TopicsError(f"{path.name}: is not UTF-8: {error.reason}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise TopicsError(f"{path.name}:{line}: is not YAML: {error.problem}") from error
+        raise TopicsError(f"{path.name}:{line}: is not YAML: {error.problem}{QUOTES}") from error
     except yaml.YAMLError as error:
         raise TopicsError(f"{path.name}: is not YAML: {error}") from error
     if root is None:
@@ -211,9 +214,13 @@ class _File:
             value: ValueT = read(fields[key]) if key in fields else fallback[key]
             return value
 
+        if not isinstance(fields["events"], yaml.MappingNode) or not fields["events"].value:
+            self._wrong(
+                fields["events"],
+                f"topic {name} has no events: write each as a line below `events:`, without a hyphen, such as "
+                "`post.published: {class: posts.PostPublished, collections: [analyticsEvents]}`",
+            )
         events = self._mapping(fields["events"])
-        if not events:
-            self._wrong(fields["events"], f"topic {name} has no events")
         event_types = {
             event: self._event_type(name, event, declaration, fields.get("key"), is_derived=is_derived)
             for event, declaration in events.items()
@@ -241,7 +248,9 @@ class _File:
         self._topic_of[name] = topic
         fields = self._mapping(node, _DERIVED_EVENT_KEYS if is_derived else _EVENT_KEYS, ["class"])
         if not is_derived and ("collections" in fields) == ("updates" in fields):
-            self._wrong(node, f"event type {name} needs collections to go to, or else what it updates")
+            self._wrong(
+                node, f"event type {name} needs either collections or updates, such as collections: [pageViews]"
+            )
         schema = self._schema(fields["class"])
         key = fields.get("key", topic_key)
         if key is None:
@@ -295,7 +304,15 @@ class _File:
                 f"class {name} has no example in its model_config: add "
                 'ConfigDict(json_schema_extra={"examples": [{…}]}) with a payload',
             )
+        fields = [field.alias or field_name for field_name, field in schema.model_fields.items()]
         for example in examples:
+            for key in example:
+                if key not in fields:
+                    self._wrong(
+                        node,
+                        f"the example of class {name} has {key}, which is not a field of the class"
+                        f"{_nearest(key, fields)}",
+                    )
             try:
                 schema.model_validate(example)
             except ValidationError as error:
@@ -315,6 +332,11 @@ class _File:
         ):
             if not hasattr(schema, attribute):
                 self._wrong(node, f"class {name} is a DomainEvent without {attribute}: add `{form}`")
+        if isinstance(schema.actor_fields, str):
+            self._wrong(
+                node,
+                f'class {name}: actor_fields is a string, not a tuple: write ("{schema.actor_fields}",), with a comma',
+            )
         entity = schema.entity_id_field
         for field in (entity, *schema.actor_fields, *([schema.title_field] if schema.title_field else [])):
             if field not in schema.model_fields:
@@ -420,8 +442,13 @@ def event_classes() -> Mapping[str, type[Event]]:
 def _where_to_declare(name: str, known: Collection[str]) -> str:
     """Return what to do about a class that is not known: a spelling to correct, or a file to write."""
     if nearest := get_close_matches(name, known, n=1, cutoff=0.8):
-        return f"; did you mean {nearest[0]}?"
-    module, dot, class_name = name.rpartition(".")
+        module, _, class_name = nearest[0].rpartition(".")
+        new = name.rpartition(".")[2] if name.startswith(f"{module}.") else ""
+        or_else = f" Otherwise add class {new} to schemas/{module}.py" if new and new != class_name else ""
+        return f"; did you mean {nearest[0]}?{or_else}"
+    module, dot, class_name = name.removeprefix("schemas.").rpartition(".")
+    if f"{module}.{class_name}" in known:
+        return f"; did you mean {module}.{class_name}?"
     if not dot or not module.isidentifier():
         return ": it should be a module of schemas/ and a class, like posts.PostPublished"
     if any(each.name == module for each in pkgutil.iter_modules(schemas.__path__)):

@@ -46,7 +46,13 @@ _ADVICE: Mapping[str, str] = {
 FILTERS: Sequence[Callable[..., Any]] = (
     option("--id", "ids", multiple=True, metavar="ID", help="Only this event; may be given twice."),
     option("--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as post.published."),
-    option("--cause", "causes", multiple=True, metavar="CODE", help="Only those refused for this cause: schema, …"),
+    option(
+        "--cause",
+        "causes",
+        multiple=True,
+        metavar="CODE",
+        help=f"Only those refused for this cause: {', '.join(_ADVICE)}.",
+    ),
     option("--since", type=Moment(), help="Only those refused then or later: 2026-01-31T12:00:00Z, 90m, 12h, 3d."),
     option("--until", type=Moment(), help="Only those refused before then."),
 )

@@ -45,6 +45,16 @@ def test_the_page_of_the_collections_has_no_others() -> None:
     assert re.findall(r"<!-- declared: (\w+) -->", COLLECTIONS_PAGE) == list(COLLECTIONS)
 
 
+def test_a_mistake_in_the_topics_ends_make_docs_with_its_line_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "topics.yaml").write_text("topics: {}")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    with pytest.raises(SystemExit):
+        pages.main()
+    assert capsys.readouterr().err == "topics.yaml:1: defaults is missing\n"
+
+
 def test_the_runbook_explains_every_metric() -> None:
     rows = [
         f"| `{name}` | {', '.join(f'`{label}`' for label in labels)} | {meaning} |"

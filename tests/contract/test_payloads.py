@@ -254,9 +254,13 @@ def test_every_text_list_and_object_has_a_limit(topic: Topic, event: EventType) 
     for field in Schema(event).fields():
         match field.kind:
             case "string":
-                assert "enum" in field.schema or "maxLength" in field.schema, field.name
+                assert "enum" in field.schema or "maxLength" in field.schema, (
+                    f"{field.name}: a text without a limit; use a type of schemas/fields.py, such as Label"
+                )
             case "array":
-                assert "maxItems" in field.schema, field.name
+                assert "maxItems" in field.schema, (
+                    f"{field.name}: a list without a limit; write Annotated[list[…], Field(max_length=100)]"
+                )
             case "object":
                 assert "properties" in field.schema or "maxProperties" in field.schema, field.name
 

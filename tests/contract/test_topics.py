@@ -10,6 +10,7 @@ import pytest
 
 from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
+from schemas.domain import DomainEvent
 from schemas.event import Envelope
 from schemas.topics import EventType, Topic, load
 from sinks.collections import COLLECTIONS, NAMES
@@ -75,8 +76,36 @@ def test_an_event_read_again_becomes_the_same_documents(event_type: EventType) -
 
 @every_event
 def test_every_document_satisfies_its_collections_validator(event_type: EventType) -> None:
-    for collection, body in bodies(writes(event_type)):
-        assert problems(collection, body) == []
+    found = [line for collection, body in bodies(writes(event_type)) for line in problems(collection, body)]
+    assert not found, "correct the class or the declaration in sinks/collections.py: " + "; ".join(found)
+
+
+@every_event
+def test_a_class_has_a_docstring_which_the_page_of_the_topics_shows(event_type: EventType) -> None:
+    assert event_type.schema.__doc__, (
+        f"give class {event_type.schema.__name__} a docstring: what happened, in a sentence"
+    )
+
+
+OWN_SHAPES = {
+    "pageViews", "analyticsEvents", "userActivity", "searchQueries", "notifications", "notificationQueue", "auditLogs",
+    "systemLogs", "errorLogs",
+}  # fmt: skip
+"""Collections whose documents are made by functions of `enrich/`. In all others a document is the event as it came."""
+
+
+@every_event
+def test_a_collection_of_events_as_they_come_declares_the_fields_of_their_classes(event_type: EventType) -> None:
+    schema = event_type.schema
+    stored = {field.alias or name for name, field in schema.model_fields.items() if not field.exclude}
+    of_every_event = {field.alias or name for name, field in DomainEvent.model_fields.items()}
+    for name in set(event_type.collections) - OWN_SHAPES:
+        declared = {field.removesuffix("?") for field in COLLECTIONS[name].fields} - {"_id", "clamped"}
+        sources = [event for event in EVENT_TYPES if name in event.collections]
+        known = {field.alias or n for event in sources for n, field in event.schema.model_fields.items()}
+        assert declared <= known | {"timestamp"}, f"{name} declares fields that no event has: {declared - known}"
+        missing = stored - declared - of_every_event
+        assert not missing, f"declare these fields of {schema.__name__} in {name}, sinks/collections.py: {missing}"
 
 
 @every_event

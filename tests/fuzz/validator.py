@@ -24,7 +24,10 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 def problems(collection: str, document: Mapping[str, Any]) -> list[str]:
     """Return where a document is not as its collection's validator wants it; empty where it is."""
-    return [f"{error.json_path}: {error.message[:200]}" for error in _validator(collection).iter_errors(document)]
+    return [
+        f"{collection}{error.json_path.removeprefix('$')}: {error.message[:200]}"
+        for error in _validator(collection).iter_errors(document)
+    ]
 
 
 @cache

@@ -100,6 +100,8 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
     ("right", "wrong", "complaint"),
     [
         ("posts.PostPublished", "posts.PostPublihsed", "11: unknown class posts.PostPublihsed; did you mean"),
+        ("posts.PostPublished", "posts.PostPinned", "Otherwise add class PostPinned to schemas/posts.py"),
+        ("posts.PostPublished", "schemas.posts.PostPublished", "; did you mean posts.PostPublished?"),
         ("posts.PostPublished", "Rated", "11: unknown class Rated: it should be a module of schemas/ and a"),
         ("posts.PostPublished", "ratings.PostRated", "11: unknown class ratings.PostRated: there is no schemas"),
         ("posts.PostPublished", "posts.Rated", "11: unknown class posts.Rated: schemas/posts.py has no class Rated"),
@@ -109,8 +111,8 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
         ("posts.PostPublished", "posts.PostEvent", "11: class posts.PostEvent has no example in its model_config"),
         ("analyticsEvents,", "analyticEvents,", "11: unknown collection analyticEvents; did you mean analyticsEvents?"),
         ("analyticsEvents, userActivity", "auditLogs, auditLogs", "11: collection auditLogs is listed twice"),
-        ("[auditLogs]", "[auditLogs], updates: [pageViews]", "12: event type comment.created needs collections to go"),
-        (", collections: [auditLogs]", "", "12: event type comment.created needs collections to go to, or else what"),
+        ("[auditLogs]", "[auditLogs], updates: [pageViews]", "12: event type comment.created needs either"),
+        (", collections: [auditLogs]", "", "12: event type comment.created needs either collections or updates"),
         ("collections: [auditLogs]", "updates: [auditLog]", "12: unknown collection auditLog; did you mean auditLogs?"),
         ("collections: [auditLogs]", "updates: []", "12: updates should be a list of at least one collection"),
         ("collections: [auditLogs]", "updates: [auditLogs]", "11: topic domain-events has one agent, so either all"),
@@ -134,6 +136,8 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
         ("retention: 12h", "retenton: 12h", "17: unknown key retenton; did you mean retention?"),
         ("collections: [auditLogs]", "collections: auditLogs", "collections should be a list"),
         ("collections: [auditLogs]", "collections: [auditLogs", "is not YAML"),
+        ("What happens.", "What happens: events", "not allowed here; is the indentation right?"),
+        ("audit.recorded: {", "- audit.recorded: {", "topic audit-entries has no events: write each as a line below"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(file: Path, right: str, wrong: str, complaint: str) -> None:
@@ -168,6 +172,7 @@ class Nowhere(DomainEvent):
 
     model_config = ConfigDict(**EXAMPLE)  # type: ignore[typeddict-item]
     post_id: Id
+    user_id: Id | None = None
 
 
 class Nobody(Nowhere):
@@ -181,7 +186,6 @@ class Misspelt(Nobody):
     """Names a field that it does not have."""
 
     actor_fields: ClassVar[tuple[str, ...]] = ("user",)
-    user_id: Id | None = None
 
 
 class Vague(Misspelt):
@@ -191,9 +195,24 @@ class Vague(Misspelt):
     actor_fields: ClassVar[tuple[str, ...]] = ("user_id",)
 
 
+class WithoutComma(Nobody):
+    """Names who did it in parentheses, which make no tuple."""
+
+    actor_fields: ClassVar[tuple[str, ...]] = "user_id"  # type: ignore[assignment]
+
+
+class WithAnotherExample(Nobody):
+    """Has an example with a name that is misspelt."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"postId": "post-1", "usrId": "ada"}]})
+    actor_fields: ClassVar[tuple[str, ...]] = ("user_id",)
+
+
 @pytest.mark.parametrize(
     ("schema", "complaint"),
     [
+        (WithoutComma, 'actor_fields is a string, not a tuple: write ("user_id",), with a comma'),
+        (WithAnotherExample, "has usrId, which is not a field of the class; did you mean userId?"),
         (Nowhere, 'is a DomainEvent without entity_type: add `entity_type: ClassVar[str] = "post"`'),
         (Nobody, "is a DomainEvent without actor_fields: add `actor_fields: ClassVar"),
         (Misspelt, "names a field user that it does not have; did you mean user_id?"),
