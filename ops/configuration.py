@@ -74,7 +74,7 @@ def problems(settings: Settings) -> Iterator[str]:
     """Yield what is missing or wrong of what the settings name: URLs, files, declarations, providers."""
     yield from _problems_of_kafka_files(settings)
     addresses: Mapping[str, Callable[[], object]] = {
-        "INKSTREAM_MONGO_URL": lambda: Mongo.connect(settings.mongo_url.get_secret_value()),
+        "INKSTREAM_MONGO_URL": lambda: Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace),
         "INKSTREAM_POSTGRES_URL": lambda: postgres.check_url(settings.postgres_url.get_secret_value()),
         "INKSTREAM_REDIS_URL": lambda: redis.connect(settings.redis_url.get_secret_value(), timeout_seconds=1),
         "INKSTREAM_GEO_DATABASE": lambda: settings.geo_database and GeoDatabase.open(settings.geo_database),
