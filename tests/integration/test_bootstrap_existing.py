@@ -40,7 +40,7 @@ class Existing:
 
     async def fill(self, name: str, count: int, age: timedelta) -> AsyncCollection[dict[str, Any]]:
         """Make a collection as a platform without Inkstream has it: no validator, no index, ids by MongoDB."""
-        await self.database.drop_collection(name)
+        await self.database[name].drop()
         at = NOW - age
         await self.database[name].insert_many(
             {"_id": ObjectId(ObjectId.from_datetime(at).binary[:4] + number.to_bytes(8)), "timestamp": at}

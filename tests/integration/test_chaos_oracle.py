@@ -168,7 +168,7 @@ def changed(collection: str, change: Mapping[str, Any] | list[Mapping[str, Any]]
 def made_collection(name: str) -> Tampering:
     @asynccontextmanager
     async def tamper(world: World) -> AsyncIterator[object]:
-        await world.pipeline.database.create_collection(name)
+        await world.pipeline.database.create_collection(world.pipeline.database.name_of(name))
         yield name
         await world.pipeline.collection(name).drop()
 
