@@ -12,7 +12,7 @@ import structlog
 from mode import Service
 
 from ops.health import Health
-from ops.server_problems import first_line
+from ops.server_problems import with_address
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Probe(Service):
             self._health.dependency(name, type(error).__name__)
             if name not in self._silent:
                 self._silent.add(name)
-                log.warning("server does not answer, trying again", server=name, problem=first_line(error))
+                log.warning("server does not answer, trying again", server=name, problem=with_address(error))
         else:
             self._health.dependency(name, None)
             if name in self._silent:

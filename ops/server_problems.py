@@ -150,9 +150,13 @@ def problem_of(error: BaseException, settings: Settings, server: str | None = No
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, without what only the driver's developers want to know."""
-    text = _DETAILS.split(str(error).strip() or type(error).__name__, maxsplit=1)[0]
-    return _PREFIX.sub("", text).rstrip(".")
+    """Return what an error says, without the address and what only the driver's developers want to know."""
+    return _PREFIX.sub("", with_address(error))
+
+
+def with_address(error: BaseException) -> str:
+    """Return what an error says, with the address where the driver names it."""
+    return _DETAILS.split(str(error).strip() or type(error).__name__, maxsplit=1)[0].rstrip(".")
 
 
 def _sentence(at: str, answer: _Answer) -> str:

@@ -146,8 +146,8 @@ async def test_commands_say_in_one_line_which_name_is_nowhere(nowhere: dict[str,
     }
     for command, name in cases.items():
         ended = await inkstream(environment, *command)
-        said, advice = ended.errors.splitlines()
-        assert (ended.code, name in said, advice) == (1, True, "`inkstream doctor` says what to do.")
+        (said,) = ended.errors.splitlines()
+        assert (ended.code, name in said) == (1, True)
     for examining in (["doctor"], ["bootstrap", "--wait", "0"]):
         ended = await inkstream(environment, *examining)
         assert (ended.code, "Traceback" in ended.errors) == (1, False)

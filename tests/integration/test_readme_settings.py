@@ -100,7 +100,7 @@ def test_a_broker_too_few_is_an_error_that_says_how_many_there_are(platform: Pla
     ended = inkstream(directory, Pipeline(platform).environment, "bootstrap")
     assert ended.code == 1
     assert "Traceback" not in ended.errors
-    assert re.search(r"Kafka: topic \S+: .*replication factor", ended.errors), ended.errors
+    assert re.search(r"^Kafka at \S+: topic \S+: .*replication factor", ended.errors), ended.errors
 
 
 @pytest.mark.parametrize("command", ["worker", "bootstrap", "doctor", "verify"])

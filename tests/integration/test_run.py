@@ -14,6 +14,7 @@ from uuid import uuid4
 import psutil
 import psycopg
 import pytest
+from psycopg import sql
 from rich.console import Console
 
 from dev.blog import Blog
@@ -22,6 +23,7 @@ from dev.run import Options, run
 from dev.stack import Platform
 from ops.bootstrap import MIGRATIONS
 from sinks import migrations
+from sinks.postgres import schema_of
 
 SECONDS = 4.0
 OPTIONS = Options(seconds=SECONDS, rate=200, seed=1)
@@ -83,15 +85,18 @@ def test_a_count_that_is_wrong_is_a_problem_and_the_exit_code_says_so(
 ) -> None:
     monkeypatch.setattr("dev.run.COUNTED_WITHIN_SECONDS", 10.0)
     worker_url = stack.environment()["INKSTREAM_POSTGRES_URL"]
-    asyncio.run(migrations.migrate(worker_url, migrations.read(MIGRATIONS), check=False))
+    namespace = os.environ["INKSTREAM_NAMESPACE"]
+    asyncio.run(migrations.migrate(worker_url, migrations.read(MIGRATIONS), namespace, check=False))
     blog = Blog()
     add_blog(stack.owner_url, blog)
     wrong = blog.posts[-1]
     with psycopg.connect(stack.owner_url) as connection:
         # As if one view had been counted twice.
         connection.execute(
-            "INSERT INTO inkstream.counted_posts (post_id, baseline) VALUES (%s, 0) "
-            "ON CONFLICT (post_id) DO UPDATE SET baseline = coalesce(counted_posts.baseline, 0)",
+            sql.SQL(
+                "INSERT INTO {}.counted_posts (post_id, baseline) VALUES (%s, 0) "
+                "ON CONFLICT (post_id) DO UPDATE SET baseline = coalesce(counted_posts.baseline, 0)"
+            ).format(sql.Identifier(schema_of(namespace))),
             [wrong.id],
         )
         connection.execute('UPDATE posts SET "viewCount" = "viewCount" + 1 WHERE id = %s', [wrong.id])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.database import Database
 from rich.console import Console
 
@@ -31,17 +32,29 @@ MAY_BE_EMPTY = re.compile("reopenCount")
 """What does not come about in seconds of sample traffic."""
 
 
+class Stored(Database[dict[str, Any]]):
+    """The database of an installation, with collections by their declared names."""
+
+    def __init__(self, client: MongoClient[dict[str, Any]], namespace: str) -> None:
+        self._namespace = namespace
+        super().__init__(client, client.get_default_database().name)
+
+    def __getitem__(self, name: str) -> Collection[dict[str, Any]]:
+        return super().__getitem__(self._namespace + name)
+
+
 @pytest.fixture(scope="module")
 def stored(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database[dict[str, Any]]]:
     """The database after some seconds of sample traffic."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INKSTREAM_NAMESPACE", f"read-{time.time_ns()}.")
+        namespace = f"read-{time.time_ns()}."
+        patch.setenv("INKSTREAM_NAMESPACE", namespace)
         patch.setenv("INKSTREAM_WEB_PORT", str(platform.ports.worker))
         told, log = StringIO(), tmp_path_factory.mktemp("worker") / "worker.log"
         ended = run(platform, Options(seconds=5.0, rate=200, seed=3), Console(file=told, width=120), log)
         assert ended == 0, told.getvalue()
     with MongoClient[dict[str, Any]](platform.mongo.url, tz_aware=True) as client:
-        yield client.get_default_database()
+        yield Stored(client, namespace)
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
