@@ -403,6 +403,8 @@ async def _recipients(url: str, view: str | None) -> list[Finding]:
     if problem is None:
         return [Finding(_RECIPIENTS, State.WELL, f"in {view}"), *await _preferences(url, view)]
     advice = "docs/recipients.md says what it is; without one, only requests that name an address are sent there"
+    if problem.startswith("no right"):
+        advice = f"as its owner: GRANT SELECT ON {view} TO {(await postgres.describe(url)).role}"
     return [Finding(_RECIPIENTS, State.NOTE if problem.startswith("there is no") else State.PROBLEM, problem, advice)]
 
 

@@ -176,7 +176,7 @@ async def test_it_is_enough_where_the_tables_are_in_another_schema(
     [
         ("GRANT USAGE, CREATE ON SCHEMA inkstream", "no right to create tables in it; as its owner: GRANT"),
         ("GRANT SELECT (id", "no right to read id and"),
-        ("GRANT SELECT ON notification_recipients", "permission denied"),
+        ("GRANT SELECT ON notification_recipients", "GRANT SELECT ON notification_recipients TO inkstream"),
     ],
 )
 async def test_doctor_names_a_right_that_was_left_out(
@@ -189,4 +189,8 @@ async def test_doctor_names_a_right_that_was_left_out(
     database.run("dba", "\n".join(line for line in lines if not line.startswith(left_out)))
     ended = await inkstream(inkstreams.environment, "doctor", "--json")
     found = json.loads(ended.output)["findings"]
-    assert [finding for finding in found if finding["state"] == "problem" and told in finding["what"]]
+    assert [
+        finding
+        for finding in found
+        if finding["state"] == "problem" and told in f"{finding['what']}; {finding['advice']}"
+    ]
