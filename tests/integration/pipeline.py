@@ -251,7 +251,7 @@ class Pipeline:
         return {document["_id"]: document async for document in self.collection(collection).find()}
 
     @contextmanager
-    def worker(self, prelude: str = "", **settings: object) -> Iterator[Worker]:
+    def worker(self, prelude: str = "", **settings: Any) -> Iterator[Worker]:
         """Start a worker; it is gone at the end, whatever happens.
 
         Args:
@@ -259,13 +259,16 @@ class Pipeline:
             settings: Named without `INKSTREAM_`.
         """
         own = {f"INKSTREAM_{name.upper()}": str(value) for name, value in settings.items()}
-        with self.worker_in(ROOT, {**os.environ, **self.environment, **own}, prelude) as worker:
+        port = settings.get("web_port")
+        with self.worker_in(ROOT, {**os.environ, **self.environment, **own}, prelude, port=port) as worker:
             yield worker
 
     @contextmanager
-    def worker_in(self, directory: Path, environment: Mapping[str, str], prelude: str = "") -> Iterator[Worker]:
-        """Start a worker in a directory, with this environment and a port of its own for its pages."""
-        port = self.platform.ports.free().worker
+    def worker_in(
+        self, directory: Path, environment: Mapping[str, str], prelude: str = "", *, port: int | None = None
+    ) -> Iterator[Worker]:
+        """Start a worker in a directory, with this environment; without a port, its pages get a free one."""
+        port = port or self.platform.ports.free().worker
         with tempfile.NamedTemporaryFile(prefix="inkstream-worker-", suffix=".log") as log:
             process = ForkedWorker(
                 {**environment, "INKSTREAM_WEB_PORT": str(port)}, Path(log.name), directory=directory, prelude=prelude
