@@ -151,7 +151,7 @@ async def examine(
             partial(_postgresql, postgres_url, settings.namespace),
             *drift_of_tables,
             partial(_posts, postgres_url, settings.namespace, posts),
-            partial(_recipients, postgres_url, settings.recipients_view),
+            partial(_recipients, postgres_url, settings.namespace, settings.recipients_view),
         ),
         redis.ask(partial(_redis, settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")),
     )
@@ -394,7 +394,7 @@ def _excess_rights(table: PostsTable) -> Iterator[Finding]:
     yield Finding(_VIEW_COUNTS, State.NOTE, what, advice)
 
 
-async def _recipients(url: str, view: str | None) -> list[Finding]:
+async def _recipients(url: str, namespace: str, view: str | None) -> list[Finding]:
     """Return whether addresses of users can be read from the platform's view."""
     if view is None:
         what = "INKSTREAM_RECIPIENTS_VIEW is empty: only requests that name an address or a device are sent there"
@@ -404,7 +404,7 @@ async def _recipients(url: str, view: str | None) -> list[Finding]:
         return [Finding(_RECIPIENTS, State.WELL, f"in {view}"), *await _preferences(url, view)]
     advice = "docs/recipients.md says what it is; without one, only requests that name an address are sent there"
     if problem.startswith("no right"):
-        advice = f"as its owner: GRANT SELECT ON {view} TO {(await postgres.describe(url)).role}"
+        advice = f"as its owner: GRANT SELECT ON {view} TO {(await postgres.describe(url, namespace)).role}"
     return [Finding(_RECIPIENTS, State.NOTE if problem.startswith("there is no") else State.PROBLEM, problem, advice)]
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from ops.commands.settings import EXAMPLES, MASK, in_force, masked_url, page, shown, variable_of
-from ops.settings import ROOT, Settings
+from ops.settings import NEEDED_ELSEWHERE, ROOT, Settings
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,10 @@ def test_each_setting_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, 
 def test_the_example_of_each_setting_is_valid(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     needed = {name: EXAMPLES[name] for name in ("ip_hash_key", "unsubscribe_key")}
-    for group in ("kafka_sasl_", "ses_region", "sendgrid_", "apns_", "web_push_", "site_url"):
+    for group in ("kafka_sasl_", "ses_region", "sendgrid_", "apns_", "web_push_", *NEEDED_ELSEWHERE):
         needed |= {other: example for other, example in EXAMPLES.items() if other.startswith(group)}
-    needed["kafka_sasl_mechanism"] = EXAMPLES["kafka_sasl_mechanism"]
+    for other in ("kafka_security_protocol", "kafka_sasl_mechanism"):
+        needed[other] = EXAMPLES[other]
     for variable, value in {**needed, name: EXAMPLES[name]}.items():
         monkeypatch.setenv(variable_of(variable), value)
     assert getattr(Settings(), name) is not None
