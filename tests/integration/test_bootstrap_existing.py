@@ -80,9 +80,12 @@ async def test_retention_deletes_nothing_of_existing_collections_until_it_is_all
     ended = await inkstream(pipeline.environment, "bootstrap")
     assert ended.code == WAITING, ended
     waiting = [
-        "MongoDB: missing index systemLogs.timestamp_1: deletes 1,000 documents at once; needs --allow-expiry",
-        "MongoDB: missing index pageViews.timestamp_1: deletes 20 documents at once; needs --allow-expiry",
-        "MongoDB: missing index auditLogs.timestamp_1: deletes 30 documents at once; needs --allow-expiry",
+        f"MongoDB: missing index {pipeline.namespace}{what} at once; needs --allow-expiry"
+        for what in (
+            "systemLogs.timestamp_1: deletes 1,000 documents",
+            "pageViews.timestamp_1: deletes 20 documents",
+            "auditLogs.timestamp_1: deletes 30 documents",
+        )
     ]
     advice = "3 waiting, as they can harm existing data: `inkstream bootstrap --allow-expiry`"
     assert {*waiting, advice} <= {*ended.output.splitlines()}

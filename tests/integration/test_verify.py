@@ -472,10 +472,10 @@ async def test_a_worker_measures_drift(counting: Pipeline) -> None:
     await prepare(counting)
     with counting.worker(count_every=0.2, drift_every=1) as worker:
         await worker.until_ready()
-        counting.rows('UPDATE posts SET "viewCount" = "viewCount" + 5')
+        counting.rows("UPDATE inkstream.counted_posts SET views = views + 5")
 
         async def drifts() -> bool:
-            return worker.metrics().get("inkstream_view_count_drift", 0) in (5, 10)  # one post sampled, or both
+            return worker.metrics().get("inkstream_view_count_drift", 0) > 0  # as some posts are sampled
 
         async def is_well() -> bool:
             return worker.metrics().get("inkstream_view_count_drift") == 0
