@@ -1,6 +1,6 @@
 """Writes what declarations decide into the pages of docs/: `make docs`.
 
-In come topics, collections and settings; out go `docs/topics.md`, `docs/settings.md`, and in `docs/collections.md` the
+Input: topics, collections and settings. Output: `docs/topics.md`, `docs/settings.md`, and in `docs/collections.md` the
 blocks between `<!-- declared: … -->` and `<!-- end -->`. A collection without a section gets one, after the last.
 """
 

@@ -94,7 +94,7 @@ def _place(record: object) -> Place | None:
 
 @lru_cache(maxsize=1_024)  # a file has some hundred
 def _time_zone(name: str) -> str | None:
-    """Return the name of a time zone; `None` for what is none, by which a query in MongoDB would fail as a whole."""
+    """Return the name of a time zone; `None` for an unknown name, which would make a whole MongoDB query fail."""
     try:
         ZoneInfo(name)
     except (KeyError, OSError, ValueError):  # not known, a directory, no name

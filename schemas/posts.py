@@ -86,7 +86,7 @@ class PostUpdated(PostEvent):
 class PostPublished(PostEvent):
     """A post became public.
 
-    Whoever `followerIds` names is notified, with `authorName` and `authorAvatar`. The list may be as long as the record
+    All users in `followerIds` are notified, with `authorName` and `authorAvatar`. The list may be as long as the record
     may be large: Kafka takes 1 MB by default, which is about 25,000 UUIDs. Name the other followers in more events of
     the same post whose `continues` is the first event's id (`ce_id`, or `eventId`): such an event notifies its
     followers and is stored nowhere else, and nobody is notified twice of one post.

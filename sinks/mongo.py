@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 _LINES_PER_TRANSACTION = 500
 """Well within MongoDB's 60 s for a transaction, and its advice of 1,000 documents."""
 _PING_SECONDS = 4
-"""Less than whoever asks waits, so that the driver says what is wrong."""
+"""Shorter than the callers' timeouts, so that the driver says what is wrong."""
 
 _ABANDONED_AFTER = timedelta(seconds=2)
 

@@ -1,4 +1,4 @@
-"""Servers that are no databases, for what is told of wrong addresses: each on a free port of 127.0.0.1."""
+"""Servers that are not databases, to test errors about wrong addresses: each on a free port of 127.0.0.1."""
 
 import socket
 import ssl
