@@ -1,7 +1,7 @@
 """Asks each server, every few seconds, whether it is there; so readiness is known before any event needs the server.
 
-In come functions that raise when their server does not answer; out go reports to `Health`, and a line in the log
-whenever a server begins or ceases to answer. A probe changes nothing.
+Input: functions that raise when their server does not answer. Output: reports to `Health`, and a line in the log when
+a server stops answering or answers again. A probe changes nothing.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """PyMongo, kept from two faults: one on Python 3.11, one with `mongodb+srv://`.
 
 PyMongo waits for a server or a connection by `asyncio.wait_for`, which until Python 3.12 waits in a task of its own.
-Where whoever waits is cancelled twice, as by two time-outs, that task is left behind, and with it the lock: while
+If the waiting task is cancelled twice, as by two timeouts, that inner task is left behind, and with it the lock; while
 MongoDB is away, operations fail by `RuntimeError`, or hang for ever. `mend` makes the wait a part of its task on every
 version.
 
@@ -103,6 +103,6 @@ class Client(AsyncMongoClient[dict[str, Any]]):
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take an exception of which nobody may hear, as whoever waited has been cancelled."""
+    """Retrieve the exception, as every caller that waited for it may have been cancelled."""
     if not task.cancelled():
         task.exception()

@@ -124,8 +124,7 @@ async def test_a_check_reports_what_is_missing_and_changes_nothing(mongo: Mongo)
 
 async def test_several_workers_may_converge_at_once(mongo: Mongo) -> None:
     changes = await asyncio.gather(*(converge(mongo.database, check=False) for _ in range(4)))
-    # A command that another worker overtakes may have done its work all the same; then nobody reports it.
-    assert any(changes)
+    assert sum(map(len, changes)) >= ALL
     assert await converge(mongo.database, check=True) == []
 
 

@@ -97,7 +97,7 @@ async def test_without_any_server_each_command_names_those_that_it_needs_one_a_l
 
 
 @pytest.mark.parametrize("server", list(VARIABLES))
-async def test_with_one_server_away_doctor_and_whoever_needs_it_name_it_alone(pipeline: Pipeline, server: str) -> None:
+async def test_with_one_server_away_doctor_and_its_commands_name_it_alone(pipeline: Pipeline, server: str) -> None:
     variable = VARIABLES[server]
     settings = {**pipeline.environment, variable: environment(1)[variable]}
     commands = [("bootstrap", "--wait", "0"), ("verify", "counts"), ("doctor",)]

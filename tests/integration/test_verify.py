@@ -475,7 +475,7 @@ async def test_a_worker_measures_drift(counting: Pipeline) -> None:
         counting.rows("UPDATE inkstream.counted_posts SET views = views + 5")
 
         async def drifts() -> bool:
-            return worker.metrics().get("inkstream_view_count_drift", 0) > 0  # as some posts are sampled
+            return worker.metrics().get("inkstream_view_count_drift", 0) in (5, 10)  # one post sampled, or both
 
         async def is_well() -> bool:
             return worker.metrics().get("inkstream_view_count_drift") == 0

@@ -128,7 +128,7 @@ async def test_many_first_operations_ask_dns_once_and_all_hear_what_it_says(name
     await mongo.close()
 
 
-async def test_whoever_no_longer_waits_for_dns_keeps_no_other_from_it(name_server: DnsServer) -> None:
+async def test_a_caller_that_no_longer_waits_for_dns_does_not_stop_the_others(name_server: DnsServer) -> None:
     mongo = Mongo.connect(URL)
     first, second = asyncio.create_task(mongo.ping()), asyncio.create_task(mongo.ping())
     await asyncio.sleep(0)
