@@ -21,6 +21,6 @@ WORKDIR /app
 USER inkstream
 EXPOSE 16066
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "from os import environ as e; from urllib.request import urlopen; from ops.web_address import url; urlopen(url(e['INKSTREAM_WEB_HOST'], e.get('INKSTREAM_WEB_PORT', '16066')) + '/healthz', timeout=4)"]
+    CMD ["python", "-c", "from os import environ as e; from urllib.request import urlopen; from runtime.web_address import url; urlopen(url(e['INKSTREAM_WEB_HOST'], e.get('INKSTREAM_WEB_PORT', '16066')) + '/healthz', timeout=4)"]
 ENTRYPOINT ["inkstream"]
 CMD ["worker"]

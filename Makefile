@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
-PACKAGES := agents delivery dev enrich notifications ops schemas sinks
+PACKAGES := agents delivery dev enrich notifications ops providers runtime schemas sinks web
 # Those of the directories that lint and types look at which exist.
 CHECKED := $(wildcard $(PACKAGES) bench tests)
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

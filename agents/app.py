@@ -21,21 +21,23 @@ from random import SystemRandom
 
 import structlog
 
-from agents.apply_counts import ApplyCounts
-from agents.count_views import CountViews
-from agents.deliver import Deliver
-from agents.rank_posts import RankPosts
-from agents.receive import Receive
-from agents.report_receipts import ReportReceipts
-from agents.send import Limits, Send
-from agents.settle_counts import SettleCounts
+from agents import configuration
+from agents.notifications.apply_receipts import Receive
+from agents.notifications.dispatch import Deliver
+from agents.notifications.notify_stored import Tell
+from agents.notifications.send import Limits, Send
+from agents.notifications.watch_queue import WatchQueue
 from agents.store import Announce, Store
-from agents.tell import Tell
-from agents.touch_windows import TouchWindows
-from agents.watch_drift import WatchDrift
-from agents.watch_queue import WatchQueue
+from agents.view_counts.apply_counts import ApplyCounts
+from agents.view_counts.count_views import CountViews
+from agents.view_counts.maintain_counts import SettleCounts
+from agents.view_counts.rank_posts import RankPosts
+from agents.view_counts.reconciliation import Verification
+from agents.view_counts.touch_windows import TouchWindows
+from agents.view_counts.watch_drift import WatchDrift
+from agents.watch_servers import Ping, Probe
 from delivery import kafka
-from delivery.dead_letters import DeadLetters
+from delivery.dead_letters.writer import DeadLetters
 from delivery.pipeline import Pipeline
 from delivery.producer import RecordProducer
 from enrich.enricher import Enricher
@@ -46,18 +48,17 @@ from notifications.composing import Composer
 from notifications.links import Site
 from notifications.unsubscribing import UnsubscribeLinks
 from notifications.wording import Wording
-from ops import configuration, pages, unsubscribe_page, webhooks
-from ops.health import Health
-from ops.logs import logging_config
-from ops.probe import Ping, Probe
-from ops.verification import Verification
-from ops.web_server import WebServer
+from providers.registry import Providers
+from runtime.health import Health
+from runtime.logs import logging_config
 from schemas.cloudevents import Decoder
 from schemas.identity import ReplaySigner
 from schemas.topics import TopicsError, load
 from sinks import collections
-from sinks.providers import Providers
 from sinks.stores import Stores
+from web import health_pages, unsubscribe_page, webhooks
+from web.receipt_publisher import ReportReceipts
+from web.server import WebServer
 
 log = structlog.get_logger(__name__)
 settings = configuration.check()
@@ -166,7 +167,7 @@ if runs(delivery_receipts.name):
 report_receipts = ReportReceipts(settings.namespace + delivery_receipts.name, producer)
 webhooks.serve(app, settings, report_receipts)
 unsubscribe_page.serve(app, settings, report_receipts)
-pages.serve(app, health)
+health_pages.serve(app, health)
 app.run(producer)
 app.run(Probe(pings, health))
 

@@ -6,9 +6,10 @@ In come records; out go events, and dead letters for the rest. The same records 
 from collections.abc import Iterable
 
 from delivery.batch import Record
-from delivery.dead_letters import DeadLetter
+from delivery.dead_letters.writer import DeadLetter
 from schemas.cloudevents import Decoder
-from schemas.event import Envelope, Event, InvalidEvent
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import Event
 
 
 def decode(decoder: Decoder, records: Iterable[Record]) -> tuple[list[Envelope[Event]], list[DeadLetter]]:

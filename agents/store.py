@@ -12,14 +12,15 @@ from functools import partial
 from itertools import islice
 
 from delivery.batch import Record, RecordBatch
-from delivery.dead_letters import DeadLetter, DeadLetters
+from delivery.dead_letters.writer import DeadLetter, DeadLetters
 from delivery.retry import until_done
 from enrich.documents import Write
-from ops.health import Health
-from ops.metrics import DOCUMENTS_DUPLICATE, DOCUMENTS_WRITTEN, STORED_AFTER_SECONDS, WRITE_SECONDS
+from runtime.health import Health
+from runtime.metrics import DOCUMENTS_DUPLICATE, DOCUMENTS_WRITTEN, STORED_AFTER_SECONDS, WRITE_SECONDS
 from schemas.cloudevents import Decoder
-from schemas.event import Envelope, Event, InvalidEvent
-from sinks.mongo import Mongo, Outcome
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import Event
+from sinks.mongo.writer import Mongo, Outcome
 
 Describe = Callable[[Envelope[Event]], Iterable[Write]]
 """Makes the writes of an event; raises `InvalidEvent` at once for one that can't be described."""

@@ -27,8 +27,8 @@ from bench.usage import Usage
 from dev.stack import Platform, Ports
 from ops.commands.command import quieten_clients
 from sinks.collections import COLLECTIONS
-from sinks.convergence import converge
-from sinks.mongo_database import NamespacedDatabase
+from sinks.mongo.database import NamespacedDatabase
+from sinks.mongo.schema_sync import converge
 
 POLL_SECONDS = 0.02
 LOOK_SECONDS = 0.2

@@ -11,7 +11,7 @@ import httpx
 import orjson
 import uvloop
 
-from sinks.http import client
+from providers.http import client
 
 
 async def post(http: httpx.AsyncClient, url: str, mails: int, at_once: int) -> None:

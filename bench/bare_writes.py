@@ -25,13 +25,13 @@ from delivery.batch import Record
 from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.cloudevents import Decoder
 from schemas.topics import load
 from sinks.collections import COLLECTIONS, ERROR_LOGS, NAMES, SYSTEM_LOGS
-from sinks.error_groups import group_updates
-from sinks.mongo_database import NamespacedDatabase
-from sinks.parts import PartSum, completion
+from sinks.mongo.database import NamespacedDatabase
+from sinks.mongo.error_groups import group_updates
+from sinks.mongo.late_updates import PartSum, completion
 
 LINES_PER_TRANSACTION = 500
 _POLL_MILLISECONDS = 500

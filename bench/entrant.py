@@ -19,7 +19,7 @@ import psutil
 from bench.traffic import namespace_of
 from dev.ports import Ports
 from dev.servers.server import end_of_log
-from ops.settings import ROOT
+from runtime.settings import ROOT
 
 STOP_WITHIN_SECONDS = 30.0
 _GONE_WITHIN_SECONDS = 2.0

@@ -35,12 +35,12 @@ from enrich.documents import Document, Occurrence
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from ops.commands.command import quieten_clients
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.cloudevents import Decoder
 from schemas.topics import load
 from sinks.collections import NAMES, Index
-from sinks.convergence import converge
-from sinks.mongo_database import NamespacedDatabase
+from sinks.mongo.database import NamespacedDatabase
+from sinks.mongo.schema_sync import converge
 
 Body = dict[str, Any]
 Bodies = Collection[Body]

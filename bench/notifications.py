@@ -37,13 +37,13 @@ from dev.worker import Worker
 from enrich.notifications import COLLECTION, QUEUE, notification, queue_item
 from notifications.notice import Notice, expiry
 from ops import bootstrap
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.notifications import Channel, Priority
 from schemas.topics import load
-from sinks import migrations
 from sinks.collections import NAMES
-from sinks.mongo import Mongo
-from sinks.wake_ups import WakeUps
+from sinks.mongo.writer import Mongo
+from sinks.postgres import migrations
+from sinks.redis.wakeups import WakeUps
 
 WORKERS = 4
 AT_ONCE = 16

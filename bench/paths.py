@@ -17,7 +17,7 @@ from bench.arena import Arena, Figures, arena
 from bench.entrant import Command
 from bench.worker import WORKER
 from enrich.documents import Document, Occurrence, Part
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import ERROR_LOGS, NAMES, SYSTEM_LOGS
 

@@ -20,7 +20,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 
 DIRECTORY = ROOT / "docs/benchmarks"
 PACKAGES = ("inkstream", "aiokafka", "faust-streaming", "orjson", "pydantic", "pymongo", "uvloop")

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from dev.traffic import Sample, Traffic
 from ops import kafka_topics
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import Topic, load
 from sinks.collections import NAMES
 

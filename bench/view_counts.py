@@ -30,10 +30,10 @@ from dev.stack import Platform, Ports
 from dev.worker import Worker
 from enrich.view_windows import LENGTH, start_of
 from ops import bootstrap
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import NAMES
-from sinks.mongo import Mongo
+from sinks.mongo.writer import Mongo
 
 AGENTS = "page-views,view-windows,post-view-counts"
 POSTS = [f"post-{number}" for number in range(1_000)]

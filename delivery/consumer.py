@@ -19,8 +19,8 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from delivery.batch import Record, RecordBatch
 from delivery.commit import OffsetTracker
-from ops.health import Health
-from ops.metrics import BATCH_RECORDS, LAG_RECORDS, PAUSED_PARTITIONS, RECORDS_READ
+from runtime.health import Health
+from runtime.metrics import BATCH_RECORDS, LAG_RECORDS, PAUSED_PARTITIONS, RECORDS_READ
 
 log = structlog.get_logger(__name__)
 

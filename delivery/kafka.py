@@ -9,8 +9,13 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.helpers import create_ssl_context
 
-from delivery import kafka_driver
-from ops.settings import Settings
+from runtime.patches import aiokafka as patch
+from runtime.settings import Settings
+
+FEWEST_REPLICAS = 3
+"""With so many, and `FEWEST_IN_SYNC` of them for each write, a lost broker loses no acknowledged event."""
+
+FEWEST_IN_SYNC = 2
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -19,7 +24,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     Raises:
         OSError: A file for TLS can't be read, or is no certificate or key.
     """
-    kafka_driver.mend()
+    patch.apply()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_brokers,
         "security_protocol": settings.kafka_security_protocol,

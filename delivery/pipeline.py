@@ -18,9 +18,9 @@ from mode import ServiceT
 from delivery.batch import RecordBatch
 from delivery.consumer import BatchChannel, RecordConsumer
 from delivery.kafka import client_options
-from ops.health import Health
-from ops.settings import Settings
-from ops.web_address import in_url
+from runtime.health import Health
+from runtime.settings import Settings
+from runtime.web_address import in_url
 
 
 class QuietWorker(faust.Worker):

@@ -17,7 +17,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from mode import Service
 
 from delivery.retry import until_done
-from ops.health import Health
+from runtime.health import Health
 
 # A record that came compressed may be far larger than Kafka's limit, which is on what is sent.
 MAX_RECORD_BYTES = 256 * 2**20

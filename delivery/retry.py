@@ -10,8 +10,8 @@ from typing import Protocol, TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
-from ops.health import Health
-from ops.metrics import RETRIES
+from runtime.health import Health
+from runtime.metrics import RETRIES
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

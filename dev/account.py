@@ -21,10 +21,10 @@ from dev.notifications import NotificationAccount
 from dev.stories import Trace
 from dev.traffic import Sample
 from ops.dead_letters import Letter, letter_of
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.topics import Topic
 from sinks.collections import COLLECTIONS
-from sinks.mongo_database import NamespacedDatabase
+from sinks.mongo.database import NamespacedDatabase
 
 _IDS_IN_ONE_QUERY = 2_000
 _POLL_MILLISECONDS = 200

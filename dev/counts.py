@@ -16,10 +16,10 @@ from psycopg.rows import dict_row
 from pymongo.asynchronous.database import AsyncDatabase
 
 from enrich.view_windows import LENGTH, Window, start_of
-from ops.settings import Settings
+from runtime.settings import Settings
 from sinks.collections import PAGE_VIEWS
-from sinks.postgres import schema_of
-from sinks.stored_views import BY_PEOPLE
+from sinks.mongo.page_view_counts import BY_PEOPLE
+from sinks.postgres.pool import schema_of
 
 _CONNECT_TIMEOUT_SECONDS = 2
 

@@ -26,7 +26,7 @@ from notifications.item import Item
 from notifications.notice import Notice
 from notifications.preferences import DEFAULTS
 from notifications.states import Delivery, device_name
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.cloudevents import Decoder
 from schemas.notifications import Channel
 from schemas.topics import Topic

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ops.commands import settings, topics
 from ops.commands.command import reported_errors
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from schemas.topics import Topic, load
 from sinks.collections import COLLECTIONS, Collection, FieldType, Index
 

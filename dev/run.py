@@ -50,8 +50,8 @@ from dev.report import (
 from dev.stack import LOCAL, ServerError, Stack, development_stack
 from dev.traffic import Sample, Traffic
 from dev.worker import Worker, WorkerError, command
-from ops.settings import ROOT, Settings
-from ops.web_address import url
+from runtime.settings import ROOT, Settings
+from runtime.web_address import url
 from schemas.topics import Topic, load
 from sinks import collections
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dev.servers.server import end_of_log
-from ops.web_address import obstacle, url
+from runtime.web_address import obstacle, url
 
 READY_WITHIN_SECONDS = 30.0
 STOP_WITHIN_SECONDS = 20.0

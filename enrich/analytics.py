@@ -8,7 +8,8 @@ from typing import Any
 
 from enrich.documents import Document
 from enrich.verbatim import head
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from schemas.fields import UNKNOWN
 
 COLLECTION = "analyticsEvents"

@@ -9,7 +9,8 @@ from enrich.context import Context
 from enrich.documents import Document, Write
 from enrich.verbatim import head, payload
 from schemas.audit import AuditRecorded
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from schemas.fields import UNKNOWN
 
 COLLECTION = "auditLogs"

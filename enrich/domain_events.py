@@ -21,7 +21,7 @@ from enrich.context import Context
 from enrich.documents import Document, Write
 from enrich.verbatim import clamped, head, payload
 from schemas.domain import DomainEvent
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 
 _OF_THE_AUDIT = frozenset({"ip_address", "user_email", "user_role", "method", "endpoint", "changes"})
 """Fields that are stored in `auditLogs` alone."""

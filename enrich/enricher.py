@@ -14,7 +14,8 @@ from enrich.geo import GeoDatabase
 from notifications.links import DEVELOPMENT_SITE, Site
 from schemas.audit import AuditRecorded
 from schemas.domain import DomainEvent
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from schemas.logs import LogLine
 from schemas.notifications import NotificationRequested
 from schemas.page_views import PageExited, PageViewed

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from enrich.documents import Occurrence
 from enrich.written_dates import without_dates
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 from schemas.logs import LogLine
 
 FINGERPRINT_VERSION = 2

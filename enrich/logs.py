@@ -8,7 +8,7 @@ from enrich.context import Context
 from enrich.documents import Document, Write
 from enrich.errors import occurrence
 from enrich.verbatim import head, payload
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 from schemas.logs import LogLine
 
 ERROR_LEVELS = frozenset({"error", "fatal"})

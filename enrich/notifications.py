@@ -16,7 +16,8 @@ from notifications.links import ForeignLink, Site, picture
 from notifications.notice import Notice, Recipient, Words
 from notifications.rules import Rules, requested
 from notifications.states import store
-from schemas.event import Envelope, Event, InvalidEvent
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import Event
 from schemas.notifications import Channel, NotificationRequested
 
 COLLECTION = "notifications"

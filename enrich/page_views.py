@@ -16,7 +16,7 @@ from typing import Any
 from enrich.context import Context
 from enrich.documents import Document, Part, Write
 from enrich.traffic_source import find
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 from schemas.identity import of_producer
 from schemas.page_views import PageExited, PageViewed
 

@@ -10,7 +10,7 @@ from enrich.analytics import analytics_event
 from enrich.context import Context
 from enrich.documents import Document, Part, Write
 from enrich.verbatim import clamped, head, payload
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 from schemas.identity import of_producer
 from schemas.searches import SearchPerformed, SearchResultClicked
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from enrich.context import Context
 from enrich.documents import Document, Write
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 
 
 def documents(event: Envelope[Event], _: Context) -> list[Write]:

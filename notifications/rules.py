@@ -23,7 +23,8 @@ from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, Recipient, 
 from notifications.wording import NAME_LENGTH, TEXT_LENGTH, Sentence, people, phrase
 from schemas.domain import DomainEvent
 from schemas.email_address import normalised
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from schemas.identity import of_producer, of_request
 from schemas.notifications import Channel, NotificationRequested, Priority, RelatedEntity
 from schemas.topics import QUOTES, EventType, listed

@@ -13,7 +13,7 @@ from typing import Literal
 from itsdangerous import BadSignature, TimestampSigner
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from notifications.receipts import Receipt, Report, receipt
+from notifications.receipts.receipt import Receipt, Report, receipt
 
 KEPT = timedelta(days=30)
 """How long a link works: as long as `emailLogs` keeps whose it is, and as laws ask at least."""

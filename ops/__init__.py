@@ -1,1 +1,1 @@
-"""What operating it takes: settings, metrics, health, commands."""
+"""What people run: commands, and what only they use."""

@@ -8,25 +8,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from functools import partial
 
+from agents.server_problems import SERVER_ERRORS, ServerError, problem_of
 from delivery import kafka
 from ops import kafka_topics
-from ops.server_problems import SERVER_ERRORS, ServerError, problem_of
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import Topic
-from sinks import convergence, installation, migrations, postgres
 from sinks.changes import NO_RISKS, Change, Risk, is_allowed
 from sinks.collections import NAMES
-from sinks.mongo import Mongo
+from sinks.mongo import schema_sync
+from sinks.mongo.writer import Mongo
+from sinks.postgres import installation, migrations, pool
+from sinks.servers import ANSWER_TIMEOUT
 
 UNMOVED = "PostgreSQL and MongoDB have data of an earlier release, without namespace {} in its names"
 MOVE_IT = f"stop all workers, then run `inkstream bootstrap {Risk.MOVE.flag}` (docs/operations.md, Moving)"
 
 MIGRATIONS = ROOT / "migrations"
-
-ANSWER_TIMEOUT = timedelta(seconds=5)
 
 _ASK_AGAIN_AFTER_SECONDS = 0.5
 _NAMED = 5
@@ -49,7 +48,7 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
     pings: Mapping[str, Callable[[], Awaitable[object]]] = {
         "Kafka": partial(kafka.ping, settings),
         "MongoDB": mongo.ping,
-        "PostgreSQL": partial(postgres.describe, settings.postgres_url.get_secret_value(), settings.namespace),
+        "PostgreSQL": partial(pool.describe, settings.postgres_url.get_secret_value(), settings.namespace),
     }
     deadline = time.monotonic() + seconds
     try:
@@ -217,7 +216,7 @@ async def converge(
     }
     # What is to be moved would be created empty.
     if not await move(settings, mongo, check=True):
-        steps["MongoDB"] = partial(convergence.converge, mongo.database, check=check, allowed=allowed)
+        steps["MongoDB"] = partial(schema_sync.converge, mongo.database, check=check, allowed=allowed)
         steps["PostgreSQL"] = partial(_tables, settings, check=check)
     changes = []
     for server, step in steps.items():

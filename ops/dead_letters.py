@@ -18,11 +18,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from delivery.commit import Span
-from delivery.dead_letters import CAUSES
+from delivery.dead_letters.writer import CAUSES
 from delivery.kafka import client_options
 from delivery.producer import MAX_RECORD_BYTES
 from ops import kafka_topics
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.cloudevents import names_of
 from schemas.identity import REPLAY_ATTEMPT, REPLAYED_FROM, ReplaySigner, content
 from schemas.nearest import suggestion

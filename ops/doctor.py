@@ -24,25 +24,23 @@ from aiokafka.errors import KafkaError
 from dotenv import dotenv_values
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from delivery.kafka import client_options
+from agents.server_problems import SERVER_ERRORS, first_line, problem_of
+from delivery.kafka import FEWEST_IN_SYNC, FEWEST_REPLICAS, client_options
 from ops import kafka_topics
-from ops.bootstrap import ANSWER_TIMEOUT, MIGRATIONS, MOVE_IT, UNMOVED
+from ops.bootstrap import MIGRATIONS, MOVE_IT, UNMOVED
 from ops.dead_letters import Contents, DeadLetterReader, Status
-from ops.kafka_topics import FEWEST_IN_SYNC, FEWEST_REPLICAS
-from ops.server_problems import SERVER_ERRORS, first_line, problem_of
-from ops.settings import DEVELOPMENT_IP_HASH_KEY, NEEDED_ELSEWHERE, Settings
 from ops.supported_versions import OLDEST, is_kafka_too_old, is_too_old
-from ops.web_address import in_url
+from runtime.settings import DEVELOPMENT_IP_HASH_KEY, NEEDED_ELSEWHERE, Settings
+from runtime.web_address import in_url
 from schemas.identity import ReplaySigner
 from schemas.topics import Topic
-from sinks import convergence, installation, migrations, postgres
 from sinks.changes import Change
-from sinks.mongo import Mongo
-from sinks.postgres import PostgresUrlError, PostsTable
-from sinks.recipients import problem_of_view, survey_preferences
-from sinks.redis_refusals import ADVICE
-from sinks.servers import MongoUrlError, RedisUrlError, check_redis, describe_mongo, describe_redis
-from sinks.view_counts import (
+from sinks.mongo import schema_sync
+from sinks.mongo.writer import Mongo
+from sinks.postgres import installation, migrations, pool
+from sinks.postgres.pool import PostgresUrlError, PostsTable
+from sinks.postgres.recipients import problem_of_view, survey_preferences
+from sinks.postgres.view_counts import (
     LOCKED,
     NOT_UPDATED,
     Blocker,
@@ -53,6 +51,8 @@ from sinks.view_counts import (
     set_aside,
     takes_ids_of,
 )
+from sinks.redis.refusals import ADVICE
+from sinks.servers import ANSWER_TIMEOUT, MongoUrlError, RedisUrlError, check_redis, describe_mongo, describe_redis
 
 ANSWER_WITHIN_SECONDS = 20.0
 DEAD_LETTERS_READ_WITHIN_SECONDS = 10.0
@@ -127,7 +127,7 @@ async def examine(
     drift_of_collections, drift_of_tables = [
         [] if is_unmoved else [partial(_drift, subject, look)]
         for subject, look in (
-            ("collections", partial(convergence.converge, mongo.database, check=True)),
+            ("collections", partial(schema_sync.converge, mongo.database, check=True)),
             ("tables", partial(migrations.migrate, postgres_url, tables, settings.namespace, check=True)),
         )
     ]
@@ -268,7 +268,7 @@ async def _mongodb(mongo: Mongo) -> list[Finding]:
 
 
 async def _postgresql(url: str, namespace: str) -> list[Finding]:
-    server = await postgres.describe(url, namespace)
+    server = await pool.describe(url, namespace)
     what = f"{server.version}, database {server.database}, role {server.role}"
     findings = [Finding("PostgreSQL", State.WELL, what)]
     if server.is_standby:
@@ -280,18 +280,18 @@ async def _postgresql(url: str, namespace: str) -> list[Finding]:
 
 async def _posts(url: str, namespace: str, posts: PlatformTable) -> list[Finding]:
     """Return whether views can be counted in the platform's table, and what waits for it."""
-    async with postgres.connection(url, namespace) as using, postgres.connection(url, namespace) as waiting:
-        table = await postgres.describe_posts(using, *posts)
+    async with pool.connection(url, namespace) as using, pool.connection(url, namespace) as waiting:
+        table = await pool.describe_posts(using, *posts)
         findings = [*_obstacles(table, posts), *_excess_rights(table)]
         if table.is_prepared and takes_ids_of(table):
             names = posts.names(table.id_type)
             if holders := await blockers(waiting, using, names):
                 return [*findings, _locked(table, holders)]
-            await postgres.fetch(using, "limit_waiting", milliseconds=1_000)
-            (row,) = await postgres.fetch(using, "highest_view_count", names)
+            await pool.fetch(using, "limit_waiting", milliseconds=1_000)
+            (row,) = await pool.fetch(using, "highest_view_count", names)
             findings += _room(table, row["highest"])
             if table.may_read_counts:
-                (row,) = await postgres.fetch(using, "count_missing_posts", names)
+                (row,) = await pool.fetch(using, "count_missing_posts", names)
                 findings += _missing_posts(table, row["missing"])
                 for refused in await set_aside(using, names):
                     is_locked = refused.code == LOCKED
@@ -404,7 +404,7 @@ async def _recipients(url: str, namespace: str, view: str | None) -> list[Findin
         return [Finding(_RECIPIENTS, State.WELL, f"in {view}"), *await _preferences(url, view)]
     advice = "docs/recipients.md says what it is; without one, only requests that name an address are sent there"
     if problem.startswith("no right"):
-        advice = f"as its owner: GRANT SELECT ON {view} TO {(await postgres.describe(url, namespace)).role}"
+        advice = f"as its owner: GRANT SELECT ON {view} TO {(await pool.describe(url, namespace)).role}"
     return [Finding(_RECIPIENTS, State.NOTE if problem.startswith("there is no") else State.PROBLEM, problem, advice)]
 
 

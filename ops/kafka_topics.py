@@ -18,8 +18,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from delivery.kafka import client_options
-from ops.settings import Settings
+from delivery.kafka import FEWEST_IN_SYNC, FEWEST_REPLICAS, client_options
+from runtime.settings import Settings
 from schemas.topics import Topic
 from sinks.changes import NO_RISKS, Change, Risk, is_allowed
 
@@ -31,11 +31,6 @@ COMPACTED_AFTER = timedelta(days=1)
 
 _REQUEST_TIMEOUT_MS = 10_000
 _LEADERS_WITHIN_SECONDS = 30.0
-FEWEST_REPLICAS = 3
-"""With so many, and `FEWEST_IN_SYNC` of them for each write, a lost broker loses no acknowledged event."""
-
-FEWEST_IN_SYNC = 2
-
 _OFFSETS = "__consumer_offsets"
 _POLICY, _RETENTION, _LARGEST_RECORD = "cleanup.policy", "retention.ms", "max.message.bytes"
 _IN_SYNC = "min.insync.replicas"

@@ -24,7 +24,7 @@ from ops.dead_letters import (
     reader,
     writer,
 )
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.topics import Topic
 
 _AT_ONCE = 200

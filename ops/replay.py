@@ -27,7 +27,7 @@ from ops.dead_letters import (
     reader,
     writer,
 )
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.identity import REPLAY_ATTEMPT, REPLAY_SIGNATURE, REPLAYED_FROM, ReplaySigner, content
 from schemas.topics import Topic
 

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from schemas import identity, not_json
-from schemas.event import LATEST, Envelope, Event, InvalidEvent, Moment
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import LATEST, Event, Moment
 from schemas.identity import ReplaySigner
 from schemas.nearest import suggestion
 from schemas.repairs import NO_REPAIRS, Repairs, repair

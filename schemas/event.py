@@ -1,19 +1,11 @@
-"""What every event is made of: the payload a producer sends, and the envelope Inkstream reads it into.
-
-In come nothing but types; out go two: `Event`, the base of every payload class, and `Envelope`, a validated payload
-with its identity and its time. Nothing here touches a store or a clock.
-"""
+"""`Event`, the base of every payload class, and `Moment`, the type of every time in a payload."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Generic, NamedTuple, TypeVar
+from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
-
-if TYPE_CHECKING:
-    from schemas.topics import EventType
-
 
 # Ten days from either end of what can be stored: no time zone moves it out of range, and neither does what is computed
 # with it, such as the window of up to a week in which notices are gathered.
@@ -42,40 +34,3 @@ class Event(BaseModel):
     """
 
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="ignore")
-
-
-EventT = TypeVar("EventT", bound=Event, covariant=True)
-
-
-class Envelope(NamedTuple, Generic[EventT]):
-    """A validated event, ready to become documents.
-
-    Attributes:
-        id: The event's identity, unique among all events; becomes the document's `_id`.
-        type: The event's declaration in `topics.yaml`.
-        time: When it happened; never far ahead of its Kafka timestamp.
-        reported_time: What the producer claimed, where `time` had to be corrected; else `None`.
-        data: The payload.
-        clamped: Whether a measurement in it was out of its range, and became the nearest value within it.
-    """
-
-    id: str
-    type: "EventType"
-    time: datetime
-    reported_time: datetime | None
-    data: EventT
-    clamped: bool = False
-
-
-class InvalidEvent(ValueError):  # noqa: N818  # what a record is, not a fault of ours
-    """A record that is no valid event, and never will be.
-
-    Attributes:
-        reason: The class of the reason, from a short closed list: `not-json`, `schema`, `unknown-type`, ...
-        message: What the producer's developer has to change. Holds no value of a personal field.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message

@@ -1,7 +1,7 @@
 """The 12 collections of the blog platform: fields, indexes and retention of each, as its specification lists them.
 
-Nothing comes in and nothing goes out: this is the data sheet that `sinks.convergence` makes true in MongoDB. It reads
-against the specification's TypeScript interfaces line by line:
+`sinks.mongo.schema_sync` creates and changes the collections accordingly. It can be compared with the
+ specification's TypeScript interfaces line by line:
 
 | here | there | in the validator |
 |---|---|---|

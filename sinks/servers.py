@@ -5,6 +5,7 @@ In come addresses; out comes what each server says of itself. Nothing is changed
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,16 +16,19 @@ from psycopg.conninfo import conninfo_to_dict
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from sinks.mongo import Mongo
-from sinks.mongo_driver import MongoUrlError as MongoUrlError
-from sinks.redis import RedisUrlError as RedisUrlError
-from sinks.redis import connect
-from sinks.redis_refusals import kind_of
+from runtime.patches.pymongo import MongoUrlError as MongoUrlError
+from sinks.mongo.writer import Mongo
+from sinks.redis.connection import RedisUrlError as RedisUrlError
+from sinks.redis.connection import connect
+from sinks.redis.refusals import kind_of
 
 STORE_ERRORS: tuple[type[Exception], ...] = (PyMongoError, psycopg.Error, redis.exceptions.RedisError)
 """What the stores' drivers raise when a server does not answer, or refuses us."""
 
-_TIMEOUT_SECONDS = 5
+ANSWER_TIMEOUT = timedelta(seconds=5)
+"""How long a command waits for a store to answer."""
+
+_TIMEOUT_SECONDS = ANSWER_TIMEOUT.total_seconds()
 _MONGO_CREDENTIALS = frozenset({13, 18, 8000})  # Unauthorized, AuthenticationFailed, Atlas' own
 _POSTGRES_CREDENTIALS = re.compile(r'authentication failed|no password supplied|role ".*" does not exist')
 _UNTRUSTED = re.compile(

@@ -7,23 +7,23 @@ import random
 from os import getpid
 from socket import gethostname
 
-from ops.health import Health
-from ops.settings import Settings
-from sinks.delivery_logs import DeliveryLogs
-from sinks.in_app import InApp
-from sinks.mongo import Mongo
-from sinks.mongo_clock import MongoClock
-from sinks.notification_queue import NotificationQueue
-from sinks.notifications import Notifications
-from sinks.postgres import Pool
-from sinks.rate_limits import RateLimits
-from sinks.recipients import Recipients
-from sinks.redis import RecentViews
-from sinks.redis_refusals import RedisRefusals
-from sinks.stored_views import StoredViews
-from sinks.suppressions import Suppressions
-from sinks.view_counts import PlatformTable, ViewCounts
-from sinks.wake_ups import WakeUps
+from runtime.health import Health
+from runtime.settings import Settings
+from sinks.mongo.clock import MongoClock
+from sinks.mongo.delivery_logs import DeliveryLogs
+from sinks.mongo.notification_queue import NotificationQueue
+from sinks.mongo.notifications import Notifications
+from sinks.mongo.page_view_counts import StoredViews
+from sinks.mongo.writer import Mongo
+from sinks.postgres.pool import Pool
+from sinks.postgres.recipients import Recipients
+from sinks.postgres.suppressions import Suppressions
+from sinks.postgres.view_counts import PlatformTable, ViewCounts
+from sinks.redis.in_app import InApp
+from sinks.redis.rate_limits import RateLimits
+from sinks.redis.recent_views import RecentViews
+from sinks.redis.refusals import RedisRefusals
+from sinks.redis.wakeups import WakeUps
 
 
 class Stores:

@@ -10,7 +10,6 @@ from typing import NoReturn
 import click
 from faust.cli.faust import cli
 
-from delivery import event_loop
 from ops.commands import (
     bootstrap,
     dead_letters,
@@ -24,6 +23,7 @@ from ops.commands import (
     worker,
 )
 from ops.commands.command import reported_errors
+from runtime.patches import uvloop
 
 __all__ = [
     "bootstrap",
@@ -50,7 +50,7 @@ Everything is set by environment variables, or in the file .env: see `inkstream 
 def main() -> NoReturn:
     """Run the command line, and exit."""
     _adapt_command_line()
-    event_loop.use()
+    uvloop.apply()
     # A command that needs the application loads it itself, so wrong settings or topics show up here.
     with reported_errors():
         cli(prog_name="inkstream")

@@ -7,7 +7,7 @@ from faust.cli.base import option
 from rich.console import Console
 
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics
-from ops.settings import Settings
+from runtime.settings import Settings
 from sinks.changes import Risk
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Bootstrap(InkstreamCommand):
     async def run(self, *args: Any, check: bool, wait: float, **flags: bool) -> int:
         """Print the plan and carry it out; return the exit code."""
         from ops.bootstrap import converge, move, wait_for_servers
-        from sinks.mongo import Mongo
+        from sinks.mongo.writer import Mongo
 
         console = Console(highlight=False, soft_wrap=True)
         settings = Settings()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.topics import Topics, TopicsError, load
 from sinks.collections import NAMES
 
@@ -71,7 +71,7 @@ def check_configuration() -> Settings:
     Raises:
         ConfigurationError: It lists all that is missing or wrong.
     """
-    from ops.configuration import check  # only now, so that `--help` comes at once
+    from agents.configuration import check  # only now, so that `--help` comes at once
 
     return check()
 
@@ -108,13 +108,13 @@ def reported_errors() -> Iterator[None]:
 def _report(error: Exception) -> None:
     """Exit with a message, where the error is one that a user can do something about."""
     # Imported only now, so that `--help` comes at once.
+    from agents.configuration import ConfigurationError, problems_of
+    from agents.server_problems import SERVER_ERRORS, ServerError, first_line, problem_of
     from enrich.geo import GeoDatabaseError
     from notifications.rules import RulesError
-    from ops.configuration import ConfigurationError, problems_of
     from ops.dead_letters import SelectionError
-    from ops.server_problems import SERVER_ERRORS, ServerError, first_line, problem_of
-    from sinks.postgres import PostgresUrlError
-    from sinks.providers import ProviderSettingsError
+    from providers.registry import ProviderSettingsError
+    from sinks.postgres.pool import PostgresUrlError
     from sinks.servers import MongoUrlError, RedisUrlError
 
     match error:

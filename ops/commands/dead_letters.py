@@ -15,10 +15,10 @@ import click
 from faust.cli.base import argument, cli, option
 from rich.console import Console
 
-from delivery.dead_letters import SUFFIX
+from delivery.dead_letters.writer import SUFFIX
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics, fail
 from ops.commands.moment import Moment
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.nearest import suggestion
 from schemas.topics import Topic
 
@@ -407,7 +407,7 @@ def _readable(value: bytes | None) -> str | None:
 
 def _printable(text: str, longest: int = _LONGEST_NAME) -> str:
     """Return a text of others as one line that does nothing to a terminal, with addresses masked."""
-    from ops.masking import without_addresses
+    from ops.notifications.masking import without_addresses
 
     cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in without_addresses(cut))

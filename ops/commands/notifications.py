@@ -21,13 +21,13 @@ from rich.text import Text
 
 from ops.commands.command import PROBLEM, InkstreamCommand, fail
 from ops.commands.moment import Moment
-from ops.settings import Settings
+from runtime.settings import Settings
 
 if TYPE_CHECKING:
     from notifications.rules import Rule
     from notifications.wording import Preview as Previewed
-    from ops.notification_stories import Entry, Story
-    from sinks.notification_cases import Failure, FailureCount, NotificationCases, Ruling, Selection
+    from ops.notifications.timeline import Entry, Story
+    from sinks.mongo.notification_admin import Failure, FailureCount, NotificationCases, Ruling, Selection
 
 _DAY = timedelta(days=1)
 _SHOWN = 20
@@ -66,8 +66,8 @@ class Show(InkstreamCommand):
 
     async def run(self, *args: Any, name: str, full: bool, as_json: bool) -> int:
         """Tell the story; return the exit code."""
-        from ops.inquiries import story_of
-        from sinks.notification_cases import SearchTooLongError
+        from ops.notifications.lookup import story_of
+        from sinks.mongo.notification_admin import SearchTooLongError
 
         try:
             story = await story_of(Settings(), name, datetime.now(UTC), full=full)
@@ -108,7 +108,7 @@ class Failed(InkstreamCommand):
         self, *args: Any, since: datetime | None, type_: str | None, reason: str | None, limit: int, as_json: bool
     ) -> int:
         """List the failures; return the exit code."""
-        from ops.inquiries import notification_cases
+        from ops.notifications.lookup import notification_cases
 
         chosen = _selection(since, type_, reason)
         async with notification_cases(Settings()) as cases:
@@ -161,7 +161,7 @@ class Retry(InkstreamCommand):
         as_json: bool,
     ) -> int:
         """Retry; return the exit code."""
-        from ops.inquiries import notification_cases
+        from ops.notifications.lookup import notification_cases
 
         if bool(ids) == all_failed:
             raise click.UsageError("say which: ids of notifications, or --failed")
@@ -199,7 +199,7 @@ class Cancel(InkstreamCommand):
 
     async def run(self, *args: Any, ids: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
         """Cancel; return the exit code."""
-        from ops.inquiries import notification_cases
+        from ops.notifications.lookup import notification_cases
 
         async with notification_cases(Settings()) as cases:
             now = datetime.now(UTC)
@@ -230,7 +230,7 @@ class Preview(InkstreamCommand):
     async def run(self, *args: Any, name: str | None, html: Path | None, opened: bool) -> int:
         """Show the words; return the exit code."""
         from notifications.wording import Wording
-        from ops.inquiries import declared_rules
+        from ops.notifications.lookup import declared_rules
 
         settings = Settings()
         rules = declared_rules(settings)
@@ -309,7 +309,7 @@ def _story_as_json(story: "Story") -> dict[str, Any]:
 
 
 def _selection(since: datetime | None, type_: str | None, reason: str | None) -> "Selection":
-    from sinks.notification_cases import Selection
+    from sinks.mongo.notification_admin import Selection
 
     return Selection(since or datetime.now(UTC) - _DAY, type_, reason)
 
@@ -337,7 +337,7 @@ def _show_counts(counts: "Sequence[FailureCount]", chosen: "Selection") -> None:
 
 
 def _show_failures(failures: "Sequence[Failure]", all_of_them: int) -> None:
-    from ops.masking import without_addresses
+    from ops.notifications.masking import without_addresses
 
     if not failures:
         return
@@ -368,7 +368,7 @@ async def _retried(
     settings: Settings, cases: "NotificationCases", ids: Sequence[str], reason: str | None, *, dry_run: bool
 ) -> "list[Ruling]":
     """Retry items, some at once, and wake up those who send them."""
-    from sinks.wake_ups import WakeUps
+    from sinks.redis.wakeups import WakeUps
 
     wake_ups = WakeUps(settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")
     console = Console(stderr=True)
@@ -433,7 +433,7 @@ def _code(rulings: "Iterable[Ruling]", well: Iterable[str]) -> int:
 
 
 def _preview_lines(rule: "Rule", preview: "Previewed") -> Iterator[str]:
-    from ops.notification_stories import NAMES
+    from ops.notifications.timeline import NAMES
 
     ways = ", ".join(NAMES[channel] for channel in rule.channels)
     yield f"{rule.type}: on {rule.event.name}, {rule.priority}, {ways}"
@@ -474,7 +474,7 @@ def _show_html(console: Console, html: str, name: str, file: Path | None, *, ope
 
 def _as_json(record: "Entry | Failure | FailureCount | Ruling") -> Mapping[str, object]:
     """Return a named tuple as JSON has it, with addresses in its messages masked."""
-    from ops.masking import without_addresses
+    from ops.notifications.masking import without_addresses
 
     found = {name: _iso(value) for name, value in record._asdict().items()}
     return {name: without_addresses(str(value)) if name == "message" else value for name, value in found.items()}

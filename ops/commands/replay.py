@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics
 from ops.commands.dead_letters import FILTERS, lines_of, selection, topic_named
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.topics import Topic
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.commands.command import InkstreamCommand
-from ops.settings import NEEDED_ELSEWHERE, ROOT
-from ops.settings import Settings as Declared
+from runtime.settings import NEEDED_ELSEWHERE, ROOT
+from runtime.settings import Settings as Declared
 
 PREFIX = "INKSTREAM_"
 MASK = "********"

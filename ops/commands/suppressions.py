@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.commands.command import PROBLEM, InkstreamCommand, fail
-from ops.settings import Settings
+from runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from sinks.suppressions import Channel, Suppression
+    from sinks.postgres.suppressions import Channel, Suppression
 
 _CHANNELS = click.Choice(["email", "push"])
 _DEVICE = re.compile(r"device:([0-9a-f]{16})")
@@ -45,7 +45,7 @@ class List(InkstreamCommand):
 
     async def run(self, *args: Any, channel: "Channel | None", limit: int, full: bool, as_json: bool) -> int:
         """List them; return the exit code."""
-        from ops.inquiries import suppressions as opened
+        from ops.notifications.lookup import suppressions as opened
 
         async with opened(Settings()) as store:
             found = await store.latest(limit + 1, channel)
@@ -94,7 +94,7 @@ class Add(InkstreamCommand):
 
     async def run(self, *args: Any, channel: "Channel", address: str, reason: str) -> int:
         """Add it; return the exit code."""
-        from ops.inquiries import suppressions as opened
+        from ops.notifications.lookup import suppressions as opened
 
         _check(channel, address)
         if channel == "email":
@@ -126,7 +126,7 @@ class Remove(InkstreamCommand):
 
     async def run(self, *args: Any, channel: "Channel", address: str) -> int:
         """Remove it; return the exit code."""
-        from ops.inquiries import suppressions as opened
+        from ops.notifications.lookup import suppressions as opened
 
         _check(channel, address)
         device = _DEVICE.fullmatch(address)
@@ -163,7 +163,7 @@ def _check_readable(address: str) -> None:
 
 
 def _shown(one: "Suppression", *, full: bool) -> str:
-    from ops.masking import masked_address, masked_token
+    from ops.notifications.masking import masked_address, masked_token
 
     if full:
         return one.address

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.commands.command import InkstreamCommand, declared_topics
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import EventType, Topic, load
 from schemas.topics import Topics as DeclaredTopics
 from sinks.collections import NAMES

@@ -18,12 +18,12 @@ from rich.text import Text
 
 from ops.commands.command import PROBLEM, InkstreamCommand
 from ops.commands.moment import Moment
-from ops.settings import Settings
+from runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from ops.verification import Progress as Reported
-    from ops.verification import Report
-    from sinks.view_counts import Repaired
+    from agents.view_counts.reconciliation import Progress as Reported
+    from agents.view_counts.reconciliation import Report
+    from sinks.postgres.view_counts import Repaired
 
 _LINES = 50
 """Most lines of a table; a terminal is no place for more."""
@@ -73,7 +73,7 @@ class Verify(InkstreamCommand):
         as_json: bool,
     ) -> int:
         """Verify; return the exit code."""
-        from ops.verification import verification_of
+        from agents.view_counts.reconciliation import verification_of
 
         if overrule and not repair:
             raise click.UsageError("--overrule-platform goes with --repair.")
@@ -260,7 +260,7 @@ def _column(column: str, settings: Settings) -> str:
     """Return a column with its table, as one finds it in PostgreSQL."""
     if column == "viewCount":
         return f"{settings.posts_table}.{settings.view_count_column}"
-    from sinks.postgres import schema_of
+    from sinks.postgres.pool import schema_of
 
     return f"{schema_of(settings.namespace)}.counted_posts.{column}"
 

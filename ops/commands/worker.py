@@ -14,8 +14,8 @@ from mode.utils.loops import get_event_loop
 from rich.console import Console
 
 from ops.commands.command import PROBLEM, declared_topics, fail, quieten_clients, reported_errors
-from ops.settings import Settings
-from ops.web_address import obstacle
+from runtime.settings import Settings
+from runtime.web_address import obstacle
 
 WAIT_FOR_KAFKA_SECONDS = 30.0
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 
 _READY_WITHIN_SECONDS = 60.0
 _STOP_WITHIN_SECONDS = 30.0

@@ -14,10 +14,10 @@ from zlib import crc32
 
 import pymongo
 
-from sinks import postgres
 from sinks.collections import ERROR_LOGS, SYSTEM_LOGS
-from sinks.error_groups import group_updates
-from sinks.mongo import Outcome
+from sinks.mongo.error_groups import group_updates
+from sinks.mongo.writer import Outcome
+from sinks.postgres import pool
 from tests.chaos.points import end_for_want_of, wrap
 
 _FORGOTTEN = 0.2
@@ -55,7 +55,7 @@ def no_idempotent_id() -> None:
 
         return complete
 
-    wrap("sinks.mongo", "Mongo._complete", wrapper)
+    wrap("sinks.mongo.writer", "Mongo._complete", wrapper)
 
 
 def plus_equals() -> None:
@@ -88,7 +88,7 @@ def plus_equals_groups() -> None:
 
         return count_occurrences
 
-    wrap("sinks.mongo", "Mongo._count_occurrences", wrapper)
+    wrap("sinks.mongo.writer", "Mongo._count_occurrences", wrapper)
 
 
 def drop_on_store_error() -> None:
@@ -137,7 +137,7 @@ def dead_letters_forgotten() -> None:
 
         return send
 
-    wrap("delivery.dead_letters", "DeadLetters.send", wrapper)
+    wrap("delivery.dead_letters.writer", "DeadLetters.send", wrapper)
 
 
 def wrong_document() -> None:
@@ -149,7 +149,7 @@ def wrong_document() -> None:
 
         return insert
 
-    wrap("sinks.mongo", "Mongo._insert", wrapper)
+    wrap("sinks.mongo.writer", "Mongo._insert", wrapper)
 
 
 DEFECTS: Mapping[str, Callable[[], None]] = {
@@ -189,8 +189,8 @@ def _change_query(name: str, changes: Mapping[str, str]) -> None:
         queries = {**original(), name: statement}
         return lambda: queries
 
-    wrap("sinks.postgres", "_queries", wrapper)
-    postgres.query.cache_clear()
+    wrap("sinks.postgres.pool", "_queries", wrapper)
+    pool.query.cache_clear()
 
 
 async def _committed(batches: AsyncIterator[Any]) -> AsyncIterator[Any]:

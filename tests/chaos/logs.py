@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from tests.chaos.history import Check
 
 _FRAMES_SHOWN = 6
@@ -25,7 +25,7 @@ _PLAIN = ""
 
 _REDIRECTED = "mode.redirect"
 """The logger that Faust gives to what is printed, each piece of a line as a warning: a worker prints nothing but
-tracebacks of what nobody caught, and of these `ops.logs` leaves out the pieces that were told just before."""
+tracebacks of what nobody caught, and of these `runtime.logs` leaves out the pieces that were told just before."""
 
 # How aiokafka words that a broker is away, paused, starting up, or has just lost its groups.
 _AWAY = (

@@ -26,9 +26,9 @@ from enrich.view_windows import Window
 from notifications import rules
 from notifications.gathering import EXACT, NEWEST, Act, Gathered
 from notifications.notice import Notice, Words, expiry
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.cloudevents import Decoder, Record
-from schemas.event import InvalidEvent
+from schemas.envelope import InvalidEvent
 from schemas.topics import Topics
 from sinks.collections import (
     COLLECTIONS,

@@ -14,8 +14,8 @@ import orjson
 from psycopg import AsyncConnection, sql
 
 from enrich.view_windows import Window
-from ops.settings import Settings
-from sinks.postgres import schema_of
+from runtime.settings import Settings
+from sinks.postgres.pool import schema_of
 from tests.chaos.history import Check
 from tests.chaos.oracle_findings import Findings
 from tests.chaos.oracle_kafka import Record

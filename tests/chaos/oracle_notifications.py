@@ -17,7 +17,7 @@ from dev.traffic import Sample
 from notifications.item import Item, UnreadableItemError
 from notifications.preferences import DEFAULTS
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, status_of
-from ops.settings import Settings
+from runtime.settings import Settings
 from schemas.cloudevents import Decoder
 from schemas.notifications import Channel
 from schemas.receipts import DeliveryReceived

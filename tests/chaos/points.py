@@ -39,36 +39,42 @@ class Place(NamedTuple):
 
 POINTS: Mapping[str, Place] = {
     # Store: written, dead letters sent, announced, committed.
-    "after-write": Place("sinks.mongo", "Mongo.write", "after", lambda outcome, sink, writes: bool(writes)),
+    "after-write": Place("sinks.mongo.writer", "Mongo.write", "after", lambda outcome, sink, writes: bool(writes)),
     "after-dead-letters-before-commit": Place(
-        "delivery.dead_letters", "DeadLetters.send", "after", lambda _, sender, topic, records, letters: bool(letters)
+        "delivery.dead_letters.writer",
+        "DeadLetters.send",
+        "after",
+        lambda _, sender, topic, records, letters: bool(letters),
     ),
-    "after-touch-windows": Place("agents.touch_windows", "TouchWindows.send", "after"),
+    "after-touch-windows": Place("agents.view_counts.touch_windows", "TouchWindows.send", "after"),
     "after-announce-before-commit": Place("delivery.batch", "RecordBatch.commit", "before"),
     "after-commit": Place("delivery.batch", "RecordBatch.commit", "after"),
     # Within a write. The updates of groups are made once the lines are inserted, in the same transaction.
-    "between-line-and-group": Place("sinks.mongo", "group_updates", "before"),
-    "between-document-and-parts": Place("sinks.mongo", "Mongo._add_parts", "before"),
+    "between-line-and-group": Place("sinks.mongo.writer", "group_updates", "before"),
+    "between-document-and-parts": Place("sinks.mongo.writer", "Mongo._add_parts", "before"),
     "between-gathered-item-and-notification": Place(
-        "sinks.gathered_notifications",
+        "sinks.mongo.notification_groups",
         "_write",
         "after",
         lambda _, collection, writes: bool(writes) and collection.name == NOTIFICATION_QUEUE.name,
     ),
     # Counts of views: MongoDB has told them, Kafka has not got them; PostgreSQL has done all statements but the last.
-    "after-count-before-send": Place("agents.count_views", "CountViews._record", "before"),
+    "after-count-before-send": Place("agents.view_counts.count_views", "CountViews._record", "before"),
     "amid-postgres-transaction": Place(
-        "sinks.view_counts", "ViewCounts._move", "after", lambda _, counts, using, post_ids, **_options: bool(post_ids)
+        "sinks.postgres.view_counts",
+        "ViewCounts._move",
+        "after",
+        lambda _, counts, using, post_ids, **_options: bool(post_ids),
     ),
     # Delivery: claimed, begun, sent, recorded, noted in the message's log, given back.
     "amid-claim": Place(
-        "sinks.notification_queue", "NotificationQueue.claim", "after", lambda claims, *_: bool(claims)
+        "sinks.mongo.notification_queue", "NotificationQueue.claim", "after", lambda claims, *_: bool(claims)
     ),
-    "after-begin-before-send": Place("agents.send", "Send._hand_over", "before"),
-    "after-send-before-record": Place("agents.send", "hand_over", "after"),
-    "after-record-before-note": Place("agents.send", "Send._note", "before"),
-    "before-give-back": Place("agents.hold", "Hold.give_back", "before"),
-    "amid-receipt": Place("agents.receive", "Receive._tell_queue", "before"),
+    "after-begin-before-send": Place("agents.notifications.send", "Send._hand_over", "before"),
+    "after-send-before-record": Place("agents.notifications.send", "hand_over", "after"),
+    "after-record-before-note": Place("agents.notifications.send", "Send._note", "before"),
+    "before-give-back": Place("agents.notifications.leased_item", "Hold.give_back", "before"),
+    "amid-receipt": Place("agents.notifications.apply_receipts", "Receive._tell_queue", "before"),
     # Partitions come and go.
     "during-revoke-before-drain": Place(
         "delivery.consumer",
@@ -146,7 +152,7 @@ def apply() -> None:
     for point, place in POINTS.items():
         wrap(place.module, place.name, functools.partial(_marked, point, place))
     for point, (first, second) in BETWEEN.items():
-        wrap("sinks.mongo", "Mongo._write_collection", functools.partial(_in_turn, point, first, second))
+        wrap("sinks.mongo.writer", "Mongo._write_collection", functools.partial(_in_turn, point, first, second))
 
 
 def wrap(module: str, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

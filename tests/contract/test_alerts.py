@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from tests.contract.test_pages import families
 
 ALERTS = ROOT / "deploy" / "alerts.yml"

@@ -15,7 +15,7 @@ from dev.inbox import push_messages
 from dev.ports import Ports
 from dev.servers import jars
 from dev.servers.postgres import Postgres
-from ops.settings import Settings
+from runtime.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).with_name("compose-specification") / "compose-spec.json"

@@ -9,7 +9,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 COPIED = (

@@ -15,12 +15,14 @@ from enrich.documents import Document, Gathering, Occurrence, Write
 from enrich.enricher import Enricher
 from enrich.logs import ERROR_LEVELS
 from enrich.notifications import Notifier, notification, queue_item
-from notifications import receipts, rules
+from notifications import rules
 from notifications.gathering import merge
-from notifications.receipts import Receipt
+from notifications.receipts import email_log
+from notifications.receipts.receipt import Receipt
 from schemas.cloudevents import Decoder
 from schemas.domain import DomainEvent
-from schemas.event import Envelope, Event, InvalidEvent
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import Event
 from schemas.fields import Value
 from schemas.topics import EventType, Topic, load
 from sinks.collections import COLLECTIONS, NAMES
@@ -289,7 +291,7 @@ def test_every_field_of_a_receipt_is_in_its_log_or_decides_what_becomes_of_it() 
 
     def stored(payload: Mapping[str, Any]) -> Mapping[str, Any]:
         data: Any = event_type.schema.model_validate(payload)
-        return receipts.applied(log, Receipt("receipt-1", data))
+        return email_log.applied(log, Receipt("receipt-1", data))
 
     unused = set()
     for (name,) in places(example):

@@ -8,8 +8,8 @@ import pytest
 
 from delivery.retry import BACKOFF
 from dev import pages
-from ops import metrics
-from ops.settings import Settings
+from runtime import metrics
+from runtime.settings import Settings
 from schemas.topics import load
 from sinks.collections import COLLECTIONS
 

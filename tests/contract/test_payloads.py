@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from schemas.event import InvalidEvent
+from schemas.envelope import InvalidEvent
 from schemas.topics import EventType, Topic
 from tests.fuzz.edge import EVENTS, Passed, edge
 from tests.fuzz.events import Raw, sent

@@ -15,9 +15,10 @@ import pytest
 
 from enrich.enricher import Enricher
 from ops.commands.command import InkstreamCommand
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.cloudevents import Decoder
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from schemas.topics import load
 from sinks.collections import COLLECTIONS
 

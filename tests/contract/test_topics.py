@@ -11,7 +11,7 @@ import pytest
 from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
 from schemas.domain import DomainEvent
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 from schemas.topics import EventType, Topic, load
 from sinks.collections import COLLECTIONS, NAMES
 from tests.fuzz.validator import problems

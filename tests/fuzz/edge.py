@@ -17,7 +17,8 @@ from enrich.notifications import Notifier, notification, queue_item
 from notifications import rules
 from notifications.gathering import merge
 from schemas.cloudevents import Decoder
-from schemas.event import Envelope, Event, InvalidEvent
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import Event
 from schemas.topics import Topic, load
 from sinks import collections
 from tests.fuzz.events import Record

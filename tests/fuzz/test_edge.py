@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from enrich.documents import Document, Write
-from schemas.event import InvalidEvent
+from schemas.envelope import InvalidEvent
 from schemas.fields import MOST_CHARACTERS, MOST_LEVELS
 from schemas.topics import EventType, Topic
 from tests.fuzz import events

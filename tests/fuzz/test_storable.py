@@ -13,20 +13,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from enrich.view_windows import Window, start_of, touched
-from notifications import receipts
 from notifications.composing import Address, Composer, log_of
 from notifications.item import Item
 from notifications.messages import Email, Push
-from notifications.receipts import Receipt, push
+from notifications.receipts import email_log, push_log
+from notifications.receipts.receipt import Receipt
 from notifications.rules import LONGEST_WINDOW
 from notifications.unsubscribing import UnsubscribeLinks
 from notifications.wording import Wording
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from schemas.receipts import DeliveryReceived
 from schemas.topics import EventType, Topic
 from schemas.view_counts import ViewsCounted, WindowTouched
 from sinks.collections import EMAIL_LOGS, NOTIFICATION_QUEUE, NOTIFICATIONS, PUSH_NOTIFICATION_LOGS
-from sinks.mongo_faults import Refusal, blames_content, refusal_of_error
+from sinks.mongo.errors import Refusal, blames_content, refusal_of_error
 from tests.fuzz import events
 from tests.fuzz.edge import EVENTS, Passed, edge, notifier, stored
 from tests.fuzz.profiles import fuzzed
@@ -179,7 +180,7 @@ def test_a_receipt_leaves_its_log_as_the_validator_wants_it_and_changes_nothing_
     assert isinstance(event.data, DeliveryReceived)
     receipt = Receipt(event.id, event.data.model_copy(update={"timestamp": event.time}))
     collection, log = LOGS[event.data.channel]
-    apply = receipts.applied if event.data.channel == "email" else push.applied
+    apply = email_log.applied if event.data.channel == "email" else push_log.applied
     changed = {name: value for name, value in {**log, **apply(log, receipt)}.items() if value is not None}
     assert problems(collection, changed) == []
     kept: dict[str, Any] = bson.decode(bson.encode(changed), CodecOptions(tz_aware=True))

@@ -11,12 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.report_receipts import ReportReceipts
 from delivery.producer import RecordProducer
-from notifications.receipts.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from notifications.unsubscribing import UnsubscribeLinks
-from ops.unsubscribe_page import UnsubscribePage
-from ops.webhooks import Mailgun, SendGrid, Ses, Source, Webhook
+from providers.webhooks.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from tests.fuzz import events
 from tests.fuzz.edge import Passed, edge
 from tests.fuzz.events import Record
@@ -34,6 +31,9 @@ from tests.unit.test_webhooks import (
     of_ses,
     of_sns,
 )
+from web.receipt_publisher import ReportReceipts
+from web.unsubscribe_page import UnsubscribePage
+from web.webhooks import Mailgun, SendGrid, Ses, Source, Webhook
 
 STATUSES = {200, 400, 403, 406, 503}
 LONGEST_ANSWER = 5_000

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 
 
 class Ended(NamedTuple):

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from dev.stack import LOCAL, Platform, Ports
-from sinks.convergence import converge
-from sinks.mongo import Mongo
+from sinks.mongo.schema_sync import converge
+from sinks.mongo.writer import Mongo
 from tests.integration.pipeline import Pipeline
 from tests.integration.their_posts import Theirs
 

@@ -26,13 +26,13 @@ from pymongo.asynchronous.collection import AsyncCollection
 from dev.stack import Platform
 from ops import bootstrap
 from ops.kafka_topics import declared
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import Topic, Topics, load
-from sinks import migrations
 from sinks.collections import NAMES
-from sinks.mongo import Mongo
-from sinks.mongo_database import NamespacedDatabase
-from sinks.postgres import Pool, schema_of
+from sinks.mongo.database import NamespacedDatabase
+from sinks.mongo.writer import Mongo
+from sinks.postgres import migrations
+from sinks.postgres.pool import Pool, schema_of
 from tests import header_names
 from tests.integration.forked import ForkedWorker
 

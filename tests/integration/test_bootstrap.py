@@ -14,8 +14,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from dev.stack import Platform
 from ops import kafka_topics
 from ops.bootstrap import MIGRATIONS
-from sinks.migrations import Migration, migrate, read
-from sinks.postgres import schema_of
+from sinks.postgres.migrations import Migration, migrate, read
+from sinks.postgres.pool import schema_of
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline
 

@@ -21,9 +21,9 @@ from ops import kafka_topics
 from ops.kafka_topics import DeclaredTopic
 from sinks.changes import Risk
 from sinks.collections import COLLECTIONS, Collection
-from sinks.convergence import converge
-from sinks.mongo import Mongo
-from sinks.mongo_database import NamespacedDatabase
+from sinks.mongo.database import NamespacedDatabase
+from sinks.mongo.schema_sync import converge
+from sinks.mongo.writer import Mongo
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline
 

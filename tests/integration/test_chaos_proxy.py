@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dev.ports import Ports
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from tests.chaos.proxied import ProxiedPlatform
 from tests.chaos.proxy import Proxy, ProxyError, Route
 

@@ -17,8 +17,8 @@ from dev.stack import Platform
 from enrich.documents import Document
 from sinks.changes import Risk
 from sinks.collections import COLLECTIONS, Collection, FieldType
-from sinks.convergence import converge
-from sinks.mongo import Mongo
+from sinks.mongo.schema_sync import converge
+from sinks.mongo.writer import Mongo
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

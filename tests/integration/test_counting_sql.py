@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from agents.view_counts.reconciliation import differences
 from dev.stack import Platform
 from enrich.view_windows import LENGTH, Window
-from ops.verification import differences
-from sinks.postgres import Connection, is_transient
-from sinks.view_counts import Applied, PlatformTable, ViewCounts, WindowCount
+from sinks.postgres.pool import Connection, is_transient
+from sinks.postgres.view_counts import Applied, PlatformTable, ViewCounts, WindowCount
 from tests.integration.pipeline import Pipeline
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

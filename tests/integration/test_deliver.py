@@ -15,8 +15,8 @@ from psycopg import sql
 from psycopg.types.json import Json
 from pydantic import SecretStr
 
-from agents.deliver import Deliver
-from agents.send import Limits, Send
+from agents.notifications.dispatch import Deliver
+from agents.notifications.send import Limits, Send
 from dev.providers.mailgun import MailgunServer
 from dev.providers.sendgrid import SendGridServer
 from dev.providers.server import EmailServer, Fault
@@ -27,21 +27,21 @@ from notifications.states import Delivery, begin, plan
 from notifications.unsubscribing import UnsubscribeLinks
 from notifications.wording import Wording
 from ops.bootstrap import MIGRATIONS
-from ops.health import Health
-from ops.settings import Settings
+from providers import http
+from providers.base import Provider
+from providers.email.mailgun import Mailgun
+from providers.email.sendgrid import SendGrid
+from providers.push.file import PushFile
+from providers.registry import Providers
+from runtime.health import Health
+from runtime.settings import Settings
 from schemas.notifications import Device
-from sinks import http
-from sinks.convergence import converge
-from sinks.delivery_logs import DeliveryLogs
-from sinks.email.mailgun import Mailgun
-from sinks.email.sendgrid import SendGrid
-from sinks.migrations import migrate, read
-from sinks.mongo import Mongo
-from sinks.notification_queue import LEASE, Claim
-from sinks.postgres import Pool, schema_of
-from sinks.provider import Provider
-from sinks.providers import Providers
-from sinks.push.file import PushFile
+from sinks.mongo.delivery_logs import DeliveryLogs
+from sinks.mongo.notification_queue import LEASE, Claim
+from sinks.mongo.schema_sync import converge
+from sinks.mongo.writer import Mongo
+from sinks.postgres.migrations import migrate, read
+from sinks.postgres.pool import Pool, schema_of
 from sinks.stores import Stores
 from tests.integration.pipeline import until
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from notifications.outcome import Failed, Outcome, Refused, Sent
-from notifications.receipts import Receipt
+from notifications.receipts.receipt import Receipt
 from schemas.notifications import Channel
 from schemas.receipts import DeliveryReceived, Kind
-from sinks.delivery_logs import DeliveryLogs
-from sinks.mongo import Mongo
+from sinks.mongo.delivery_logs import DeliveryLogs
+from sinks.mongo.writer import Mongo
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

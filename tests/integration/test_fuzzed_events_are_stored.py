@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from enrich.documents import Write
 from schemas.topics import EventType
 from sinks.collections import COLLECTIONS, ERROR_LOGS, NOTIFICATIONS
-from sinks.mongo import Mongo
+from sinks.mongo.writer import Mongo
 from tests.fuzz import events
 from tests.fuzz.edge import EVENTS, Passed, edge, stored
 

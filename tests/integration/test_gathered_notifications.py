@@ -17,8 +17,8 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from enrich.documents import Gathering
 from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, digest, expiry
 from schemas.notifications import RelatedEntity
-from sinks.gathered_notifications import GatheredNotifications, Joined
-from sinks.mongo import Mongo, Outcome
+from sinks.mongo.notification_groups import GatheredNotifications, Joined
+from sinks.mongo.writer import Mongo, Outcome
 
 # Within this hour, as MongoDB deletes what is too old; in milliseconds, as it keeps no more.
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)

@@ -16,8 +16,8 @@ from dev.servers.inbox import Inbox
 from dev.servers.server import ServerError
 from notifications.messages import Email, Push
 from notifications.outcome import Sent
-from ops.settings import Settings
-from sinks.providers import Providers
+from providers.registry import Providers
+from runtime.settings import Settings
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from dev.servers.mongo import Mongo as MongoServer
 from dev.stack import Platform, Ports
 from enrich.documents import Document, Occurrence, Part, Write
 from sinks.collections import COLLECTIONS
-from sinks.convergence import converge
-from sinks.mongo import Mongo, Outcome, Refusal, UnknownRefusalError, is_transient
-from sinks.mongo_faults import blames_content
+from sinks.mongo.errors import blames_content
+from sinks.mongo.schema_sync import converge
+from sinks.mongo.writer import Mongo, Outcome, Refusal, UnknownRefusalError, is_transient
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -17,14 +17,14 @@ from ops import bootstrap, kafka_topics
 from ops.bootstrap import MIGRATIONS
 from sinks.changes import Change, Risk
 from sinks.collections import COLLECTIONS
-from sinks.convergence import converge
-from sinks.migrations import migrate, read
-from sinks.mongo import Mongo
-from sinks.mongo_database import NamespacedDatabase
-from sinks.postgres import OtherInstallationError, Pool, is_transient, schema_of
+from sinks.mongo.database import NamespacedDatabase
+from sinks.mongo.schema_sync import converge
+from sinks.mongo.writer import Mongo
+from sinks.postgres.migrations import migrate, read
+from sinks.postgres.pool import OtherInstallationError, Pool, is_transient, schema_of
+from sinks.postgres.suppressions import Suppressions
+from sinks.postgres.view_counts import PlatformTable, ViewCounts, WindowCount
 from sinks.stores import Stores
-from sinks.suppressions import Suppressions
-from sinks.view_counts import PlatformTable, ViewCounts, WindowCount
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline, until
 from tests.integration.test_view_counts import view
@@ -291,7 +291,7 @@ async def test_a_moved_installation_goes_on_where_it_was(old: Pipeline) -> None:
 
 DIES_AFTER_A_COLLECTION = """
 import os
-from sinks import installation
+from sinks.postgres import installation
 rename, left = installation._rename, [{renamed}]
 async def dies(database, name):
     if not left[0]:
@@ -302,7 +302,7 @@ installation._rename = dies
 """
 DIES_BEFORE_THE_SCHEMA = """
 import os
-from sinks import installation
+from sinks.postgres import installation
 fetch = installation.fetch
 async def dies(using, name, *arguments, **parameters):
     if name == "rename_schema":

@@ -14,10 +14,10 @@ from dev.stack import Platform
 from notifications.item import Item
 from notifications.notice import Notice
 from notifications.states import Delivery
-from sinks.mongo import Mongo
-from sinks.notification_cases import NotificationCases, Selection
-from sinks.notification_queue import LEASE, NotificationQueue
-from sinks.redis import connect
+from sinks.mongo.notification_admin import NotificationCases, Selection
+from sinks.mongo.notification_queue import LEASE, NotificationQueue
+from sinks.mongo.writer import Mongo
+from sinks.redis.connection import connect
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline
 from tests.notification_documents import ADDRESS, DEVICE, TOKEN, email_log, entry, notice, push_log, shown

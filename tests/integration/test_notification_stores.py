@@ -13,15 +13,16 @@ import pytest
 from redis.asyncio import Redis
 
 from dev.stack import Platform
+from notifications.rate import Rate
 from ops.bootstrap import MIGRATIONS
-from sinks.in_app import InApp
-from sinks.migrations import migrate, read
-from sinks.mongo import Mongo
-from sinks.postgres import Pool, connection
-from sinks.rate_limits import Rate, RateLimits
-from sinks.redis import connect
-from sinks.suppressions import Suppressions
-from sinks.wake_ups import WakeUps
+from sinks.mongo.writer import Mongo
+from sinks.postgres.migrations import migrate, read
+from sinks.postgres.pool import Pool, connection
+from sinks.postgres.suppressions import Suppressions
+from sinks.redis.connection import connect
+from sinks.redis.in_app import InApp
+from sinks.redis.rate_limits import RateLimits
+from sinks.redis.wakeups import WakeUps
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

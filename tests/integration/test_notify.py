@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from sinks.redis import connect
+from sinks.redis.connection import connect
 from tests.integration.pipeline import Message, Pipeline, headers_of, plain, until
 from tests.integration.test_crash import run_with_kills
 

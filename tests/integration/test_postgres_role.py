@@ -12,8 +12,8 @@ import pytest
 from dev.ports import Ports
 from dev.servers.postgres import DATABASE, Postgres
 from dev.stack import Platform
-from ops.settings import ROOT
-from sinks.postgres import schema_of
+from runtime.settings import ROOT
+from sinks.postgres.pool import schema_of
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline, plain, until
 

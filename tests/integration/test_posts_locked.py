@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from enrich.view_windows import Window
-from sinks.view_counts import LOCKED, Blocker, PostsLockedError, WindowCount
+from sinks.postgres.view_counts import LOCKED, Blocker, PostsLockedError, WindowCount
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline, until
 from tests.integration.test_view_counts import TOPICS, view

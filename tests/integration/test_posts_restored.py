@@ -6,12 +6,12 @@ from typing import LiteralString
 
 import pytest
 
+from agents.view_counts.reconciliation import Changes, differences
 from dev.counts import PostRecord, StoredWindow, compare
 from enrich.view_windows import LENGTH, Window
-from ops.metrics import POSTS_CHANGED_BY_OTHERS
-from ops.verification import Changes, differences
-from sinks import postgres
-from sinks.view_counts import PostCounts, WindowCount
+from runtime.metrics import POSTS_CHANGED_BY_OTHERS
+from sinks.postgres import pool
+from sinks.postgres.view_counts import PostCounts, WindowCount
 from tests.chaos.defects import DEFECTS
 from tests.chaos.oracle_counts import tables_checks
 from tests.integration.command_line import Ended, inkstream
@@ -154,7 +154,7 @@ async def test_a_count_that_a_repair_lowers_after_a_reset_does_not_fall_below_0(
 
 
 async def verified(theirs: Theirs, *arguments: str) -> Ended:
-    prelude = "from datetime import timedelta\nfrom ops.verification import Verification\n"
+    prelude = "from datetime import timedelta\nfrom agents.view_counts.reconciliation import Verification\n"
     prelude += "Verification.LEAST_PAUSE = timedelta(seconds=0.1)\n"
     # The windows of these tests have no views in MongoDB, and are too old to be compared.
     return await inkstream(theirs.environment, "verify", "counts", *arguments, prelude=prelude)
@@ -205,13 +205,13 @@ async def test_a_move_that_is_made_twice_or_lost_is_noticed_by_those_who_know_th
     theirs: Theirs, defect: str, found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await theirs.create(ids=("first",))
-    monkeypatch.setattr(postgres, "_queries", postgres._queries)  # so that it is set back
+    monkeypatch.setattr(pool, "_queries", pool._queries)  # so that it is set back
     DEFECTS[defect]()
     try:
         await theirs.view(3, "first")
     finally:
         monkeypatch.undo()
-        postgres.query.cache_clear()
+        pool.query.cache_clear()
     assert await theirs.views() == {"first": found}
     table = {"posts_table": "theirs", "posts_id_column": "id", "view_count_column": "views"}
     settings = theirs.pipeline.settings.model_copy(update=table)

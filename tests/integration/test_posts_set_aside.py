@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from enrich.view_windows import Window
-from sinks.postgres import is_transient
-from sinks.view_counts import SetAside
+from sinks.postgres.pool import is_transient
+from sinks.postgres.view_counts import SetAside
 from tests.integration.command_line import inkstream
 from tests.integration.their_posts import NOON, POSTS, Theirs
 

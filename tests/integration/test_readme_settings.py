@@ -15,7 +15,7 @@ import pytest
 from dotenv import dotenv_values
 
 from dev.stack import Platform
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from tests.integration.command_line import Ended
 from tests.integration.pipeline import Pipeline
 

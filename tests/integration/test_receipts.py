@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dev.stack import Platform
 from notifications.outcome import Sent
-from notifications.receipts.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from notifications.retry_policy import POLICIES
 from notifications.states import Delivery, begin, device_name, plan, settle
 from notifications.unsubscribing import UnsubscribeLinks
-from ops.settings import DEVELOPMENT_UNSUBSCRIBE_KEY
-from sinks.delivery_logs import DeliveryLogs
-from sinks.mongo import Mongo
+from providers.webhooks.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from runtime.settings import DEVELOPMENT_UNSUBSCRIBE_KEY
+from sinks.mongo.delivery_logs import DeliveryLogs
+from sinks.mongo.writer import Mongo
 from tests.integration.pipeline import Message, Pipeline, Worker, headers_of, plain, until
 from tests.unit.test_webhooks import certificate, of_ses
 
@@ -200,8 +200,8 @@ async def test_a_bounce_fails_the_message_and_suppresses_its_address(
     pem.write_bytes(certificate())
     # Amazon SNS itself can't be reached from a test.
     at_amazon = (
-        f"import ops.webhooks, pathlib\nasync def fetch(_): return pathlib.Path({str(pem)!r}).read_bytes()\n"
-        "ops.webhooks.fetch = fetch"
+        f"import web.webhooks, pathlib\nasync def fetch(_): return pathlib.Path({str(pem)!r}).read_bytes()\n"
+        "web.webhooks.fetch = fetch"
     )
     with receiving.worker(at_amazon, **SETTINGS) as worker:
         await worker.until_ready()

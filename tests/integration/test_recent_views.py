@@ -11,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from enrich.view_windows import LENGTH, Window, start_of
-from sinks.redis import LAST_HOUR, TRENDING_POSTS, RecentViews, connect, last_hour
+from sinks.redis.connection import connect
+from sinks.redis.recent_views import LAST_HOUR, TRENDING_POSTS, RecentViews, last_hour
 from tests.integration.pipeline import Message, Pipeline, until
 from tests.integration.test_view_counts import BOT, TOPICS, view
 

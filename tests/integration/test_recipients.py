@@ -19,9 +19,9 @@ from structlog.testing import capture_logs
 from dev.stack import Platform
 from notifications.preferences import ALL_OFF, DEFAULTS, Preferences, QuietHours, Unreadable
 from schemas.notifications import Device
-from sinks.postgres import Connection, Pool
-from sinks.recipients import DEVICES, LOOK_AGAIN, Person, Recipients, problem_of_view, survey_preferences
-from sinks.redis import connect
+from sinks.postgres.pool import Connection, Pool
+from sinks.postgres.recipients import DEVICES, LOOK_AGAIN, Person, Recipients, problem_of_view, survey_preferences
+from sinks.redis.connection import connect
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "redis://127.0.0.1:1/0"

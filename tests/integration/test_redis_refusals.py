@@ -13,18 +13,19 @@ from structlog.testing import capture_logs
 
 from dev.stack import Platform
 from enrich.view_windows import Window, start_of
+from notifications.rate import Rate
 from ops import doctor
-from ops.health import Health
-from ops.settings import ROOT
-from sinks.in_app import InApp
-from sinks.mongo import Mongo
-from sinks.postgres import Pool
-from sinks.rate_limits import Rate, RateLimits
-from sinks.recipients import Recipients
-from sinks.redis import RecentViews
-from sinks.redis_refusals import RedisRefusals
+from runtime.health import Health
+from runtime.settings import ROOT
+from sinks.mongo.writer import Mongo
+from sinks.postgres.pool import Pool
+from sinks.postgres.recipients import Recipients
+from sinks.redis.in_app import InApp
+from sinks.redis.rate_limits import RateLimits
+from sinks.redis.recent_views import RecentViews
+from sinks.redis.refusals import RedisRefusals
+from sinks.redis.wakeups import WakeUps
 from sinks.servers import REDIS_COMMANDS, check_redis, redis_acl
-from sinks.wake_ups import WakeUps
 
 DAY = timedelta(days=1)
 DOCUMENTED = re.search(
@@ -212,7 +213,7 @@ async def test_whatever_else_redis_refuses_is_told_and_limits_hold(
 async def test_a_feature_that_redis_serves_again_is_no_longer_degraded(
     role: Role, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sinks.redis_refusals.CLEARED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("sinks.redis.refusals.CLEARED_AFTER_SECONDS", 0.0)
     health = Health()
     limits = RateLimits(role.url, role.prefix, refusals=RedisRefusals(health))
     role.may("~* &* +@all -evalsha")

@@ -22,8 +22,8 @@ from dev.posts import PostRow, WrittenPosts, add_blog
 from dev.run import Options, run
 from dev.stack import Platform
 from ops.bootstrap import MIGRATIONS
-from sinks import migrations
-from sinks.postgres import schema_of
+from sinks.postgres import migrations
+from sinks.postgres.pool import schema_of
 
 SECONDS = 4.0
 OPTIONS = Options(seconds=SECONDS, rate=200, seed=1)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sinks.postgres import schema_of
+from sinks.postgres.pool import schema_of
 from tests.integration.pipeline import Message, Pipeline, Worker, plain, until
 
 ENDS_WITHIN_SECONDS = 60.0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.send import Limits, Send
+from agents.notifications.send import Limits, Send
 from dev.providers.server import AcceptedEmail, Answer, Fault, Reply
 from dev.providers.smtp import SmtpServer, Step
 from notifications.circuit_breaker import CircuitPolicy
@@ -17,10 +17,10 @@ from notifications.retry_policy import MOST_GIVEN_BACK
 from notifications.states import plan
 from notifications.unsubscribing import UnsubscribeLinks
 from notifications.wording import Wording
-from ops.health import Health
-from ops.metrics import REPLIES
-from sinks.email.smtp import Smtp
-from sinks.providers import Providers, Route
+from providers.email.smtp import Smtp
+from providers.registry import Providers, Route
+from runtime.health import Health
+from runtime.metrics import REPLIES
 from tests.integration.test_deliver import Post, post
 
 __all__ = ["post"]

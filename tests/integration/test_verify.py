@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from agents.watch_drift import WatchDrift
+from agents.view_counts.reconciliation import Column, PostDifference, Verification, WindowDifference, verification_of
+from agents.view_counts.watch_drift import WatchDrift
 from enrich.view_windows import LENGTH, Window, start_of
-from ops.metrics import VIEW_COUNT_DRIFT
-from ops.verification import Column, PostDifference, Verification, WindowDifference, verification_of
-from sinks.stored_views import StoredViews
-from sinks.view_counts import PlatformTable, ViewCounts, WindowCount
+from runtime.metrics import VIEW_COUNT_DRIFT
+from sinks.mongo.page_view_counts import StoredViews
+from sinks.postgres.view_counts import PlatformTable, ViewCounts, WindowCount
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.pipeline import Message, Pipeline, plain, until
 
@@ -25,7 +25,7 @@ NOW = datetime.now(UTC)
 START = start_of(NOW - timedelta(hours=1))
 SHORT_PAUSES = """
 from datetime import timedelta
-from ops.verification import Verification
+from agents.view_counts.reconciliation import Verification
 Verification.LEAST_PAUSE = timedelta(seconds=0.1)
 """
 

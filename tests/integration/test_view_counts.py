@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from enrich.view_windows import LENGTH, start_of
-from sinks.view_counts import PlatformTable, ViewCounts
+from sinks.postgres.view_counts import PlatformTable, ViewCounts
 from tests.integration.pipeline import Message, Pipeline, Worker, headers_of, plain, until
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"

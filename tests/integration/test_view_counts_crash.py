@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sinks.postgres import query
+from sinks.postgres.pool import query
 from tests.integration.pipeline import Message, Pipeline, Worker, until
 from tests.integration.test_view_counts import BOT, BROWSER, TOPICS, view
 

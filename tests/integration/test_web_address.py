@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from ops.web_address import in_url
+from runtime.web_address import in_url
 from tests.integration.pipeline import Pipeline, Worker, until
 
 TOPIC = "searches"

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from enrich.view_windows import Window
-from sinks.view_counts import PlatformTable, ViewCounts, WindowCount
+from sinks.postgres.view_counts import PlatformTable, ViewCounts, WindowCount
 from tests.integration.pipeline import Pipeline
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import strategies as st
 
 from notifications.messages import Email
-from sinks import http
+from providers import http
 
 KEY = "0123456789abcdef0123456789abcdef"
 ANYTHING = st.text(

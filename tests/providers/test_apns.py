@@ -13,8 +13,8 @@ from dev.providers.apns import KEY_ID, TEAM_ID, TOPIC, ApnsServer, refusal
 from dev.providers.http2 import Act, Mishap, Reply, Request
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
-from sinks.provider import Provider
-from sinks.push.apns import Apns
+from providers.base import Provider
+from providers.push.apns import Apns
 from tests.providers.conftest import NOW, Clock
 
 TOKEN = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0"

@@ -12,10 +12,10 @@ from dev.providers.server import Fault, HttpEmailServer, Reply
 from dev.providers.ses import SesServer
 from notifications.messages import Email
 from notifications.outcome import Failed, Refused, Sent
-from sinks.email.mailgun import Mailgun
-from sinks.email.sendgrid import SendGrid
-from sinks.email.ses import Ses
-from sinks.provider import Provider
+from providers.base import Provider
+from providers.email.mailgun import Mailgun
+from providers.email.sendgrid import SendGrid
+from providers.email.ses import Ses
 from tests.providers import test_mailgun, test_sendgrid, test_ses
 from tests.providers.conftest import MakeEmail
 

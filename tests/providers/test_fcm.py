@@ -12,9 +12,9 @@ from dev.providers.fcm import PROJECT, FcmServer, grant_refusal, refusal
 from dev.providers.http2 import Act, Mishap, Reply, Request, json_reply
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
-from sinks.http import client
-from sinks.provider import Provider
-from sinks.push.fcm import Fcm
+from providers.base import Provider
+from providers.http import client
+from providers.push.fcm import Fcm
 from tests.providers.conftest import NOW, Clock
 
 TOKEN = "cXk3:APA91bGhT-device-of-ada_0123456789"

@@ -12,9 +12,9 @@ from dev.providers.mailgun import MailgunServer
 from dev.providers.server import Answer, Fault, Reply
 from notifications.messages import Email
 from notifications.outcome import Failed, Misconfigured, Refused, Sent, Throttled
-from sinks.email.addresses import Envelope, address_in_ascii
-from sinks.email.mailgun import Mailgun, _form
-from sinks.provider import Provider
+from providers.base import Provider
+from providers.email.addresses import Envelope, address_in_ascii
+from providers.email.mailgun import Mailgun, _form
 from tests.providers.conftest import ANYTHING, KEY, MakeEmail, injecting_email, is_one_line
 
 API_KEY = SecretStr("key-right")

@@ -18,8 +18,8 @@ from dev.providers.smtp import SmtpServer
 from dev.providers.web_push import PushService
 from notifications.messages import Push
 from notifications.outcome import Sent
-from ops.settings import Settings
-from sinks.providers import Providers
+from providers.registry import Providers
+from runtime.settings import Settings
 from tests.providers import test_apns, test_fcm, test_ses, test_web_push
 from tests.providers.conftest import MakeEmail
 

@@ -14,8 +14,8 @@ import pytest
 
 from notifications.messages import Push
 from notifications.outcome import Failed, Sent
-from sinks.provider import Provider
-from sinks.push.file import PushFile
+from providers.base import Provider
+from providers.push.file import PushFile
 from tests.providers.conftest import KEY, NOW, Clock
 
 
@@ -91,7 +91,7 @@ async def test_a_message_that_counts_as_sent_is_in_the_file_when_the_process_is_
     path = tmp_path / "push.jsonl"
     program = (
         "import asyncio, os, signal, sys; from pathlib import Path\n"
-        "from sinks.push.file import PushFile\n"
+        "from providers.push.file import PushFile\n"
         "from tests.providers.test_push_file import push\n"
         "asyncio.run(PushFile(Path(sys.argv[1]), 'fcm').send(push()))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

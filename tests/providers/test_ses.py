@@ -14,9 +14,9 @@ from dev.providers.server import Answer, Fault, Reply
 from dev.providers.ses import SesServer
 from notifications.messages import Email
 from notifications.outcome import Failed, Misconfigured, Refused, Sent, Throttled
-from sinks.email.addresses import Envelope, address_in_ascii
-from sinks.email.ses import Ses, _email
-from sinks.provider import Provider
+from providers.base import Provider
+from providers.email.addresses import Envelope, address_in_ascii
+from providers.email.ses import Ses, _email
 from tests.providers.conftest import ANYTHING, KEY, MakeEmail, injecting_email, is_one_line
 
 CREDENTIALS = Credentials("AKIDRIGHT", "right secret", "session token")

@@ -16,9 +16,9 @@ from dev.providers.server import AcceptedEmail, Fault, Reply
 from dev.providers.smtp import SmtpServer, Step
 from notifications.messages import Email
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
-from sinks.email.addresses import address, one_line, without_personal
-from sinks.email.smtp import Smtp, Tls, _write
-from sinks.provider import Provider
+from providers.base import Provider
+from providers.email.addresses import address, one_line, without_personal
+from providers.email.smtp import Smtp, Tls, _write
 from tests.providers.conftest import ANYTHING, KEY, MakeEmail, injecting_email, is_one_line, make_email
 
 USER = ("blog", "right password")

@@ -10,8 +10,8 @@ from dev.providers.smtp import SmtpServer, Step
 from notifications.messages import Email
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
 from notifications.replies import SMTP, Row
-from sinks.email.smtp import Smtp
-from sinks.provider import Provider
+from providers.base import Provider
+from providers.email.smtp import Smtp
 from tests.providers.conftest import MakeEmail
 
 

@@ -18,9 +18,9 @@ from dev.providers.http2 import Mishap, Reply
 from dev.providers.web_push import PushService
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
-from sinks.http import client
-from sinks.provider import Provider
-from sinks.push.web_push import WebPush
+from providers.base import Provider
+from providers.http import client
+from providers.push.web_push import WebPush
 from tests.providers.conftest import NOW, Clock
 
 SUBJECT = "mailto:push@blog.example"

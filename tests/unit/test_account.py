@@ -9,7 +9,7 @@ from dev.account import Account
 from dev.stories import Trace
 from dev.traffic import Sample, Traffic
 from ops.dead_letters import Letter
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks import collections
 

@@ -4,7 +4,7 @@ from itertools import islice
 import orjson
 
 from bench import traffic
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from schemas.topics import load
 from sinks.collections import NAMES
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from tests.chaos import logs
 
 ASSIGNED = {"agent": "page-views", "partitions": [0], "event": "partitions assigned", "logger": "delivery.consumer"}
@@ -71,7 +71,7 @@ def problems(directory: Path, *lines: str) -> list[str]:
 
 
 def test_a_log_of_ordinary_work_is_in_order(tmp_path: Path) -> None:
-    dead_letter = entry(event="dead letter", level="warning", logger="delivery.dead_letters", reason="not-json")
+    dead_letter = entry(event="dead letter", level="warning", logger="delivery.dead_letters.writer", reason="not-json")
     unwell = entry(
         event="dependency unwell, trying again", level="warning", logger="delivery.retry", problem="AutoReconnect"
     )
@@ -82,7 +82,9 @@ def test_a_log_of_ordinary_work_is_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("logger", "event"), IN_AN_OUTAGE)
 def test_what_a_library_says_in_an_outage_is_ordinary(tmp_path: Path, logger: str, event: str) -> None:
     assert problems(tmp_path, entry(event=event, level="error", logger=logger)) == []
-    assert problems(tmp_path, entry(event=event, level="error", logger="agents.send")), "of anybody else it is not"
+    assert problems(tmp_path, entry(event=event, level="error", logger="agents.notifications.send")), (
+        "of anybody else it is not"
+    )
     if logger == COORDINATOR:
         assert problems(tmp_path, entry(event=f"{event} for ever", level="error", logger=logger)), "nor with more to it"
     assert problems(tmp_path, entry(event=event, level="error", logger=logger, exception=[EXCEPTION]))
@@ -101,7 +103,7 @@ def test_each_ordinary_message_has_its_reason() -> None:
         (COORDINATOR, "OffsetCommit failed for group g on partition p with offset 1: UnknownError"),
         ("aiokafka.cluster", "Topic page-views not found in cluster metadata"),
         ("aiokafka.consumer.fetcher", "Failed fetch messages from 1: [Error 1] OffsetOutOfRangeError"),
-        ("agents.send", "an item of the queue is unreadable"),
+        ("agents.notifications.send", "an item of the queue is unreadable"),
     ],
 )
 def test_any_other_error_is_trouble(tmp_path: Path, logger: str, event: str) -> None:
@@ -110,18 +112,22 @@ def test_any_other_error_is_trouble(tmp_path: Path, logger: str, event: str) -> 
 
 
 def test_an_exception_is_told_with_where_it_was_raised(tmp_path: Path) -> None:
-    crashed = entry(event="[^--Deliver]: Crashed", level="error", logger="agents.deliver", exception=[EXCEPTION])
+    crashed = entry(
+        event="[^--Deliver]: Crashed", level="error", logger="agents.notifications.dispatch", exception=[EXCEPTION]
+    )
     (problem,) = problems(tmp_path, crashed)
     assert problem.splitlines() == [
-        "once, first in worker-1.log by agents.deliver at level error: [^--Deliver]: Crashed",
+        "once, first in worker-1.log by agents.notifications.dispatch at level error: [^--Deliver]: Crashed",
         "  mode/services.py:878 in _execute_task",
-        "  agents/deliver.py:76 in _work",
+        "  agents/notifications/dispatch.py:76 in _work",
         "  TypeError: can't compare offset-naive and offset-aware datetimes",
     ]
 
 
 def test_an_exception_is_trouble_at_any_level(tmp_path: Path) -> None:
-    assert problems(tmp_path, entry(event="odd", level="warning", logger="sinks.redis", exception=[EXCEPTION]))
+    assert problems(
+        tmp_path, entry(event="odd", level="warning", logger="sinks.redis.recent_views", exception=[EXCEPTION])
+    )
 
 
 def test_what_happened_again_and_again_is_one_problem(tmp_path: Path) -> None:
@@ -140,8 +146,8 @@ def test_the_same_crash_of_several_agents_is_one_problem(tmp_path: Path) -> None
 
 
 def test_different_troubles_are_told_apart_the_most_frequent_first(tmp_path: Path) -> None:
-    one = entry(event="a provider refuses us", level="error", logger="agents.hand_over")
-    other = entry(event="a message was not sent", level="error", logger="agents.hand_over")
+    one = entry(event="a provider refuses us", level="error", logger="agents.notifications.attempt")
+    other = entry(event="a message was not sent", level="error", logger="agents.notifications.attempt")
     assert [problem.partition(",")[0] for problem in problems(tmp_path, one, other, other)] == ["2 times", "once"]
 
 
@@ -176,7 +182,7 @@ def test_a_traceback_of_a_dying_interpreter_is_one_problem(tmp_path: Path) -> No
         "Traceback (most recent call last):",
         '  File "<string>", line 1, in <module>',
         "    main()",
-        "ops.settings.SettingsProblem: no such thing",
+        "runtime.settings.SettingsProblem: no such thing",
     ]
     (problem,) = problems(tmp_path, entry(**ASSIGNED), *lines, entry(**ASSIGNED))
     assert problem == "\n".join([f"once, first in worker-1.log as printed: {lines[0]}", *lines[1:]])

@@ -16,7 +16,7 @@ from enrich.notifications import notification
 from enrich.view_windows import Window
 from notifications.gathering import Gathered, merge
 from notifications.notice import ACTORS, Gather, Notice, expiry
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import NAMES
 from tests.chaos.ledger import Entry

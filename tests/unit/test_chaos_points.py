@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from tests.chaos import points
 from tests.chaos.defects import DEFECTS
 from tests.chaos.faults import FAULTS, draw
@@ -46,8 +46,8 @@ def test_every_defect_can_be_had_in_the_product_as_it_is() -> None:
 @pytest.mark.parametrize("place", ["Mongo.writes", "Mango.write", "no_function"])
 def test_a_place_that_is_gone_ends_the_worker_and_is_named(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        points.wrap("sinks.mongo", place, lambda original: original)
-    assert f"replace {place} in sinks.mongo" in capsys.readouterr().err
+        points.wrap("sinks.mongo.writer", place, lambda original: original)
+    assert f"replace {place} in sinks.mongo.writer" in capsys.readouterr().err
 
 
 def test_a_process_dies_at_the_passing_that_is_ordered_and_at_no_other() -> None:

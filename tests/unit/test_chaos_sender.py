@@ -17,12 +17,12 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber
 
 from delivery.batch import Record
-from delivery.dead_letters import DeadLetterLimit
+from delivery.dead_letters.writer import DeadLetterLimit
 from delivery.producer import partition_of
 from dev.blog import Blog
 from dev.mishaps import MISHAPS
 from dev.traffic import COMPRESSIONS, MISHAP_EVERY, Sample, Traffic, told
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.cloudevents import Decoder
 from schemas.topics import load
 from sinks import collections

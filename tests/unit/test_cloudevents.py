@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.cloudevents import Decoder
-from schemas.event import Envelope, Event, InvalidEvent
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import Event
 from schemas.identity import ReplaySigner
 from schemas.logs import LoggedError, LogLine
 from schemas.posts import PostPublished

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 
 COMMANDS = (
     "bootstrap",

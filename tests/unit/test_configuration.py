@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ops import configuration
-from ops.configuration import ConfigurationError
-from ops.settings import ROOT, Settings
+from agents import configuration
+from agents.configuration import ConfigurationError
+from runtime.settings import ROOT, Settings
 from tests.unit.test_command_line import run
 
 SERVERS = {

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from agents.recounts import LARGE, Recounts
+from agents.view_counts.pending_windows import LARGE, Recounts
 from enrich.documents import Document
 from enrich.view_windows import Window, start_of, touched
 

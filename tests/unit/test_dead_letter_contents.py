@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from ops.dead_letters import Contents, Letter, Selection
 from ops.replay import Plan
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from schemas.topics import load
 from sinks.collections import NAMES
 

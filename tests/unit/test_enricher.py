@@ -9,7 +9,8 @@ from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
 from enrich.ip_address import hash_ip
 from enrich.searches import normalized
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from schemas.topics import EventType, event_classes
 
 TIME = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from enrich.documents import Occurrence
-from sinks.error_groups import group_updates
+from sinks.mongo.error_groups import group_updates
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.errors import FINGERPRINT_VERSION, fingerprint, frames, normalised, occurrence, severity
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 from schemas.logs import LogLine
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 
 WRITE_TO_A_RESET_CONNECTION = """
 import asyncio, socket, struct
-from delivery import event_loop
+from runtime.patches import uvloop
 
 async def main():
     async def reset(reader, writer):
@@ -26,7 +26,7 @@ async def main():
             pass
     print("the client knows")
 
-event_loop.use()
+uvloop.apply()
 asyncio.run(main())
 """
 

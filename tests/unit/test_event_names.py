@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from schemas.cloudevents import names_of
 from schemas.topics import load
 from sinks.collections import NAMES

@@ -14,7 +14,7 @@ from enrich.searches import result_clicked
 from notifications.notice import digest
 from notifications.rules import requested
 from schemas import identity
-from schemas.event import InvalidEvent
+from schemas.envelope import InvalidEvent
 from schemas.identity import ReplaySigner
 from tests.unit.test_cloudevents import SAMPLED, TOPICS, VIEWED, Headers, decode
 

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBase
 
-from delivery import kafka_driver
+from runtime.patches import aiokafka as patch
 from tests import header_names
 
 UNCOMPRESSED, GZIP = DefaultRecordBase.CODEC_NONE, DefaultRecordBase.CODEC_GZIP
@@ -27,7 +27,7 @@ def answer(batches: Sequence[Sequence[bool]], compression: int = UNCOMPRESSED) -
 
 
 def records(content: bytes, first: int = 0) -> Any:
-    kafka_driver.mend()
+    patch.apply()
     kept = fetcher.MemoryRecords(content)
     assert kept.has_next()
     assert kept.size_in_bytes() == len(content)

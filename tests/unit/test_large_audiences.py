@@ -10,12 +10,12 @@ import orjson
 import pytest
 
 from agents.store import MOST_WRITES, Store
-from delivery.dead_letters import DeadLetter
+from delivery.dead_letters.writer import DeadLetter
 from enrich.enricher import Enricher
 from enrich.notifications import Notifier
 from notifications import rules
 from schemas.cloudevents import Decoder
-from schemas.event import InvalidEvent
+from schemas.envelope import InvalidEvent
 from schemas.posts import MOST_FOLLOWERS
 from schemas.topics import load
 from sinks.collections import NAMES

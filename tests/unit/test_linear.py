@@ -26,17 +26,18 @@ from enrich.searches import normalized
 from enrich.traffic_source import app_of, find
 from enrich.user_agent import device
 from enrich.written_dates import without_dates
-from notifications import links, preferences, receipts, replies, rules, unsubscribing
+from notifications import links, preferences, replies, rules, unsubscribing
 from notifications.messages import Email
 from notifications.notice import Words
 from notifications.quiet_hours import understand, zone_named
+from notifications.receipts import receipt
 from notifications.wording import Wording, line, paragraphs, phrase
-from ops import masking
 from ops.commands.settings import masked_url
+from ops.notifications import masking
+from providers.email import addresses, ses
+from providers.http import retry_after
+from providers.push import web_push
 from schemas import email_address, identity, not_json
-from sinks.email import addresses, ses
-from sinks.http import retry_after
-from sinks.push import web_push
 from tests.fuzz.edge import EVENTS, edge
 from tests.fuzz.events import Record
 
@@ -127,9 +128,9 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "push messages": lambda text: WORDING.push(Words(text, text, text, text)),
     "links to unsubscribe": read_link,
     "time zones": zone,
-    "what a report says": lambda text: receipts.without_addresses(text, "ada@example.org"),
-    "recipients of reports": lambda text: receipts.without_addresses("a" * 400, text),
-    "links of reports": lambda text: receipts._link(text, "ada@example.org"),
+    "what a report says": lambda text: receipt.without_addresses(text, "ada@example.org"),
+    "recipients of reports": lambda text: receipt.without_addresses("a" * 400, text),
+    "links of reports": lambda text: receipt._link(text, "ada@example.org"),
     "what a provider says": lambda text: addresses.without_personal(text, MAIL),
     "recipients": lambda text: addresses.without_personal("a" * 400, mail(to=text)),
     "subjects": lambda text: addresses.without_personal("a" * 400, mail(subject=text)),

@@ -14,8 +14,8 @@ from enrich.enricher import Enricher
 from notifications.links import ForeignLink, Site, picture
 from notifications.notice import Words
 from notifications.wording import Wording
-from ops.settings import Settings
-from schemas.event import InvalidEvent
+from runtime.settings import Settings
+from schemas.envelope import InvalidEvent
 from tests.unit.test_cloudevents import decode
 
 REQUESTED = [("ce_type", b"notification.requested"), ("ce_id", b"n-1"), ("ce_specversion", b"1.0"), ("ce_source", b"/")]

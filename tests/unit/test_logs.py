@@ -6,12 +6,12 @@ import logging.config
 import subprocess
 import sys
 
-from ops.logs import Sparingly
+from runtime.logs import Sparingly
 
 PROGRAM = """
 import logging.config, structlog
-from ops.logs import logging_config
-from ops.settings import Settings
+from runtime.logs import logging_config
+from runtime.settings import Settings
 logging.config.dictConfig(logging_config(Settings(log_format="json")))
 log = structlog.get_logger("inkstream")
 try:

@@ -3,7 +3,7 @@
 import pytest
 
 from notifications.states import device_name
-from ops.masking import masked_address, masked_token, without_addresses
+from ops.notifications.masking import masked_address, masked_token, without_addresses
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import asyncio
 
 import pymongo.lock
 
-from sinks import mongo_driver
+from runtime.patches import pymongo as patch
 
 
 async def test_who_is_cancelled_twice_while_waiting_takes_the_lock_from_nobody() -> None:
-    mongo_driver.mend()
+    patch.apply()
     lock = pymongo.lock._async_create_lock()
     condition = pymongo.lock._async_create_condition(lock)
 

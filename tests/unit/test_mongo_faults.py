@@ -19,7 +19,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from sinks.mongo_faults import (
+from sinks.mongo.errors import (
     Refusal,
     UnknownRefusalError,
     blames_content,

@@ -9,8 +9,8 @@ import dns.rcode
 import pytest
 from pymongo.errors import ServerSelectionTimeoutError
 
-from ops.server_problems import first_line
-from sinks.mongo import Mongo, is_transient
+from agents.server_problems import first_line
+from sinks.mongo.writer import Mongo, is_transient
 from sinks.servers import MongoUrlError
 from tests.dns_server import DnsServer, Records
 

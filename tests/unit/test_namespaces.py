@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 from pymongo import AsyncMongoClient
 
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from sinks.collections import COLLECTIONS
-from sinks.migrations import read
-from sinks.mongo_database import NamespacedDatabase
-from sinks.postgres import schema_of
+from sinks.mongo.database import NamespacedDatabase
+from sinks.postgres.migrations import read
+from sinks.postgres.pool import schema_of
 
 
 @pytest.mark.parametrize(

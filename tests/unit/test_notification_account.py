@@ -19,7 +19,7 @@ from notifications.item import Item
 from notifications.notice import Notice
 from notifications.preferences import DEFAULTS
 from notifications.states import Delivery, device_name, plan, skip
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks import collections
 

@@ -6,8 +6,8 @@ from typing import Any
 from enrich.documents import Document, Gathering
 from enrich.notifications import Notifier, notification, queue_item
 from notifications.rules import load
-from ops.settings import ROOT
-from schemas.event import Envelope
+from runtime.settings import ROOT
+from schemas.envelope import Envelope
 from schemas.topics import load as load_topics
 from sinks.collections import NAMES
 

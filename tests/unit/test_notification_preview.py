@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from tests.unit.test_command_line import run
 
 TYPES = yaml.safe_load((ROOT / "notifications.yaml").read_text())["rules"]

@@ -12,8 +12,9 @@ from enrich.enricher import Enricher
 from notifications.notice import ACTORS, KEPT, Notice, Recipient
 from notifications.rules import LONGEST_WINDOW, Rules, RulesError, load
 from notifications.wording import Wording
-from ops.settings import ROOT
-from schemas.event import Envelope, Event, Moment
+from runtime.settings import ROOT
+from schemas.envelope import Envelope
+from schemas.event import Event, Moment
 from schemas.identity import of_producer
 from schemas.notifications import Device, NotificationRequested, RelatedEntity
 from schemas.topics import EventType

@@ -10,9 +10,9 @@ from notifications.gathering import merge
 from notifications.notice import Gather
 from notifications.preferences import Preferences, QuietHours
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, Reason, State, Status
-from ops.notification_stories import REASONS, Circumstances, Story, story
-from ops.settings import ROOT
-from sinks.notification_cases import UNREADABLE, Case
+from ops.notifications.timeline import REASONS, Circumstances, Story, story
+from runtime.settings import ROOT
+from sinks.mongo.notification_admin import UNREADABLE, Case
 from tests.notification_documents import (
     ADDRESS,
     DEVICE,

@@ -13,7 +13,7 @@ from enrich.context import Context
 from enrich.documents import Document, Part
 from enrich.geo import GeoDatabase
 from enrich.ip_address import hash_ip
-from schemas.event import Envelope
+from schemas.envelope import Envelope
 from schemas.page_views import PageExited, PageViewed
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

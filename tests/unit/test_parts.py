@@ -3,7 +3,7 @@ from typing import Any
 
 from enrich.documents import Part
 from sinks.collections import SEARCH_QUERIES
-from sinks.parts import PartSum, completion
+from sinks.mongo.late_updates import PartSum, completion
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from sinks.postgres import Pool, PostgresUrlError
+from sinks.postgres.pool import Pool, PostgresUrlError
 
 
 def problem_of(url: str) -> str:

@@ -9,7 +9,7 @@ from dev.blog import Blog
 from dev.posts import PostRow, row_of
 from dev.stories import Fact
 from dev.traffic import Traffic
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from schemas.topics import load
 from sinks import collections
 

@@ -2,8 +2,8 @@
 
 from structlog.testing import capture_logs
 
-from ops.health import Health
-from ops.probe import Probe
+from agents.watch_servers import Probe
+from runtime.health import Health
 
 
 async def test_a_server_that_is_away_is_logged_once_with_what_its_client_says() -> None:

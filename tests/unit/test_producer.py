@@ -9,7 +9,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from delivery import producer
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
-from ops.health import Health
+from runtime.health import Health
 
 
 async def test_records_that_come_at_once_share_a_producer(monkeypatch: pytest.MonkeyPatch) -> None:

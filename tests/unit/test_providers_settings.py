@@ -16,15 +16,15 @@ from pydantic import SecretStr, ValidationError
 
 from notifications.messages import Push
 from notifications.outcome import Misconfigured, Outcome, Sent
-from ops.settings import NEEDED_ELSEWHERE, Settings
-from sinks import providers
-from sinks.email.smtp import Smtp
-from sinks.providers import Providers, ProviderSettingsError, Route
-from sinks.push.apns import Apns
-from sinks.push.fcm import Fcm
-from sinks.push.file import PushFile
-from sinks.push.web_push import WebPush
-from sinks.rate_limits import Rate
+from notifications.rate import Rate
+from providers import registry
+from providers.email.smtp import Smtp
+from providers.push.apns import Apns
+from providers.push.fcm import Fcm
+from providers.push.file import PushFile
+from providers.push.web_push import WebPush
+from providers.registry import Providers, ProviderSettingsError, Route
+from runtime.settings import NEEDED_ELSEWHERE, Settings
 
 NOW = datetime.now(UTC)
 REFUSED = Misconfigured("401", "wrong key")
@@ -394,13 +394,13 @@ def test_broken_credentials_of_aws_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_a_mail_server_is_reached_as_its_url_says(url: str, host: str, port: int, tls: str) -> None:
-    smtp = providers._smtp(SecretStr(url))
+    smtp = registry._smtp(SecretStr(url))
     assert (smtp._host, smtp._port, smtp._tls) == (host, port, tls)
     assert (smtp._username, smtp._password) == (None, None)
 
 
 def test_credentials_in_a_url_may_hold_anything() -> None:
-    smtp = providers._smtp(SecretStr("smtps://ada%40blog.example:p%2Fw%3A%40d@mail.example"))
+    smtp = registry._smtp(SecretStr("smtps://ada%40blog.example:p%2Fw%3A%40d@mail.example"))
     assert isinstance(smtp, Smtp)
     assert smtp._username == "ada@blog.example"
     assert smtp._password == SecretStr("p/w:@d")
@@ -504,7 +504,7 @@ def test_a_subscription_without_a_service_has_nobody_elses_circuit(token: str) -
 def test_of_the_push_services_those_are_forgotten_that_were_not_used_for_longest() -> None:
     sent = Providers(push={"web": Service("web-push")})
     kept, forgotten = web("kept.example", sent), web("forgotten.example", sent)
-    for number in range(providers.PUSH_SERVICES - 1):
+    for number in range(registry.PUSH_SERVICES - 1):
         web(f"p{number}.example", sent)
         web("kept.example", sent)
     assert web("kept.example", sent) is kept

@@ -8,8 +8,8 @@ from bson.codec_options import CodecOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifications.receipts import Receipt
-from notifications.receipts.push import applied, is_given_up
+from notifications.receipts.push_log import applied, is_given_up
+from notifications.receipts.receipt import Receipt
 from schemas.receipts import DeliveryReceived, Kind
 from sinks.collections import COLLECTIONS
 

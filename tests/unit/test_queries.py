@@ -1,8 +1,8 @@
-"""The named queries of `sinks/queries.sql`."""
+"""The named queries of `sinks/postgres/queries.sql`."""
 
 import pytest
 
-from sinks.postgres import query
+from sinks.postgres.pool import query
 
 
 def test_a_query_is_found_by_its_name_with_its_comment() -> None:

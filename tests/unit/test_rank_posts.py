@@ -11,10 +11,11 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from agents.rank_posts import RankPosts
+from agents.view_counts.rank_posts import RankPosts
 from enrich.view_windows import LENGTH, Window, start_of
-from sinks.redis import LAST_HOUR, RecentViews, RedisUrlError, kept, last_hour
-from sinks.view_counts import ViewCounts, WindowCount
+from sinks.postgres.view_counts import ViewCounts, WindowCount
+from sinks.redis.connection import RedisUrlError
+from sinks.redis.recent_views import LAST_HOUR, RecentViews, kept, last_hour
 
 
 class Redis(RecentViews):

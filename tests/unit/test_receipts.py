@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from notifications.receipts import KEPT_EVENTS, STATUSES, Receipt, applied, mailgun, sendgrid, ses, without_addresses
+from notifications.receipts.email_log import KEPT_EVENTS, STATUSES, applied
+from notifications.receipts.receipt import Receipt, without_addresses
+from providers.webhooks import mailgun, sendgrid, ses
 from schemas.receipts import DeliveryReceived, Kind
 from sinks.collections import COLLECTIONS
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.recounts import LARGE, Recounts, Turn
+from agents.view_counts.pending_windows import LARGE, Recounts, Turn
 from enrich.view_windows import LENGTH, Window
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from notifications.receipts import mailgun, sendgrid, ses
+from providers.webhooks import mailgun, sendgrid, ses
 from tests.unit.test_webhooks_mailgun import EVENTS as MAILGUN
 from tests.unit.test_webhooks_ses import EVENTS as SES
 from tests.unit.test_webhooks_ses import MESSAGES, body

@@ -4,7 +4,7 @@ import pytest
 from tenacity import wait_none
 
 from delivery import retry
-from ops.health import Health
+from runtime.health import Health
 
 
 class Store:

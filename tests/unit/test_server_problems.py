@@ -9,8 +9,8 @@ import redis.exceptions
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, UnknownTopicOrPartitionError
 from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 
-from ops.server_problems import problem_of
-from ops.settings import Settings
+from agents.server_problems import problem_of
+from runtime.settings import Settings
 from tests.stand_ins import self_signed, stand_in
 
 VARIABLES = {

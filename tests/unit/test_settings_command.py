@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from ops.commands.settings import EXAMPLES, MASK, in_force, masked_url, page, shown, variable_of
-from ops.settings import NEEDED_ELSEWHERE, ROOT, Settings
+from runtime.settings import NEEDED_ELSEWHERE, ROOT, Settings
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from agents.tell import Tell
+from agents.notifications.notify_stored import Tell
 from enrich.documents import Document, Write
-from sinks.gathered_notifications import Joined
-from sinks.in_app import InApp
-from sinks.mongo import Outcome, Refusal
-from sinks.wake_ups import WakeUps
+from sinks.mongo.notification_groups import Joined
+from sinks.mongo.writer import Outcome, Refusal
+from sinks.redis.in_app import InApp
+from sinks.redis.wakeups import WakeUps
 
 
 class Heard:

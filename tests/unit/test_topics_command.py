@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ops.commands.topics import fields, page
-from ops.settings import ROOT
+from runtime.settings import ROOT
 from schemas.event import Event
 from schemas.fields import Count, Id, Value
 from schemas.topics import load

@@ -13,9 +13,10 @@ from dev.traffic import COMPRESSIONS, Sample, Traffic, told
 from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
-from ops.settings import ROOT, Settings
+from runtime.settings import ROOT, Settings
 from schemas.cloudevents import Decoder
-from schemas.event import Envelope, Event, InvalidEvent
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import Event
 from schemas.topics import load
 from sinks import collections
 

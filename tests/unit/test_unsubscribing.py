@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 
-from agents.report_receipts import NotReported
-from notifications.receipts import Receipt
+from notifications.receipts.receipt import Receipt
 from notifications.unsubscribing import KEPT, BadLink, UnsubscribeLinks, unsubscribed
-from ops.unsubscribe_page import UnsubscribePage
 from schemas.receipts import DeliveryReceived
 from sinks.collections import EMAIL_LOGS
+from web.receipt_publisher import NotReported
+from web.unsubscribe_page import UnsubscribePage
 
 KEY = "5f2b1c0a9d8e7f6a5b4c3d2e1f0a9b8c"
 LINKS = UnsubscribeLinks("https://blog.example/unsubscribe", "a secret")

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.view_windows import LENGTH, Window, start_of
-from ops.verification import (
+from agents.view_counts.reconciliation import (
     Column,
     Judgement,
     PostDifference,
@@ -20,7 +19,8 @@ from ops.verification import (
     may_settle,
     slices,
 )
-from sinks.view_counts import PostCounts
+from enrich.view_windows import LENGTH, Window, start_of
+from sinks.postgres.view_counts import PostCounts
 
 NOW = datetime(2026, 1, 31, 12, 3, tzinfo=UTC)
 WELL = PostCounts("post", views=7, views_of_windows=7, applied=7, baseline=100, view_count=107)

@@ -10,22 +10,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from agents.count_views import CountViews
-from agents.recounts import Recount
-from agents.touch_windows import TouchWindows
-from delivery.dead_letters import DeadLetters
+from agents.view_counts.count_views import CountViews
+from agents.view_counts.pending_windows import Recount
+from agents.view_counts.touch_windows import TouchWindows
+from delivery.dead_letters.writer import DeadLetters
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
 from enrich.documents import Document, Part, Write
 from enrich.view_windows import LENGTH, Window, start_of, touched
-from ops.health import Health
-from ops.settings import ROOT
+from runtime.health import Health
+from runtime.settings import ROOT
 from schemas.cloudevents import Decoder
-from schemas.event import LATEST, Envelope, Event, InvalidEvent
+from schemas.envelope import Envelope, InvalidEvent
+from schemas.event import LATEST, Event
 from schemas.topics import load
 from schemas.view_counts import ViewsCounted, WindowTouched
 from sinks.collections import NAMES
-from sinks.mongo import Outcome
-from sinks.stored_views import StoredViews
+from sinks.mongo.page_view_counts import StoredViews
+from sinks.mongo.writer import Outcome
 
 DERIVED = load(ROOT / "topics.yaml", NAMES).derived
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

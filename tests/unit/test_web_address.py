@@ -17,10 +17,10 @@ from aiokafka.conn import collect_hosts
 from pydantic import SecretStr, ValidationError
 
 from delivery.pipeline import Pipeline
-from ops.health import Health
-from ops.settings import Settings
-from ops.web_address import in_url, obstacle, url
-from ops.web_server import WebServer
+from runtime.health import Health
+from runtime.settings import Settings
+from runtime.web_address import in_url, obstacle, url
+from web.server import WebServer
 
 ROOT = Path(__file__).parents[2]
 

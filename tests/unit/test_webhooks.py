@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from agents.report_receipts import NotReported
-from notifications.receipts import Receipt
-from notifications.receipts.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
-from ops.webhooks import Mailgun, SendGrid, Ses, Source, Unreachable, Webhook, fetch
+from notifications.receipts.receipt import Receipt
+from providers.webhooks.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from web.receipt_publisher import NotReported
+from web.webhooks import Mailgun, SendGrid, Ses, Source, Unreachable, Webhook, fetch
 
 DATA = Path(__file__).parents[1] / "data/webhooks"
 SENDGRID_BODY = (DATA / "sendgrid.json").read_bytes()

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifications.receipts import Receipt, Unreadable, Unverified
-from notifications.receipts.mailgun import MAX_AGE, read, verify
+from notifications.receipts.receipt import Receipt
+from providers.webhooks.base import Unreadable, Unverified
+from providers.webhooks.mailgun import MAX_AGE, read, verify
 from schemas.receipts import Kind
 
 EVENTS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data/webhooks/mailgun.json").read_bytes())

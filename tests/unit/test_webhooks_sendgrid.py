@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifications.receipts import Receipt, Unreadable, Unverified
-from notifications.receipts.sendgrid import MAX_AGE, verify
-from notifications.receipts.sendgrid import read as read_at
+from notifications.receipts.receipt import Receipt
+from providers.webhooks.base import Unreadable, Unverified
+from providers.webhooks.sendgrid import MAX_AGE, verify
+from providers.webhooks.sendgrid import read as read_at
 from schemas.receipts import Kind
 
 BODY = (Path(__file__).parents[1] / "data/webhooks/sendgrid.json").read_bytes()

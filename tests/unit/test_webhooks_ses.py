@@ -15,8 +15,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifications.receipts import Receipt, Unreadable, Unverified
-from notifications.receipts.ses import MAX_AGE, Confirmation, certificate_url, read, verify
+from notifications.receipts.receipt import Receipt
+from providers.webhooks.base import Unreadable, Unverified
+from providers.webhooks.ses import MAX_AGE, Confirmation, certificate_url, read, verify
 from schemas.receipts import Kind
 
 DATA = Path(__file__).parents[1] / "data/webhooks"

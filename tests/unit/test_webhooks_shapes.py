@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from notifications.receipts import Receipt, Unreadable, mailgun, sendgrid, ses
+from notifications.receipts.receipt import Receipt
+from providers.webhooks import mailgun, sendgrid, ses
+from providers.webhooks.base import Unreadable
 
 DATA = Path(__file__).parents[1] / "data/webhooks"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

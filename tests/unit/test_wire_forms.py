@@ -5,7 +5,8 @@ from base64 import b64encode
 import orjson
 import pytest
 
-from schemas.event import Envelope, Event
+from schemas.envelope import Envelope
+from schemas.event import Event
 from tests.unit.test_cloudevents import BINARY, LIKED, Headers, decode, refusal
 
 LIKE = {"postId": "post-1", "userId": "user-1", "authorId": "author-1"}

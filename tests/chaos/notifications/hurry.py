@@ -29,21 +29,21 @@ def hurry() -> None:
     seconds = {"pause": 1, "longest": 4, "probe": 5}
     shorter = partial(circuit, **{name: timedelta(seconds=value) for name, value in seconds.items()})
     _replace("notifications.circuit_breaker", "CircuitPolicy", shorter)
-    _replace("sinks.notification_queue", "LEASE", LEASE)
+    _replace("sinks.mongo.notification_queue", "LEASE", LEASE)
     _replace("notifications.notice", "SENT_AFTER", SENT_AFTER)
-    _replace("agents.hand_over", "TIMEOUT", PROVIDER_TIMEOUT)
+    _replace("agents.notifications.attempt", "TIMEOUT", PROVIDER_TIMEOUT)
 
 
 def introduce() -> None:
     """Have each message say which process gives it: `User-Agent` by HTTP, the client's name by SMTP."""
-    make = importlib.import_module("sinks.http").client
+    make = importlib.import_module("providers.http").client
 
     def client(**options: Any) -> Any:
         http = make(**options)
         http.headers["user-agent"] = NAME.format(os.getpid())
         return http
 
-    _replace("sinks.http", "client", client)
+    _replace("providers.http", "client", client)
     # By which aiosmtplib learns what to say.
     _replace("socket", "getfqdn", lambda: NAME.format(os.getpid()))
 

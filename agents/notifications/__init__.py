@@ -1,0 +1,1 @@
+"""Agents that create, send and track notifications."""

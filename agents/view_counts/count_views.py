@@ -1,0 +1,172 @@
+"""Count views: counts touched windows of page views anew, from what MongoDB has.
+
+In come records that name windows; out go absolute counts, for PostgreSQL and for other services. A batch is committed
+when each of its windows was counted after the batch was read, and the counts are durable in Kafka, or was touched again
+to be counted later. After a crash the windows are counted again, which gives the same counts or newer ones.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import NAMESPACE_URL, uuid5
+
+from pydantic_core import to_json
+
+from agents.decode import decode
+from agents.view_counts.pending_windows import Recount, Recounts
+from agents.view_counts.touch_windows import Touch, TouchWindows
+from delivery.batch import RecordBatch
+from delivery.dead_letters.writer import DeadLetters
+from delivery.producer import OutgoingRecord, RecordProducer, partition_of
+from delivery.retry import Dependency, until_done
+from enrich.view_windows import Window, start_of
+from runtime.health import Health
+from runtime.metrics import COUNT_SECONDS, VIEWS_NOT_COUNTED, WINDOWS_COUNTED
+from schemas.cloudevents import Decoder
+from schemas.envelope import Envelope
+from schemas.event import Event
+from schemas.view_counts import WindowTouched
+from sinks.mongo.page_view_counts import StoredViews
+
+
+class CountViews:
+    """The agent of touched windows: decode, gather, count, send, commit.
+
+    Args:
+        topic: Where the counts go: the topic's name in Kafka.
+        touch_windows: Takes windows that are put off.
+        decoder: Reads the records of touched windows.
+        stored: Counts views.
+        mongo: The server that `stored` asks.
+        producer: Takes the counts.
+        dead_letters: Takes records that name no window.
+        health: Where to report that MongoDB is down.
+        every: How long windows are gathered before they are counted.
+        horizon: A window is counted for so long after its end.
+        rate: Views a second that counting one window may read on average.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        touch_windows: TouchWindows,
+        decoder: Decoder,
+        stored: StoredViews,
+        mongo: Dependency,
+        producer: RecordProducer,
+        dead_letters: DeadLetters,
+        health: Health,
+        *,
+        every: timedelta,
+        horizon: timedelta,
+        rate: int,
+    ) -> None:
+        self._topic = topic
+        self._touch_windows = touch_windows
+        self._decoder = decoder
+        self._stored = stored
+        self._mongo = mongo
+        self._producer = producer
+        self._dead_letters = dead_letters
+        self._health = health
+        self._every = every
+        self._horizon = horizon
+        self._recounts = Recounts(rate)
+
+    async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
+        """Handle batches for as long as they come; many of them wait for the same count of a window."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_turns(tasks))
+            async for batch in batches:
+                tasks.create_task(self._finish(batch))
+
+    async def _finish(self, batch: RecordBatch) -> None:
+        """Wait until each window of the batch has been counted, then commit the batch."""
+        events, invalid = decode(self._decoder, batch.records)
+        await self._dead_letters.send(batch.topic, batch.records, invalid)
+        batch.forget_records()
+        await asyncio.gather(*self._wanted(events))
+        await batch.commit()
+
+    def _wanted(self, events: Iterable[Envelope[Event]]) -> set["asyncio.Future[None]"]:
+        """Ask for a count of each window that is young enough; return what is done when that is."""
+        oldest_end = datetime.now(UTC) - self._horizon
+        wanted = set()
+        for event in events:
+            touch = event.data
+            assert isinstance(touch, WindowTouched)
+            window = Window(touch.post_id, start_of(touch.window_start))
+            if window.end < oldest_end:
+                # Its views may be deleted soon, and PostgreSQL is about to forget what it had.
+                VIEWS_NOT_COUNTED.inc(touch.views)
+            else:
+                wanted.add(self._recounts.want(window, touch.oldest_view_at))
+        return wanted
+
+    async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await asyncio.sleep(self._every.total_seconds())
+            turn = self._recounts.take_turn(time.monotonic())
+            for window, recount in turn.large.items():
+                tasks.create_task(self._count({window: recount}))
+            if turn.resting:
+                await self._put_off(turn.resting)
+            if turn.small:
+                await self._count(turn.small)
+
+    async def _put_off(self, resting: Mapping[Window, Recount]) -> None:
+        """Touch the windows again, durably, so that no batch waits until they may be counted."""
+        await self._touch_windows.send(
+            [Touch(window, views=0, oldest_view_at=recount.oldest_view_at) for window, recount in resting.items()]
+        )
+        for recount in resting.values():
+            recount.done.set_result(None)
+
+    async def _count(self, due: Mapping[Window, Recount]) -> None:
+        """Count the windows and make the counts durable; whoever waits for them goes on."""
+        as_of = datetime.now(UTC)
+        with COUNT_SECONDS.time():
+            views = await until_done(partial(self._stored.count, due), self._mongo, self._health)
+        partitions = await self._producer.partition_count(self._topic)
+        await self._producer.send(
+            self._topic,
+            [self._record(window, views[window], as_of, recount, partitions) for window, recount in due.items()],
+        )
+        WINDOWS_COUNTED.inc(len(due))
+        now = time.monotonic()
+        for window, recount in due.items():
+            self._recounts.counted(window, views[window], now)
+            recount.done.set_result(None)
+
+    def _record(self, window: Window, views: int, as_of: datetime, recount: Recount, partitions: int) -> OutgoingRecord:
+        """Return a count as a CloudEvent, keyed by window, in the partition of its post."""
+        window_id = f"{window.post_id}/{_iso(window.start)}"
+        payload = {
+            "windowId": window_id,
+            "postId": window.post_id,
+            "windowStart": window.start,
+            "windowEnd": window.end,
+            "views": views,
+            "asOf": as_of,
+            "oldestViewAt": recount.oldest_view_at,
+        }
+        attributes = {
+            "ce_specversion": "1.0",
+            # The same count has the same id; in plain words it could be longer than an id may be.
+            "ce_id": str(uuid5(NAMESPACE_URL, f"{window_id}/{views}")),
+            "ce_type": "post.views_counted",
+            "ce_source": "/inkstream",
+            "ce_time": _iso(as_of),
+        }
+        return OutgoingRecord(
+            partition_of(window.post_id.encode(), partitions),
+            window_id.encode(),
+            to_json(payload),
+            [(name, value.encode()) for name, value in attributes.items()],
+        )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

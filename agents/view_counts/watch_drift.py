@@ -1,0 +1,54 @@
+"""Watch drift: compares a small sample of the view counts with what is stored, now and then.
+
+Nothing comes in; out goes a gauge, which is 0 as long as all is well. Nothing is changed: what differs is for
+`inkstream verify counts` to find and to mend.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from mode import Service
+
+from agents.view_counts.reconciliation import Verification
+from runtime.metrics import VIEW_COUNT_DRIFT
+from sinks.servers import STORE_ERRORS
+
+log = structlog.get_logger(__name__)
+
+_WINDOWS = 20
+
+
+class WatchDrift(Service):
+    """Measures the drift of the view counts.
+
+    Args:
+        verification: Compares.
+        every: How often.
+    """
+
+    mundane_level = "debug"  # of the lines that say that a service starts and stops
+
+    def __init__(self, verification: Verification, every: timedelta, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._verification = verification
+        self._every = every
+
+    @Service.task
+    async def _watch(self) -> None:
+        # First a pause: what was in flight when the last worker ended is counted soon after the start.
+        await self.sleep(self._every.total_seconds())
+        while not self.should_stop:
+            await self.measure()
+            await self.sleep(self._every.total_seconds())
+
+    async def measure(self) -> None:
+        """Look at a sample, and set the gauge; where a server is not up to it, the gauge stays as it is."""
+        try:
+            found = await self._verification.sample(_WINDOWS)
+        except STORE_ERRORS as error:
+            log.warning("drift of view counts not measured, trying later", problem=type(error).__name__)
+        else:
+            VIEW_COUNT_DRIFT.set(found.drift)
+            if not found.is_well:
+                log.warning("view counts differ from what is stored", views=found.drift)

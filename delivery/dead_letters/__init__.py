@@ -1,0 +1,1 @@
+"""Dead letters: records that could not be processed, with the reason."""

@@ -1,0 +1,1 @@
+"""What operators see of notifications: timelines and look-ups, with personal data masked."""

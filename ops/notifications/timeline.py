@@ -1,0 +1,565 @@
+"""The story of a notification, in words for whoever asks why it did not arrive.
+
+In come its documents and what else is known of its person; out go how things stand, what to do, and what happened when.
+Pure: the present moment is given. Addresses and tokens are masked unless they are asked for; what a notification says
+is left out unless it is asked for.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from notifications.gathering import Gathered
+from notifications.item import URGENCY, Item
+from notifications.preferences import DEFAULTS, Preferences
+from notifications.replies import MEANINGS
+from notifications.states import BOUNCED, INTERRUPTED, Delivery, device_name, expired, is_due, next_due
+from ops.notifications.masking import masked_address, masked_token, without_addresses
+from sinks.mongo.notification_admin import Case
+
+NAMES: Mapping[str, str] = {"inApp": "in the application", "email": "e-mail", "push": "push"}
+"""What channels are called in sentences."""
+
+REASONS: Mapping[str, str] = {
+    "preferences": "the person has turned it off",
+    "suppressed": "the address is suppressed",
+    "throttled": "the person had had too many that day",
+    "expired": "it was past its time before it could be sent",
+    "no-address": "there was no address",
+    "no-provider": "no provider is set that takes it",
+    "cancelled": "somebody cancelled it, or deleted the notification",
+}
+"""What the reasons mean for which a delivery was skipped."""
+
+SUPPRESSED: Mapping[str, str] = {
+    "bounced": "it bounced for good",
+    "complained": "the person reported spam",
+    "gone": "the provider said that it is gone",
+    "unsubscribed": "the person unsubscribed by a link",
+}
+"""What the reasons mean for which an address is suppressed."""
+
+_EVENTS: Mapping[str, str] = {
+    "queued": "queued",
+    "sent": "taken by",
+    "delivered": "delivered, says",
+    "opened": "opened, says",
+    "clicked": "a link was clicked, says",
+    "bounced": "bounced, says",
+    "spam": "reported as spam, says",
+}
+_STATUSES: Mapping[str, str] = {
+    "queued": "was queued for {}, and what came of it is not known",
+    "sent": "was taken by {}, and no receipt has come since",
+    "delivered": "was delivered by {}",
+    "bounced": "was taken by {} and bounced",
+    "failed": "failed with {}",
+}
+_PRIORITIES: Mapping[int, str] = {number: name for name, number in URGENCY.items()}
+_NOT_TAKEN_UP_AFTER = timedelta(minutes=1)
+_OF_A_RULE = re.compile(r"[0-9a-f]{32}(-\d+)?")
+
+
+class Entry(NamedTuple):
+    """One line of a story.
+
+    Attributes:
+        time: When it happened, or will.
+        about: The way that it is about, as `e-mail`; empty where it is about the whole notification.
+        what: What happened.
+    """
+
+    time: datetime
+    about: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known beside the documents of the case.
+
+    Attributes:
+        events: The event that each type of `notifications.yaml` answers.
+        suppressed: The reason for each channel and address of the case that is suppressed.
+        email: The person's address today; `None` where none is known.
+        preferences: What the person wants today; `None` where it is not known.
+        missing: What could not be looked up, and why.
+    """
+
+    events: Mapping[str, str] = field(default_factory=dict)
+    suppressed: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    email: str | None = field(default=None, repr=False)
+    preferences: Preferences | None = None
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What became of one notification.
+
+    Attributes:
+        id: The notification's.
+        standing: How things stand, in a sentence.
+        advice: What to do, if anything.
+        facts: What it is: names and values.
+        past: What happened, in order.
+        coming: What will happen, in order.
+    """
+
+    id: str
+    standing: str
+    advice: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    past: tuple[Entry, ...]
+    coming: tuple[Entry, ...]
+
+
+def addresses(case: Case) -> dict[tuple[str, str], None]:
+    """Return the channel and the address of everything that the notification went to, or was to go to."""
+    found: dict[tuple[str, str], None] = {}
+    item = case.item
+    if item is not None and item.recipient is not None:
+        if item.recipient.email:
+            found["email", item.recipient.email] = None
+        found |= {("push", device.token): None for device in item.recipient.devices}
+    found |= {("email", log["to"]): None for log in case.email_logs}
+    found |= {("push", log["deviceToken"]): None for log in case.push_logs}
+    return found
+
+
+def story(case: Case, circumstances: Circumstances, now: datetime, *, full: bool = False) -> Story:
+    """Tell the story of a notification.
+
+    Args:
+        case: Its documents.
+        circumstances: What else is known.
+        now: The present moment.
+        full: Whether to show addresses, tokens, titles and links.
+    """
+    teller = _Teller(case, circumstances, now, full=full)
+    entries = sorted(teller.entries(), key=lambda entry: entry.time)
+    return Story(
+        case.id,
+        teller.standing(),
+        tuple(dict.fromkeys(teller.advice())),
+        tuple(teller.facts()),
+        tuple(entry for entry in entries if entry.time <= now),
+        tuple(entry for entry in entries if entry.time > now),
+    )
+
+
+def moment(time: datetime) -> str:
+    """Return a moment as sentences have it."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class _Teller:
+    def __init__(self, case: Case, circumstances: Circumstances, now: datetime, *, full: bool) -> None:
+        self._case = case
+        self._known = circumstances
+        self._now = now
+        self._full = full
+        self._item = case.item
+        self._parts: tuple[Mapping[str, Any], ...] = tuple(
+            part for part in (case.entry, case.notification) if part is not None
+        )
+
+    # How things stand
+
+    def standing(self) -> str:
+        entry, item = self._case.entry, self._item
+        if entry is None:
+            return self._without_entry()
+        if item is None:
+            return f"Failed: no worker can read its item of the queue.{self._last_error()}"
+        match entry["status"]:
+            case "processing":
+                return self._held(entry)
+            case "pending" if not any(delivery.next_attempt_at for delivery in item.deliveries):
+                return self._not_begun(entry, item)
+            case "pending":
+                return f"Waiting: {self._clauses(item)}."
+            case "failed" if not any(delivery.state == "failed" for delivery in item.deliveries):
+                return f"Failed: no worker could read it.{self._last_error()}"
+            case "failed":
+                return f"Failed: {self._clauses(item)}."
+        outside = [delivery for delivery in item.deliveries if delivery.channel != "inApp"]
+        if not outside:
+            return f"Done: it was for the application alone, where it is {self._read_or_not()}."
+        if all(delivery.state == "skipped" for delivery in outside):
+            told = self._clauses(item)
+            return f"{told[0].upper()}{told[1:]}."
+        return f"Done: {self._clauses(item)}."
+
+    def _without_entry(self) -> str:
+        logs = (*self._case.email_logs, *self._case.push_logs)
+        told = [f"the {'e-mail' if 'to' in log else 'push message'} {self._of_log(log)}" for log in logs]
+        if told:
+            return f"The queue has forgotten it; by its log, {'; '.join(dict.fromkeys(told))}."
+        return "The queue has forgotten it, as it does 7 days after its end, and no log of a message is left."
+
+    def _of_log(self, log: Mapping[str, Any]) -> str:
+        words = _STATUSES[log["status"]].format(log["provider"])
+        error = log.get("error")
+        return f"{words}: {self._said(error.get('code'), error.get('message'))}" if error else words
+
+    def _held(self, entry: Mapping[str, Any]) -> str:
+        lease = entry.get("lease", {})
+        worker, until = lease.get("worker", "a worker"), lease.get("until")
+        if until is not None and until > self._now:
+            return f"Under way: worker {worker} has it just now, until {moment(until)} at most."
+        return f"Interrupted: worker {worker} stopped while it had it; another takes it up within seconds."
+
+    def _not_begun(self, entry: Mapping[str, Any], item: Item) -> str:
+        due = entry.get("nextRetryAt")
+        if due is not None and due > self._now:
+            others = " for others to join it" if "gathered" in (self._case.notification or {}) else ""
+            return f"Waiting: it is sent after {moment(due)}, and waits until then{others}."
+        ways = " and ".join(NAMES[channel] for channel in item.unplanned)
+        return f"Due: the next worker sends it by {ways}." if ways else "Due: the next worker takes it."
+
+    def _clauses(self, item: Item) -> str:
+        """Say what became of each channel; devices of which the same is to be said are counted."""
+        told = []
+        for channel in ("email", "push"):
+            of_channel = [self._clause(item, one) for one in item.deliveries if one.channel == channel]
+            counted = Counter(of_channel)
+            parts = [
+                f"{clause} ({count} of {len(of_channel)} devices)" if len(of_channel) > 1 else clause
+                for clause, count in counted.items()
+            ]
+            if parts:
+                told.append(f"the {'e-mail' if channel == 'email' else 'push message'} {', '.join(parts)}")
+        return "; ".join(told)
+
+    def _clause(self, item: Item, delivery: Delivery) -> str:
+        provider = delivery.provider or "the provider"
+        match delivery.state:
+            case "waiting":
+                return self._waiting(item, delivery)
+            case "sending":
+                return f"is being handed to {provider}, as attempt {delivery.attempts} of {item.max_attempts}"
+            case "sent":
+                return f"was taken by {provider}, and no receipt has come since"
+            case "delivered":
+                return f"was delivered by {provider}{self._reactions(delivery)}"
+            case "skipped":
+                return f"was not sent: {self._reason(delivery)}"
+        suppressed = self._suppressed(delivery)
+        and_suppressed = f", and its address is suppressed: {suppressed}" if suppressed else ""
+        return f"{self._failed(item, delivery)}{and_suppressed}"
+
+    def _waiting(self, item: Item, delivery: Delivery) -> str:
+        at = delivery.next_attempt_at
+        assert at is not None
+        said = f"; {delivery.provider or 'the worker'} said {self._error(delivery)}" if delivery.code else ""
+        if is_due(delivery, self._now):
+            return f"is due{said}"
+        quiet = item.hindrance(delivery, self._known.preferences or DEFAULTS, self._now)
+        if isinstance(quiet, datetime):
+            return f"waits until {moment(at)} for the end of the person's quiet hours{said}"
+        if delivery.code:
+            return f"is tried again at {moment(at)}, as attempt {delivery.attempts + 1} of {item.max_attempts}{said}"
+        return f"waits until {moment(at)}, for a provider that is down or busy, or for quiet hours as they were then"
+
+    def _failed(self, item: Item, delivery: Delivery) -> str:
+        provider = delivery.provider or "a provider"
+        if delivery.code == BOUNCED:
+            error = (self._case.log(delivery) or {}).get("error", {})
+            told = self._said(error.get("code"), error.get("message"))
+            said = f": {told}" if told not in ("", BOUNCED) else ""
+            return f"was taken by {provider} and bounced{said}"
+        if delivery.code == INTERRUPTED:
+            return f"was given up after {_times(delivery.attempts)}: a worker stopped during the last"
+        if delivery.attempts < item.max_attempts:
+            return f"was refused by {provider}: {self._error(delivery)}"
+        return f"was given up after {_times(delivery.attempts)}; {provider} said {self._error(delivery)}"
+
+    def _reason(self, delivery: Delivery) -> str:
+        suppressed = self._suppressed(delivery) if delivery.reason == "suppressed" else None
+        return f"{REASONS[str(delivery.reason)]}{f', as {suppressed}' if suppressed else ''}"
+
+    def _reactions(self, delivery: Delivery) -> str:
+        log = self._case.log(delivery)
+        seen = {event["type"] for event in (log or {}).get("events", ())}
+        words = [
+            word
+            for event, word in (("opened", "opened"), ("clicked", "clicked"), ("spam", "reported as spam"))
+            if event in seen
+        ]
+        return f", and {' and '.join(words)}" if words else ""
+
+    def _read_or_not(self) -> str:
+        in_app = (self._case.notification or {}).get("channels", {}).get("inApp", {})
+        return "read" if in_app.get("read") else "not read"
+
+    # What to do
+
+    def advice(self) -> Iterator[str]:
+        entry, item = self._case.entry, self._item
+        if entry is None:
+            return
+        if item is None or (entry["status"] == "failed" and not _states(item) & {"failed"}):
+            yield f"Its document in `notificationQueue` has what is wrong; then {self._command('retry')}."
+            return
+        if entry["status"] in ("pending", "processing"):
+            yield from self._advice_on_waiting(entry, item)
+        for delivery in item.deliveries:
+            yield from self._advice_on(item, delivery)
+
+    def _advice_on_waiting(self, entry: Mapping[str, Any], item: Item) -> Iterator[str]:
+        due = entry.get("lease", {}).get("until") or entry.get("nextRetryAt") or next_due(item.deliveries)
+        since = due or entry["createdAt"]
+        if self._now - since > _NOT_TAKEN_UP_AFTER:
+            yield f"No worker has taken it up since {moment(since)}: `inkstream doctor` tells whether one runs."
+        elif "waiting" in _states(item):
+            yield f"Nothing: it goes on by itself. {self._command('cancel')} gives up what waits."
+
+    def _advice_on(self, item: Item, delivery: Delivery) -> Iterator[str]:
+        match delivery.state, delivery.reason:
+            case "failed", _ if expired(item.expires_at, self._now):
+                yield "It is past its time and is not sent any more: ask for a new one."
+            case "failed", _ if self._suppressed(delivery):
+                yield f"If the address works again: {self._remove(delivery)}, then {self._command('retry')}."
+            case "failed", _:
+                twice = " It may have arrived, and may then come twice." if delivery.code == INTERRUPTED else ""
+                yield f"Once the cause is mended: {self._command('retry')}.{twice}"
+            case "skipped", "suppressed":
+                yield f"If the address works again: {self._remove(delivery)}; then ask for a new one, with a new id."
+            case "skipped", "preferences":
+                yield "Nothing: that is as the person wants it. What they must know is asked for as `transactional`."
+            case "skipped", "throttled":
+                yield "More a day are let through by INKSTREAM_NOTIFY_LIMIT and INKSTREAM_NOTIFY_DAILY_LIMIT."
+            case "skipped", "no-address":
+                yield "See that INKSTREAM_RECIPIENTS_VIEW has an address for the person."
+            case "skipped", "no-provider":
+                way = "INKSTREAM_EMAIL_PROVIDERS" if delivery.channel == "email" else "providers of push messages"
+                yield f"See which {way} are set; then ask for a new one, with a new id."
+            case "skipped", "expired":
+                yield "If that was too soon, let the request have a later `expiresAt`; what it waited for is below."
+            case "sent", _ if delivery.channel == "email":
+                called = f" for {delivery.provider_id}" if delivery.provider_id else ""
+                yield f"Ask {delivery.provider}{called}, and the person to look into the spam folder."
+            case "delivered", _ if delivery.channel == "email" and not self._reactions(delivery):
+                yield "It is in the person's mailbox: ask them to look into the spam folder."
+
+    def _command(self, name: str) -> str:
+        return f"`inkstream notifications {name} {self._case.id}`"
+
+    def _remove(self, delivery: Delivery) -> str:
+        address = self._address(delivery)
+        if delivery.channel == "push":
+            shown = masked_token(address) if address else "…"
+        else:
+            shown = address if address and self._full else "…"
+        return f"`inkstream suppressions remove {delivery.channel} {shown}`"
+
+    # What it is
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        case, item, notification = self._case, self._item, self._case.notification
+        yield "notification", case.id
+        if self._parts:
+            yield "type", f"{self._parts[0]['type']}, {self._asked_for_by()}"
+        if self._full and notification is not None:
+            yield "title", notification["title"]
+        if case.user_id is not None:
+            yield "user", case.user_id
+        if item is not None:
+            transactional = ", transactional" if item.transactional else ""
+            yield "priority", _PRIORITIES.get(item.priority, str(item.priority)) + transactional
+            yield "channels", ", ".join(NAMES[channel] for channel in item.channels)
+        if emails := self._emails():
+            yield "e-mail address", ", ".join(emails)
+        if self._known.preferences is not None:
+            yield "preferences today", _preferences(self._known.preferences)
+        if notification is not None and notification["channels"]["inApp"]["enabled"]:
+            yield "in the application", self._read_or_not()
+        if case.entry is not None:
+            yield "queue", case.entry["status"]
+        for missing in self._known.missing:
+            yield "not known", missing
+
+    def _asked_for_by(self) -> str:
+        name = self._parts[0]["type"]
+        event = self._known.events.get(name)
+        if event is not None and _OF_A_RULE.fullmatch(self._case.id):
+            return f"by the rule on {event}"
+        return "as a service asked by notification.requested"
+
+    def _emails(self) -> list[str]:
+        used = [address for channel, address in addresses(self._case) if channel == "email"]
+        today = self._known.email
+        told = [self._email(address) for address in used]
+        if today is not None and today.lower() not in (address.lower() for address in used):
+            told.append(f"{self._email(today)}{' today' if used else ''}")
+        return told
+
+    def _email(self, address: str) -> str:
+        shown = address if self._full else masked_address(address)
+        reason = self._known.suppressed.get(("email", address))
+        return f"{shown} (suppressed: {SUPPRESSED.get(reason, reason)})" if reason else shown
+
+    # What happened
+
+    def entries(self) -> Iterator[Entry]:
+        case = self._case
+        if self._parts:
+            yield Entry(self._parts[0]["createdAt"], "", f"asked for, {self._asked_for_by()}")
+        if case.notification is not None:
+            yield from self._of_notification(case.notification)
+        if case.entry is not None:
+            yield from self._of_entry(case.entry)
+        if self._item is not None:
+            for delivery in self._item.deliveries:
+                yield from self._of_delivery(self._item, delivery)
+        for log in case.email_logs:
+            yield from self._of_email(log)
+        for log in case.push_logs:
+            yield from self._of_push(log)
+
+    def _of_notification(self, notification: Mapping[str, Any]) -> Iterator[Entry]:
+        if "gathered" in notification:
+            gathered = Gathered.from_document(notification["gathered"])
+            about = "" if gathered.is_exact else "about "
+            last = gathered.newest[0].time
+            yield Entry(last, "", f"joined by the latest of {about}{gathered.count:,} people whom it tells of")
+        in_app = notification["channels"]["inApp"]
+        if in_app.get("readAt"):
+            yield Entry(in_app["readAt"], NAMES["inApp"], "read")
+        if notification.get("expiresAt"):
+            yield Entry(notification["expiresAt"], "", "past its time: not sent any more, and deleted")
+
+    def _of_entry(self, entry: Mapping[str, Any]) -> Iterator[Entry]:
+        lease = entry.get("lease")
+        if entry.get("processedAt"):
+            worker = f", {lease['worker']}" if lease else ""
+            yield Entry(entry["processedAt"], "", f"taken up by a worker{worker}, for the last time so far")
+        if lease:
+            yield Entry(lease["until"], "", "given to another worker, if that one has not let go of it")
+        for error in entry.get("errors", ()):
+            yield Entry(error["timestamp"], "", self._text(error["message"]))
+        if entry.get("completedAt"):
+            yield Entry(entry["completedAt"], "", "done")
+        due = entry.get("nextRetryAt")
+        if due and self._item is not None and not any(one.next_attempt_at for one in self._item.deliveries):
+            yield Entry(due, "", "due")
+        if entry.get("expiresAt") and self._case.notification is None:
+            yield Entry(entry["expiresAt"], "", "past its time: not sent any more")
+
+    def _of_delivery(self, item: Item, delivery: Delivery) -> Iterator[Entry]:
+        way = self._way(delivery)
+        match delivery.state:
+            case "waiting":
+                assert delivery.next_attempt_at is not None
+                yield Entry(delivery.next_attempt_at, way, f"due, as attempt {delivery.attempts + 1}")
+            case "sending":
+                yield Entry(delivery.since, way, f"attempt {delivery.attempts} began, by {delivery.provider}")
+            case "failed" if not self._is_among_events(delivery):
+                known = f"{delivery.provider}: {delivery.code}: {delivery.message}"
+                errors = [error["message"] for error in (self._case.entry or {}).get("errors", ())]
+                given_up = f"given up after {_times(delivery.attempts)}"
+                yield Entry(delivery.since, way, given_up if known in errors else self._failed(item, delivery))
+            case "skipped":
+                yield Entry(delivery.since, way, f"not sent: {self._reason(delivery)}")
+            case "sent" | "delivered" if delivery.channel != "inApp" and self._case.log(delivery) is None:
+                yield Entry(delivery.since, way, f"{delivery.state} by {delivery.provider}")
+
+    def _is_among_events(self, delivery: Delivery) -> bool:
+        """Whether the log of an e-mail tells of its bounce."""
+        log = self._case.log(delivery) if delivery.code == BOUNCED else None
+        return any(event["type"] == "bounced" for event in (log or {}).get("events", ()))
+
+    def _of_email(self, log: Mapping[str, Any]) -> Iterator[Entry]:
+        for event in log.get("events", ()):
+            metadata = event.get("metadata")
+            metadata = metadata if isinstance(metadata, Mapping) else {}
+            kind, provider = event["type"], metadata.get("provider", log["provider"])
+            words = _EVENTS[kind] if kind == "queued" else f"{_EVENTS[kind]} {provider}"
+            called = f", as {log['providerId']}" if kind == "sent" and log.get("providerId") else ""
+            said = self._said(metadata.get("code"), metadata.get("message"))
+            link = f": {metadata['url']}" if self._full and metadata.get("url") else ""
+            yield Entry(event["timestamp"], "e-mail", f"{words}{called}{f': {said}' if said else ''}{link}")
+
+    def _of_push(self, log: Mapping[str, Any]) -> Iterator[Entry]:
+        way = self._device(log["deviceToken"], log["platform"])
+        yield Entry(log["createdAt"], way, "queued")
+        if log.get("sentAt"):
+            called = f", as {log['providerId']}" if log.get("providerId") else ""
+            yield Entry(log["sentAt"], way, f"taken by {log['provider']}{called}")
+        if log.get("deliveredAt"):
+            yield Entry(log["deliveredAt"], way, f"delivered, says {log['provider']}")
+
+    # Of addresses and of what providers said
+
+    def _way(self, delivery: Delivery) -> str:
+        if delivery.channel != "push":
+            return NAMES[delivery.channel]
+        log = self._case.log(delivery)
+        if log is not None:
+            return self._device(log["deviceToken"], log["platform"])
+        for device in self._item.recipient.devices if self._item and self._item.recipient else ():
+            if device_name(device.token) == delivery.device:
+                return self._device(device.token, device.platform)
+        return f"push device:{delivery.device}" if delivery.device else "push"
+
+    def _device(self, token: str, platform: str) -> str:
+        return f"push {platform} {token if self._full else masked_token(token)}"
+
+    def _address(self, delivery: Delivery) -> str | None:
+        """Return where a delivery went, or was to go."""
+        log = self._case.log(delivery)
+        if log is not None:
+            address: str = log["to"] if delivery.channel == "email" else log["deviceToken"]
+            return address
+        recipient = self._item.recipient if self._item else None
+        if delivery.channel == "email":
+            return (recipient.email if recipient else None) or self._known.email
+        devices = recipient.devices if recipient else ()
+        return next((one.token for one in devices if device_name(one.token) == delivery.device), None)
+
+    def _suppressed(self, delivery: Delivery) -> str | None:
+        address = self._address(delivery)
+        reason = self._known.suppressed.get((delivery.channel, address)) if address else None
+        return None if reason is None else SUPPRESSED.get(reason, reason)
+
+    def _last_error(self) -> str:
+        errors: Sequence[Mapping[str, Any]] = (self._case.entry or {}).get("errors", ())
+        return self._text(f" The last error: {errors[-1]['message']}.") if errors else ""
+
+    def _error(self, delivery: Delivery) -> str:
+        said = self._said(delivery.code, delivery.message)
+        meaning = MEANINGS.get(delivery.category) if delivery.category else None
+        return f"{meaning.words} ({said})" if meaning else said
+
+    def _said(self, code: object, message: object) -> str:
+        return self._text(": ".join(str(part) for part in (code, message) if part))
+
+    def _text(self, text: str) -> str:
+        return text if self._full else without_addresses(text)
+
+
+def _states(item: Item) -> set[str]:
+    return {delivery.state for delivery in item.deliveries}
+
+
+def _times(attempts: int) -> str:
+    return f"{attempts} attempt{'' if attempts == 1 else 's'}"
+
+
+def _preferences(preferences: Preferences) -> str:
+    """Say what somebody wants; empty preferences want everything."""
+    told = [f"no {_ways(preferences.channels_off)}"] if preferences.channels_off else []
+    told += [f"no {_ways(channels)} of {name}" for name, channels in sorted(preferences.types_off.items()) if channels]
+    if hours := preferences.quiet_hours:
+        told.append(f"quiet from {hours.start or '?'} to {hours.end or '?'}, {hours.time_zone or '?'}")
+    if preferences.unreadable:
+        told.append(f"can't be read, so taken for silence: {', '.join(part for part, _ in preferences.unreadable)}")
+    return "; ".join(told) or "everything, at any time"
+
+
+def _ways(channels: Iterable[str]) -> str:
+    return " and ".join(NAMES.get(channel, channel) for channel in sorted(channels))

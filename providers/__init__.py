@@ -1,0 +1,1 @@
+"""Vendors of e-mail and push messages, one module each."""

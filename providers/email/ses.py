@@ -1,0 +1,156 @@
+"""Amazon Simple Email Service: `SendEmail` of its API, version 2.
+
+In comes an e-mail; out goes what SES said. It knows no idempotency: what is given twice is sent twice.
+Source: https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html, and of the errors that every service
+has https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html.
+"""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from notifications.messages import Email
+from notifications.outcome import Category, Failed, Misconfigured, Outcome, Sent
+from notifications.replies import SES, of_api, outcome
+from providers.base import without_asking
+from providers.email.addresses import (
+    Envelope,
+    added_headers,
+    address_in_ascii,
+    encodable,
+    one_line,
+    without_personal,
+)
+from providers.http import answer, ask, failed, retry_after
+
+_SERVICE = "ses"
+_PATH = "/v2/email/outbound-emails"
+_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_TAG = 256
+_NAME_OF_ERROR = re.compile(r"(?:.*#)?([A-Za-z]{1,64})(?::.*)?")
+
+# AWS also throttles with a status of 5xx, by name.
+_THROTTLES = {"RequestLimitExceeded", "Throttling", "ThrottlingException"}
+
+
+class Ses:
+    """Sends e-mails by Amazon SES.
+
+    Args:
+        client: Asks; closed with this.
+        credentials: Of a user or role with the right `ses:SendEmail`; temporary ones renew themselves.
+        region: As `eu-central-1`.
+        base_url: Where the API is; `None` for the region's own.
+        configuration_set: Where SES takes from what to do with events; `None` for the identity's own.
+    """
+
+    name = "aws-ses"
+    may_repeat = True
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        credentials: Credentials,
+        region: str,
+        base_url: str | None = None,
+        configuration_set: str | None = None,
+    ) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._region = region
+        self._url = (base_url or f"https://email.{region}.amazonaws.com") + _PATH
+        self._configuration_set = configuration_set
+
+    async def send(self, message: Email) -> Outcome:
+        """Hand an e-mail over; what happens to it is told by events with its tags, its key among them."""
+        envelope = address_in_ascii(message)
+        if not isinstance(envelope, Envelope):
+            return without_asking(envelope)
+        body = _email(message, envelope)
+        if self._configuration_set:
+            body["ConfigurationSetName"] = self._configuration_set
+        try:
+            # Temporary credentials are renewed here, which asks the network, and raises whatever their source does.
+            credentials = await asyncio.to_thread(self._credentials.get_frozen_credentials)
+        except Exception as error:
+            return Misconfigured(type(error).__name__, "the credentials can't be had")
+        response = await ask(self._client, self._signed(json.dumps(body).encode(), credentials))
+        return response if isinstance(response, Failed) else _outcome(response, message)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
+
+    def _signed(self, body: bytes, credentials: ReadOnlyCredentials) -> httpx.Request:
+        request = AWSRequest("POST", self._url, {"Content-Type": "application/json"}, body)
+        SigV4Auth(credentials, _SERVICE, self._region).add_auth(request)
+        return self._client.build_request("POST", self._url, headers=dict(request.headers), content=body)
+
+
+def _email(message: Email, envelope: Envelope) -> dict[str, Any]:
+    sender, recipient = envelope
+    tags = dict(message.metadata) | {"key": message.key}
+    return {
+        "FromEmailAddress": sender.encoded(),
+        "Destination": {"ToAddresses": [recipient.address]},
+        "Content": {
+            "Simple": {
+                "Subject": _content(one_line(message.subject)),
+                "Body": {"Text": _content(message.text), "Html": _content(message.html)},
+                "Headers": [{"Name": name, "Value": value} for name, value in added_headers(message).items()],
+            }
+        },
+        "EmailTags": [{"Name": _tag(name), "Value": _tag(value)} for name, value in tags.items() if name and value],
+    }
+
+
+def _content(text: str) -> dict[str, str]:
+    return {"Data": encodable(text), "Charset": "UTF-8"}
+
+
+def _tag(text: str) -> str:
+    """Make a tag's name or value of a text: what a tag can't have becomes `_`. Ids of hexadecimals and dashes stay."""
+    return _NOT_IN_TAGS.sub("_", text)[:_LONGEST_TAG]
+
+
+def _outcome(response: httpx.Response, message: Email) -> Outcome:
+    content = answer(response)
+    if response.is_success:
+        identifier = content.get("MessageId")
+        return Sent(identifier if isinstance(identifier, str) else None)
+    code = _code(response, content)
+    spoken = str(content.get("message") or content.get("Message") or "")
+    said = without_personal(spoken, message)
+    if code not in _THROTTLES and (response.is_server_error or response.status_code == httpx.codes.REQUEST_TIMEOUT):
+        return failed(response, said)
+    row = of_api(SES, response.status_code, code, spoken, message.to)
+    return outcome(
+        row.category,
+        code,
+        said,
+        about_message=row.about_message or _is_of_recipient_alone(row.category, spoken, message),
+        retry_after=retry_after(response),
+    )
+
+
+def _is_of_recipient_alone(category: Category, spoken: str, message: Email) -> bool:
+    """Whether an identity that is not verified is the recipient's: in the sandbox there are others that are."""
+    sender = message.sender.rpartition("<")[2].rstrip("> ").lower()
+    named = spoken.lower()
+    return category == "configuration" and message.to.lower() in named and sender.rpartition("@")[2] not in named
+
+
+def _code(response: httpx.Response, content: dict[str, Any]) -> str:
+    """Read the error's name, as AWS's protocol `restJson1` hands it over: with a namespace or a URL around it.
+
+    https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization
+    """
+    named = response.headers.get("x-amzn-errortype") or content.get("__type") or content.get("code")
+    found = _NAME_OF_ERROR.fullmatch(str(named))
+    return found[1] if named and found else str(response.status_code)

@@ -1,0 +1,1 @@
+"""What vendors report to us, one module a vendor."""

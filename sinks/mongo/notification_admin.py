@@ -1,0 +1,421 @@
+"""Cases of notifications: all that MongoDB knows of one, which of them failed, and another try or an end for them.
+
+In come ids and selections; out go documents as they are stored, and what became of a request to change one. A change
+is made upon the item as it was read and never upon one that a worker holds, so that the two never undo each other. It
+is one write: after a failure it is made or not, and may be asked for again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from pymongo import DESCENDING
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ExecutionTimeout, OperationFailure
+
+from notifications.item import Item, UnreadableItemError
+from notifications.states import Delivery, cancel, expired, plan, retry
+from schemas.notifications import Channel
+from sinks.collections import EMAIL_LOGS, NOTIFICATION_QUEUE, NOTIFICATIONS, PUSH_NOTIFICATION_LOGS
+from sinks.mongo.notification_queue import status_update
+
+UNREADABLE = "unreadable"
+"""The reason of an item that failed as a whole: no worker could read it."""
+
+_LONGEST_SEARCH_MS = 20_000
+_TRIES = 5
+_MOST_LOGS = 100
+
+Document = Mapping[str, Any]
+
+
+class SearchTooLongError(Exception):
+    """There are so many logs of push messages that none could be found by its provider's id in good time."""
+
+
+class Case(NamedTuple):
+    """What is stored of one notification; each part may have been deleted when its time was over.
+
+    Attributes:
+        id: The notification's; where only a log is left that names none, the log's.
+        entry: Its item of the queue.
+        notification: What the person's application shows.
+        email_logs: The logs of its e-mails, the oldest first.
+        push_logs: The logs of its push messages, likewise.
+    """
+
+    id: str
+    entry: Document | None
+    notification: Document | None
+    email_logs: tuple[Document, ...]
+    push_logs: tuple[Document, ...]
+
+    @property
+    def item(self) -> Item | None:
+        """Its item of the queue as delivery reads it; `None` where there is none, or none that can be read."""
+        return None if self.entry is None else _read(self.entry)
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose it is; `None` where a service's own log does not say."""
+        parts = (self.entry, self.notification, *self.email_logs, *self.push_logs)
+        return next((part["userId"] for part in parts if part is not None and part.get("userId")), None)
+
+    def log(self, delivery: Delivery) -> Document | None:
+        """Return the log of a delivery."""
+        key = delivery.key(self.id)
+        return next((log for log in (*self.email_logs, *self.push_logs) if log["_id"] == key), None)
+
+
+class Selection(NamedTuple):
+    """Which failures: those of all three, where they are given.
+
+    Attributes:
+        since: Given up then or later.
+        type: Of this type of notification.
+        reason: With this code.
+    """
+
+    since: datetime | None = None
+    type: str | None = None
+    reason: str | None = None
+
+
+class Failure(NamedTuple):
+    """A delivery that was given up, or an item that was.
+
+    Attributes:
+        id: The notification's.
+        user_id: Whose it is.
+        type: The notification's.
+        channel: Of the delivery; `None` where the whole item failed, as it could not be read.
+        device: For `push`, which device.
+        provider: Who was given it last; `None` where nobody was.
+        reason: The error's code.
+        message: What there is to say of it.
+        attempts: How many there were.
+        since: When it was given up.
+    """
+
+    id: str
+    user_id: str
+    type: str
+    channel: Channel | None
+    device: str | None
+    provider: str | None
+    reason: str
+    message: str
+    attempts: int
+    since: datetime
+
+
+class FailureCount(NamedTuple):
+    """How many deliveries failed on one channel, with one provider, for one reason, and when the last did."""
+
+    reason: str
+    channel: Channel | None
+    provider: str | None
+    failures: int
+    latest: datetime
+
+
+Verdict = Literal["changed", "unknown", "held", "under way", "contended", "nothing to do", "expired", "unreadable"]
+"""What became of a request to change an item.
+
+`changed`: it is made, or in a trial would be. `unknown`: there is no such item. `held`: a worker has it just now.
+`under way`: a worker stopped during an attempt, and another has not taken it up yet. `contended`: others were faster
+each time. `nothing to do`: nothing failed, or nothing waits. `expired`: it would not be sent any more.
+"""
+
+
+class Ruling(NamedTuple):
+    """What became of a request to change an item.
+
+    Attributes:
+        id: The item's.
+        verdict: In a word.
+        worker: Who holds it.
+        until: How long, at most, it is held; or since when it is expired.
+    """
+
+    id: str
+    verdict: Verdict
+    worker: str | None = None
+    until: datetime | None = None
+
+
+class NotificationCases:
+    """The cases of notifications.
+
+    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+
+    Args:
+        database: The platform's database; moments of its documents have a zone.
+    """
+
+    def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
+        self._queue = database[NOTIFICATION_QUEUE.name]
+        self._notifications = database[NOTIFICATIONS.name]
+        self._emails = database[EMAIL_LOGS.name]
+        self._pushes = database[PUSH_NOTIFICATION_LOGS.name]
+
+    async def find(self, name: str) -> Case | None:
+        """Return the case that an id belongs to: a notification's, a log's, or what a provider calls a message.
+
+        Raises:
+            SearchTooLongError: It is none of the first two and no e-mail's, and there are too many push messages.
+        """
+        if (case := await self._of_notification(name)) is not None:
+            return case
+        log = await self._log(name)
+        if log is None:
+            return None
+        case = (
+            await self._of_notification(log["notificationId"], log.get("userId")) if "notificationId" in log else None
+        )
+        if case is not None:
+            return case
+        emails, pushes = ((log,), ()) if "to" in log else ((), (log,))
+        return Case(log["_id"], None, None, emails, pushes)
+
+    async def failure_counts(self, chosen: Selection) -> list[FailureCount]:
+        """Count the failures by reason, channel and provider, the most frequent first."""
+        names = {name: f"${name}" for name in ("reason", "channel", "provider")}
+        counted = await self._queue.aggregate(
+            [
+                *_failures(chosen),
+                {"$group": {"_id": names, "count": {"$sum": 1}, "latest": {"$max": "$since"}}},
+                {"$sort": {"count": -1, "latest": -1, "_id": 1}},
+            ]
+        )
+        return [
+            FailureCount(
+                group["_id"]["reason"],
+                group["_id"].get("channel"),
+                group["_id"].get("provider"),
+                group["count"],
+                group["latest"],
+            )
+            async for group in counted
+        ]
+
+    async def failures(self, chosen: Selection, limit: int) -> list[Failure]:
+        """Return the latest failures, newest first."""
+        found = await self._queue.aggregate([*_failures(chosen), {"$sort": {"since": -1, "_id": 1}}, {"$limit": limit}])
+        return [
+            Failure(
+                one["_id"],
+                one["userId"],
+                one["type"],
+                one.get("channel"),
+                one.get("device"),
+                one.get("provider"),
+                one["reason"],
+                one["message"],
+                one["attempts"],
+                one["since"],
+            )
+            async for one in found
+        ]
+
+    async def failed(self, chosen: Selection) -> list[str]:
+        """Return the ids of the items whose deliveries failed, the oldest first."""
+        found = await self._queue.aggregate(
+            [
+                *_failures(chosen),
+                {"$group": {"_id": "$_id", "since": {"$min": "$since"}}},
+                {"$sort": {"since": 1, "_id": 1}},
+            ]
+        )
+        return [one["_id"] async for one in found]
+
+    async def retry(self, item_id: str, now: datetime, *, reason: str | None = None, dry_run: bool = False) -> Ruling:
+        """Try again what failed of an item, or all of one that no worker could read.
+
+        Args:
+            item_id: The item's.
+            now: The present moment.
+            reason: Only what failed with this code.
+            dry_run: Change nothing; say what would become of it.
+        """
+
+        def tried_again(status: str, item: Item) -> Ruling | dict[str, Any]:
+            after = [
+                retry(delivery, now) if delivery.state == "failed" and reason in (None, delivery.code) else delivery
+                for delivery in item.deliveries
+            ]
+            is_unread = status == "failed" and not any(delivery.state == "failed" for delivery in item.deliveries)
+            if after == list(item.deliveries) and not (is_unread and reason in (None, UNREADABLE)):
+                return Ruling(item_id, "nothing to do")
+            if expired(item.expires_at, now):
+                return Ruling(item_id, "expired", until=item.expires_at)
+            if is_unread:
+                return {"$set": {"status": "pending"}, "$unset": {"nextRetryAt": "", "completedAt": ""}}
+            return _update(item, after, now)
+
+        return await self._change(item_id, tried_again, dry_run=dry_run)
+
+    async def cancel(self, item_id: str, now: datetime, *, dry_run: bool = False) -> Ruling:
+        """Give up what waits of an item; what is sent can't be called back.
+
+        Args:
+            item_id: The item's.
+            now: The present moment.
+            dry_run: Change nothing; say what would become of it.
+        """
+
+        def given_up(status: str, item: Item) -> Ruling | dict[str, Any]:
+            if status != "pending":
+                return Ruling(item_id, "nothing to do")
+            waiting = (*item.deliveries, *(plan(channel, now) for channel in item.unplanned))
+            return _update(item, [cancel(one, now) if one.state == "waiting" else one for one in waiting], now)
+
+        return await self._change(item_id, given_up, dry_run=dry_run)
+
+    async def _change(
+        self, item_id: str, decide: Callable[[str, Item], Ruling | dict[str, Any]], *, dry_run: bool
+    ) -> Ruling:
+        """Make the update that is decided upon an item as it was read, or say why there is none."""
+        for _ in range(_TRIES):
+            entry = await self._queue.find_one({"_id": item_id})
+            if entry is None:
+                return Ruling(item_id, "unknown")
+            if entry["status"] == "processing":
+                lease = entry.get("lease", {})
+                return Ruling(item_id, "held", worker=lease.get("worker"), until=lease.get("until"))
+            item = _read(entry)
+            if item is None:
+                return Ruling(item_id, "unreadable")
+            if any(delivery.state == "sending" for delivery in item.deliveries):
+                return Ruling(item_id, "under way")
+            decided = decide(entry["status"], item)
+            if isinstance(decided, Ruling):
+                return decided
+            if dry_run or await self._write(entry["status"], item, decided):
+                return Ruling(item_id, "changed")
+        return Ruling(item_id, "contended")
+
+    async def _write(self, status: str, item: Item, update: dict[str, Any]) -> bool:
+        """Change an item that is as it was read; return whether it is still so."""
+        result = await self._queue.update_one(
+            {"_id": item.id, "status": status, "lease": None, "revision": item.revision or None},
+            {**update, "$inc": {"revision": 1}},
+        )
+        return result.matched_count == 1
+
+    async def _of_notification(self, notification_id: str, user_id: str | None = None) -> Case | None:
+        entry = await self._queue.find_one({"_id": notification_id})
+        notification = await self._notifications.find_one({"_id": notification_id})
+        case = Case(notification_id, entry, notification, (), ())
+        user_id = case.user_id or user_id
+        if user_id is None:
+            return None
+        emails, pushes = [await self._logs(logs, case, user_id) for logs in (self._emails, self._pushes)]
+        if entry is None and notification is None and not emails and not pushes:
+            return None
+        return case._replace(email_logs=emails, push_logs=pushes)
+
+    async def _logs(self, logs: AsyncCollection[dict[str, Any]], case: Case, user_id: str) -> tuple[Document, ...]:
+        """Return the logs of a notification: by their keys, and among the user's, as both are indexed."""
+        deliveries = case.item.deliveries if case.item is not None else ()
+        keys = [delivery.key(case.id) for delivery in deliveries]
+        of_it = logs.find({"$or": [{"_id": {"$in": keys}}, {"userId": user_id, "notificationId": case.id}]})
+        return tuple(await of_it.sort("createdAt", 1).limit(_MOST_LOGS).to_list())
+
+    async def _log(self, name: str) -> Document | None:
+        """Return a log by its own id, or by what its provider calls it; of several, the latest."""
+        for logs in (self._emails, self._pushes):
+            if (log := await logs.find_one({"_id": name})) is not None:
+                return log
+        newest = [("createdAt", DESCENDING)]
+        if (log := await self._emails.find_one({"providerId": name}, sort=newest)) is not None:
+            return log
+        try:
+            # The specification has no index for it: all of them are read.
+            return await self._pushes.find_one({"providerId": name}, max_time_ms=_LONGEST_SEARCH_MS)
+        except OperationFailure as error:
+            if isinstance(error, ExecutionTimeout) or error.timeout:
+                raise SearchTooLongError from error
+            raise
+
+
+def _failures(chosen: Selection) -> list[dict[str, Any]]:
+    """Return the stages that yield the failures of failed items, in the fields of `Failure` as far as they are known.
+
+    Where no delivery of an item failed, it is the item itself that did.
+    """
+    wanted: dict[str, Any] = {"state": "failed"}
+    if chosen.since is not None:
+        wanted["since"] = {"$gte": chosen.since}
+    if chosen.reason is not None:
+        wanted["error.code"] = chosen.reason
+    of_items: dict[str, Any] = {"deliveries.state": {"$ne": "failed"}}
+    if chosen.since is not None:
+        of_items["processedAt"] = {"$gte": chosen.since}
+    either: list[dict[str, Any]] = [{"deliveries": {"$elemMatch": wanted}}]
+    if chosen.reason in (None, UNREADABLE):
+        either.append(of_items)
+    return [
+        {
+            "$match": {
+                "status": "failed",
+                **({} if chosen.type is None else {"type": chosen.type}),
+                "$or": either,
+            }
+        },
+        {
+            "$project": {
+                "userId": 1,
+                "type": 1,
+                "processedAt": 1,
+                "createdAt": 1,
+                "lastError": {"$last": "$errors.message"},
+                "delivery": {
+                    "$filter": {
+                        "input": {"$ifNull": ["$deliveries", []]},
+                        "cond": {"$eq": ["$$this.state", "failed"]},
+                    }
+                },
+            }
+        },
+        {"$unwind": {"path": "$delivery", "preserveNullAndEmptyArrays": True}},
+        {
+            "$match": {
+                "$or": [
+                    {"delivery": None},
+                    {f"delivery.{name}": condition for name, condition in wanted.items()},
+                ]
+            }
+        },
+        {
+            "$project": {
+                "userId": 1,
+                "type": 1,
+                "channel": "$delivery.channel",
+                "device": "$delivery.device",
+                "provider": "$delivery.provider",
+                "reason": {"$ifNull": ["$delivery.error.code", UNREADABLE]},
+                "message": {"$ifNull": ["$delivery.error.message", {"$ifNull": ["$lastError", ""]}]},
+                "attempts": {"$ifNull": ["$delivery.attempts", 0]},
+                "since": {"$ifNull": ["$delivery.since", {"$ifNull": ["$processedAt", "$createdAt"]}]},
+            }
+        },
+    ]
+
+
+def _read(entry: Document) -> Item | None:
+    """Return an item of the queue as delivery reads it; `None` where nobody could."""
+    with suppress(UnreadableItemError):
+        return Item.from_document(entry)
+    return None
+
+
+def _update(item: Item, after: Sequence[Delivery], now: datetime) -> dict[str, Any]:
+    """Return what gives an item other deliveries, and the status that follows from them."""
+    update = status_update(replace(item, deliveries=tuple(after)), now)
+    update["$set"]["deliveries"] = [delivery.to_document() for delivery in after]
+    update["$set"]["attempts"] = max((delivery.attempts for delivery in after), default=0)
+    return update

@@ -1,0 +1,246 @@
+"""Gathered notifications in MongoDB: "Ada and 9 others", one notification for what happens again and again.
+
+In come notices; out goes the notification of each group with all of them in it, or a new one where the last was read.
+A change holds only where nobody else has changed the notification since it was read, else it is made again upon what is
+there by then; so of any number of writers one gets on. The item of the queue is written first, so a crash in between
+leaves no notification that is never delivered, and the batch that is read again brings the one that is missing.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import structlog
+from pymongo import InsertOne, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
+
+from enrich.notifications import notification, queue_item
+from notifications.gathering import Gathered, merge
+from notifications.notice import Notice
+from runtime.metrics import STORED_DOCUMENTS_SPOILED
+from sinks.collections import NOTIFICATION_QUEUE, NOTIFICATIONS
+from sinks.mongo.errors import is_same_id
+
+log = structlog.get_logger(__name__)
+
+_READ_AT_ONCE = 1_000
+_CHANGING = ("title", "message", "actionUrl", "actionText", "actorId", "actorName", "actorAvatar", "gathered")
+"""What another notice may change; all else is as the first one made it."""
+
+
+class Joined(NamedTuple):
+    """What became of the notices of one group.
+
+    Attributes:
+        notification: The notification that they are in, as it is stored.
+        joined: How many of them changed it; the others had been counted before.
+        due: When e-mail and push are to be sent; `None` where that was put into the queue before, or there is nothing
+            to send.
+    """
+
+    notification: Mapping[str, Any]
+    joined: int
+    due: datetime | None
+
+
+class _Change(NamedTuple):
+    """A group with notices more.
+
+    Attributes:
+        stored: The latest notification of the group as it was read; `None` where there is none.
+        gathered: What the group has gathered from now on.
+        joined: The notices that changed it.
+    """
+
+    stored: Mapping[str, Any] | None
+    gathered: Gathered
+    joined: Sequence[Notice]
+
+    @property
+    def is_new(self) -> bool:
+        return self.stored is None or self.stored["_id"] != self.gathered.id
+
+
+class GatheredNotifications:
+    """The notifications of groups.
+
+    Args:
+        database: The platform's database.
+    """
+
+    def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
+        # A notification that was read ends what it gathers: such a reading must not be taken back by a failover.
+        self._notifications = database.get_collection(NOTIFICATIONS.name, read_concern=ReadConcern("majority"))
+        self._queue = database[NOTIFICATION_QUEUE.name]
+
+    async def join(self, notices: Iterable[Notice]) -> list[Joined]:
+        """Bring notices into the notifications of their groups, durably: one change for each group, however many.
+
+        Raises:
+            PyMongoError: MongoDB is not up to it, or refuses some. All of it may be done again.
+        """
+        missing = _by_group(notices)
+        results: list[Joined] = []
+        while missing:
+            latest = await self._latest(missing)
+            changes = {group: _next(latest.get(group), some) for group, some in missing.items()}
+            documents = {group: _document(change) for group, change in changes.items() if change.joined}
+            items = {group: _item(change) for group, change in changes.items() if change.is_new}
+            await _write(self._queue, {group: InsertOne(item) for group, item in items.items()})
+            lost = await _write(
+                self._notifications,
+                {group: _compare_and_set(changes[group].stored, document) for group, document in documents.items()},
+            )
+            for group in missing.keys() - lost:
+                stored = documents.get(group) or latest[group]
+                results.append(Joined(stored, len(changes[group].joined), items.get(group, {}).get("nextRetryAt")))
+            # The server answers to a change that lost once the one that won is durable, so now that one is found.
+            missing = {group: missing[group] for group in lost}
+        return results
+
+    async def _latest(self, groups: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Return the latest notification of each group that has one."""
+        latest: dict[str, dict[str, Any]] = {}
+        names = list(groups)
+        for start in range(0, len(names), _READ_AT_ONCE):
+            # What begins with a group and a dash, which the dot comes after, is a document for each generation. As
+            # regular expressions in one `$in` they would read the whole index.
+            ranges = [
+                {"_id": {"$gte": f"{group}-", "$lt": f"{group}."}} for group in names[start : start + _READ_AT_ONCE]
+            ]
+            async for document in self._notifications.find({"$or": ranges}):
+                group, _, generation = document["_id"].rpartition("-")
+                if not generation.isdecimal():
+                    continue
+                if group not in latest or int(generation) > _generation(latest[group]):
+                    latest[group] = document
+        return latest
+
+
+def _by_group(notices: Iterable[Notice]) -> dict[str, list[Notice]]:
+    by_group: defaultdict[str, list[Notice]] = defaultdict(list)
+    for notice in notices:
+        assert notice.gather is not None
+        by_group[notice.gather.group].append(notice)
+    return by_group
+
+
+def _generation(document: Mapping[str, Any]) -> int:
+    return int(document["_id"].rpartition("-")[2])
+
+
+def _next(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
+    """Return the group with the notices; a new generation where somebody has changed the latest beyond reading."""
+    if stored is None or _is_readable(stored):
+        return _change(stored, notices)
+    STORED_DOCUMENTS_SPOILED.labels(NOTIFICATIONS.name, "left").inc()
+    log.error("a gathered notification is unreadable, so a new one begins", notification=stored["_id"])
+    change = _change(None, notices)
+    return change._replace(gathered=replace(change.gathered, generation=_generation(stored) + 1))
+
+
+def _is_readable(stored: Mapping[str, Any]) -> bool:
+    try:
+        Gathered.from_document(stored["gathered"])
+        return isinstance(stored["channels"]["inApp"]["read"], bool) and isinstance(stored["gathered"]["version"], int)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _change(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
+    before = None if stored is None else Gathered.from_document(stored["gathered"])
+    was_read = stored is not None and bool(stored["channels"]["inApp"]["read"])
+    gathered, joined = before, list[Notice]()
+    for notice in notices:
+        # Only what is stored can have been read; a generation that begins here is unread.
+        is_stored = before is not None and gathered is not None and gathered.id == before.id
+        after = merge(gathered, notice, was_read=was_read and is_stored)
+        if after != gathered:
+            gathered = after
+            joined.append(notice)
+    assert gathered is not None
+    return _Change(stored, gathered, joined)
+
+
+def _first(change: _Change) -> Notice:
+    """Return the first of the notices that are new, with the words of all and who did it last."""
+    first = min(change.joined, key=lambda notice: (notice.created_at, notice.id))
+    newest = change.gathered.newest[0]
+    return replace(
+        first,
+        actor_id=newest.actor_id,
+        actor_name=newest.actor_name,
+        actor_avatar=change.gathered.actor_avatar,
+    )
+
+
+def _document(change: _Change) -> dict[str, Any]:
+    """Return the group's notification as it is to be."""
+    made = notification(_first(change), change.gathered.words, change.gathered.id)
+    version = 1 if change.is_new or change.stored is None else change.stored["gathered"]["version"] + 1
+    made["gathered"] = change.gathered.document() | {"version": version}
+    if change.is_new or change.stored is None:
+        return made
+    kept = {name: value for name, value in change.stored.items() if name not in _CHANGING}
+    return kept | {name: made[name] for name in _CHANGING if name in made}
+
+
+def _item(change: _Change) -> dict[str, Any]:
+    """Return the new notification's item in the queue."""
+    first = _first(change)
+    assert first.gather is not None
+    return queue_item(first, change.gathered.id, first.created_at + first.gather.wait)
+
+
+def _compare_and_set(
+    stored: Mapping[str, Any] | None, document: Mapping[str, Any]
+) -> InsertOne[dict[str, Any]] | UpdateOne:
+    """Return the write that makes it so where all is as it was read, and else fails as the `_id` is there already."""
+    if stored is None or stored["_id"] != document["_id"]:
+        return InsertOne(dict(document))
+    as_it_was = {
+        "_id": stored["_id"],
+        "channels.inApp.read": False,
+        "gathered.version": stored["gathered"]["version"],
+    }
+    changes = {
+        "$set": {name: document[name] for name in _CHANGING if name in document},
+        "$unset": {name: "" for name in _CHANGING if name not in document},
+        # Where nothing matches it is inserted: either another has changed it, and the `_id` is there; or it is deleted.
+        "$setOnInsert": {name: value for name, value in document.items() if name not in (*_CHANGING, "_id")},
+    }
+    return UpdateOne(as_it_was, changes, upsert=True)
+
+
+async def _write(
+    collection: AsyncCollection[dict[str, Any]], writes: Mapping[str, InsertOne[dict[str, Any]] | UpdateOne]
+) -> set[str]:
+    """Carry out one write for each group; return the groups whose `_id` was there already."""
+    inserts = {group: write for group, write in writes.items() if isinstance(write, InsertOne)}
+    updates = {group: write for group, write in writes.items() if isinstance(write, UpdateOne)}
+    # Each kind by itself. Of both in one bulk PyMongo 4.20 forgets the second, and says nothing, where it finds no
+    # connection at first and tries again (`_AsyncBulk._execute_command` looks for the next run only unless `retrying`).
+    return await _write_alike(collection, inserts) | await _write_alike(collection, updates)
+
+
+async def _write_alike(
+    collection: AsyncCollection[dict[str, Any]],
+    writes: Mapping[str, InsertOne[dict[str, Any]]] | Mapping[str, UpdateOne],
+) -> set[str]:
+    if not writes:
+        return set()
+    try:
+        await collection.bulk_write(list(writes.values()), ordered=False)
+    except BulkWriteError as error:
+        groups = list(writes)
+        faults = error.details["writeErrors"]
+        others = [fault for fault in faults if not is_same_id(fault)]
+        if others or error.details["writeConcernErrors"]:
+            raise BulkWriteError({**error.details, "writeErrors": others}) from error
+        return {groups[fault["index"]] for fault in faults}
+    return set()

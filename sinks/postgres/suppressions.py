@@ -1,0 +1,126 @@
+"""Suppressions: addresses and devices that nothing may be sent to any more, in PostgreSQL.
+
+In come an address and a reason; out go rows, and the answer whether an address is among them. The first reason stays,
+so adding one again changes nothing. An e-mail address is stored by its identity, which is the same in whichever way it
+is written; earlier releases stored some otherwise, and those rows are found as well.
+"""
+
+import hashlib
+from collections.abc import Collection
+from datetime import datetime
+from functools import partial
+from typing import Literal, NamedTuple
+
+from schemas.email_address import InvalidAddress, read
+from sinks.batch_loader import Together
+from sinks.postgres.pool import Pool, fetch, is_transient
+
+Channel = Literal["email", "push"]
+CHANNELS: tuple[Channel, ...] = ("email", "push")
+
+
+class Suppression(NamedTuple):
+    """An address that is suppressed.
+
+    Attributes:
+        channel: What kind of address.
+        address: An e-mail address by its identity, or a device's token.
+        reason: `bounced`, `complained`, `gone`, `unsubscribed`, or what an operator wrote.
+        since: When it was added.
+    """
+
+    channel: Channel
+    address: str
+    reason: str
+    since: datetime
+
+
+class Suppressions:
+    """The addresses that are suppressed.
+
+    Every method raises `psycopg.Error` where PostgreSQL is not up to it; `is_transient` tells whether it may be later.
+
+    Args:
+        pool: Connections to the database with our schema.
+    """
+
+    name = "postgresql"
+    is_transient = staticmethod(is_transient)
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._reasons = {channel: Together(partial(self.reasons, channel)) for channel in CHANNELS}
+
+    async def add(self, channel: Channel, address: str, reason: str) -> bool:
+        """Suppress an address; return whether it was not."""
+        identity, *earlier = _identities(channel, address)
+        async with self._pool.transaction() as using:
+            rows = await fetch(
+                using,
+                "add_suppression",
+                channel=channel,
+                digest=_digest(identity),
+                earlier=[_digest(one) for one in earlier],
+                address=identity,
+                reason=reason,
+            )
+        return bool(rows)
+
+    async def remove(self, channel: Channel, address: str) -> bool:
+        """Let an address be used again; return whether it was suppressed."""
+        digests = [_digest(identity) for identity in _identities(channel, address)]
+        async with self._pool.transaction() as using:
+            rows = await fetch(using, "remove_suppression", channel=channel, digests=digests)
+        return bool(rows)
+
+    async def remove_device(self, name: str) -> bool:
+        """Let a device be used again, by its name as `device_name` makes it; return whether it was suppressed."""
+        async with self._pool.transaction() as using:
+            rows = await fetch(using, "remove_suppressed_device", name=name)
+        return bool(rows)
+
+    async def reason(self, channel: Channel, address: str) -> str | None:
+        """Return why an address is suppressed; `None` where it is not. Many at once are asked together."""
+        return await self._reasons[channel](address)
+
+    async def reasons(self, channel: Channel, addresses: Collection[str]) -> dict[str, str]:
+        """Return those of the addresses that are suppressed, each with the reason."""
+        digests = {address: [_digest(one) for one in _identities(channel, address)] for address in addresses}
+        if not digests:
+            return {}
+        every = [digest for each in digests.values() for digest in each]
+        async with self._pool.transaction() as using:
+            rows = await fetch(using, "suppressions_among", channel=channel, digests=every)
+        found = {row["digest"]: row["reason"] for row in rows}
+        return {
+            address: next(found[digest] for digest in each if digest in found)
+            for address, each in digests.items()
+            if not found.keys().isdisjoint(each)
+        }
+
+    async def close(self) -> None:
+        """End what is being asked; the pool is closed by whoever made it."""
+        for together in self._reasons.values():
+            await together.close()
+
+    async def latest(self, limit: int, channel: Channel | None = None) -> list[Suppression]:
+        """Return the latest, newest first."""
+        async with self._pool.transaction() as using:
+            rows = await fetch(using, "suppressions", channel=channel, limit=limit)
+        return [Suppression(**row) for row in rows]
+
+
+def _identities(channel: Channel, address: str) -> list[str]:
+    """Return what an address may be stored as; the first is what it is stored as now."""
+    if channel == "push":
+        return [address]
+    try:
+        email = read(address)
+    except InvalidAddress:
+        # Nothing is sent there, and yet a row of an earlier release may be to be removed.
+        return [address.strip().lower()]
+    return [email.identity, *sorted(email.earlier_identities - {email.identity})]
+
+
+def _digest(address: str) -> str:
+    return hashlib.sha256(address.encode(errors="surrogatepass")).hexdigest()

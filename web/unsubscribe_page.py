@@ -1,0 +1,91 @@
+"""The worker's page `/unsubscribe`, behind the link in an e-mail.
+
+In comes the token of a link; out go a page with one button and, once that is pressed, a receipt in Kafka. Looking at
+the page changes nothing, as scanners of mail open every link. A mail reader may press the button by itself, where its
+user has pressed one there: https://www.rfc-editor.org/rfc/rfc8058.
+"""
+
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import faust
+from faust.web import Request, Response, View
+
+from notifications.unsubscribing import BadLink, State, UnsubscribeLinks, page, unsubscribed
+from runtime.settings import Settings
+from web.receipt_publisher import NotReported
+from web.webhooks import Report
+
+HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",  # the token is in the URL
+    "X-Content-Type-Options": "nosniff",
+}
+
+_STATUSES: Final[dict[State, int]] = {"ask": 200, "done": 200, "bad": 404, "later": 503}
+
+
+class Shown(NamedTuple):
+    """A page as a browser gets it: HTTP status and HTML."""
+
+    status: int
+    html: str
+
+
+class UnsubscribePage:
+    """What the page does, whichever server it is on.
+
+    Args:
+        links: Reads tokens.
+        report: Makes receipts durable.
+        site_name: The blog's name.
+        site_url: Its address.
+    """
+
+    def __init__(self, links: UnsubscribeLinks, report: Report, site_name: str, site_url: str) -> None:
+        self._links = links
+        self._report = report
+        self._site_name = site_name
+        self._site_url = site_url
+
+    def look(self, token: str) -> Shown:
+        """Show the button."""
+        try:
+            self._links.key(token)
+        except BadLink:
+            return self._shown("bad")
+        return self._shown("ask")
+
+    async def press(self, token: str) -> Shown:
+        """Unsubscribe whom the link was sent to."""
+        try:
+            key = self._links.key(token)
+            await self._report([unsubscribed(key, datetime.now(UTC))])
+        except BadLink:
+            return self._shown("bad")
+        except NotReported:
+            return self._shown("later")
+        return self._shown("done")
+
+    def _shown(self, state: State) -> Shown:
+        return Shown(_STATUSES[state], page(state, self._site_name, self._site_url))
+
+
+def serve(app: faust.App, settings: Settings, report: Report) -> None:
+    """Add the page, where links to it are sent."""
+    if settings.unsubscribe_url is None:
+        return
+    links = UnsubscribeLinks(settings.unsubscribe_url, settings.unsubscribe_key.get_secret_value())
+    unsubscribe = UnsubscribePage(links, report, settings.site_name, settings.site_url)
+
+    @app.page("/unsubscribe", name="unsubscribe")
+    class Page(View):
+        async def get(self, request: Request) -> Response:
+            shown = unsubscribe.look(request.query.get("token", ""))
+            return self.html(shown.html, status=shown.status, headers=dict(HEADERS))
+
+        async def post(self, request: Request) -> Response:
+            shown = await unsubscribe.press(request.query.get("token", ""))
+            return self.html(shown.html, status=shown.status, headers=dict(HEADERS))
