@@ -12,10 +12,6 @@ import pytest
 from runtime.settings import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
-COPIED = (
-    ".github", "agents", "bench", "delivery", "deploy", "dev", "docs", "enrich", "migrations", "notifications", "ops",
-    "requirements", "schemas", "sinks", "tests",
-)  # fmt: skip
 FAST = (
     "tests/contract/test_topics.py",
     "tests/contract/test_documents.py",
@@ -46,11 +42,11 @@ def insert(path: Path, after: str, text: str) -> None:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree, with the edits of the page."""
     tree = tmp_path_factory.mktemp("contributing")
-    for name in COPIED:
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "chaos-report*"))
     for path in ROOT.iterdir():
         if path.is_file() and path.name != ".env":
             shutil.copy2(path, tree)
+        elif path.is_dir() and (path.name == ".github" or not path.name.startswith(".")):
+            shutil.copytree(path, tree / path.name, ignore=shutil.ignore_patterns("__pycache__", "chaos-report*"))
 
     (tree / "schemas/ratings.py").write_text(block("**A class in a new file `schemas/ratings.py`**"))
     insert(tree / "topics.yaml", "\ntopics:\n", "\n" + indent(block("**An entry in `topics.yaml`**"), "  "))

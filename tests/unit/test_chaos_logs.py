@@ -17,7 +17,7 @@ EXCEPTION = {
     "exc_value": "can't compare offset-naive and offset-aware datetimes",
     "frames": [
         {"filename": "/x/lib/python3.11/site-packages/mode/services.py", "lineno": 878, "name": "_execute_task"},
-        {"filename": str(ROOT / "agents" / "deliver.py"), "lineno": 76, "name": "_work"},
+        {"filename": str(ROOT / "agents" / "notifications" / "dispatch.py"), "lineno": 76, "name": "_work"},
     ],
 }
 

@@ -556,7 +556,7 @@ class Deliveries(RuleBasedStateMachine):
     def what_waits_has_a_time_that_comes(self) -> None:
         for delivery in self.deliveries:
             if delivery.next_attempt_at is not None:
-                assert delivery.next_attempt_at <= self.now + LONGEST_WAIT + self.policy.base
+                assert delivery.next_attempt_at <= self.now + LONGEST_WAIT + self.policy.cap
 
     @invariant()
     def the_status_says_whether_anything_is_left_to_do(self) -> None:
@@ -579,7 +579,7 @@ class Deliveries(RuleBasedStateMachine):
                     attempt = begin(delivery, "smtp", self.now)
                     self.write(at, settle(attempt, next(answers), self.policy, self.now, Random(1)))
             self.now = next_due(self.deliveries) or self.now
-            assert self.now <= expires_at + LONGEST_WAIT + self.policy.base
+            assert self.now <= expires_at + LONGEST_WAIT + self.policy.cap
 
 
 Deliveries.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
