@@ -15,8 +15,11 @@ from typing import ClassVar
 
 from dev.inbox import push_messages
 from dev.servers.server import Server
+from runtime.settings import ROOT
 
 _ANSWERS_WITHIN_SECONDS = 2.0
+
+_RUN = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('dev.inbox', run_name='__main__')"
 
 
 class Inbox(Server):
@@ -47,9 +50,9 @@ class Inbox(Server):
         }
 
     def command(self) -> list[str]:
-        """The inbox, found by its package alone: from `/` the folder of devices would be taken for `dev`."""
+        """`python -m dev.inbox`, found in this tree: servers start in `/`, where `dev` is another folder."""
         ports = ["--port", str(self.port), "--smtp-port", str(self._smtp_port)]
-        return [sys.executable, "-P", "-m", "dev.inbox", str(self.directory), *ports]
+        return [sys.executable, "-P", "-c", _RUN, str(ROOT), str(self.directory), *ports]
 
     def prepare(self) -> None:
         """Nothing: the inbox makes its folder itself."""

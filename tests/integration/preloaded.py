@@ -6,7 +6,18 @@ import pkgutil
 
 import uvloop  # noqa: F401 - a worker's event loop
 
-_PACKAGES = ("delivery", "schemas", "notifications", "enrich", "sinks", "ops", "agents")
+_PACKAGES = (
+    "runtime",
+    "delivery",
+    "schemas",
+    "notifications",
+    "enrich",
+    "sinks",
+    "providers",
+    "web",
+    "ops",
+    "agents",
+)
 
 for _package in _PACKAGES:
     for _module in pkgutil.walk_packages(importlib.import_module(_package).__path__, f"{_package}."):
