@@ -22,7 +22,7 @@ FAST = (
     "tests/contract/test_pages.py",
     "tests/contract/test_readme.py",
     "tests/unit/test_collection_declarations.py",
-    "tests/unit/test_chaos_model.py::test_a_record_is_described_as_a_worker_does",
+    "tests/tools/test_chaos_model.py::test_a_record_is_described_as_a_worker_does",
     "tests/unit/test_notification_rules.py",
     "tests/unit/test_notification_documents.py",
 )
