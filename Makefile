@@ -37,7 +37,7 @@ test: setup ## Run all tests of the program, on real servers (ARGS="-k searches"
 	@$(PYTEST) $(PARALLEL) $(ARGS) --ignore=tests/tools
 
 test-unit: setup ## Run the tests that need no server: unit, contract and providers
-	@$(PYTEST) $(PARALLEL) tests/unit tests/contract tests/providers $(ARGS)
+	@$(PYTEST) -n logical --dist worksteal tests/unit tests/contract tests/providers $(ARGS)
 
 test-integration: setup ## Run the tests on real servers, three at a time
 	@$(PYTEST) $(PARALLEL) tests/integration $(ARGS)
