@@ -12,10 +12,10 @@ import pytest
 from ops.settings import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
-COPIED = (
-    ".github", "agents", "bench", "delivery", "deploy", "dev", "docs", "enrich", "migrations", "notifications", "ops",
-    "requirements", "schemas", "sinks", "tests",
-)  # fmt: skip
+NOT_COPIED = (
+    *(".git", ".venv", ".stack", ".env", ".hypothesis", ".*_cache", "__pycache__"),
+    *("*.egg-info", "build", "htmlcov", "chaos-report*"),
+)
 FAST = (
     "tests/contract/test_topics.py",
     "tests/contract/test_documents.py",
@@ -45,12 +45,8 @@ def insert(path: Path, after: str, text: str) -> None:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree, with the edits of the page."""
-    tree = tmp_path_factory.mktemp("contributing")
-    for name in COPIED:
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "chaos-report*"))
-    for path in ROOT.iterdir():
-        if path.is_file() and path.name != ".env":
-            shutil.copy2(path, tree)
+    tree = tmp_path_factory.mktemp("contributing") / "tree"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
 
     (tree / "schemas/ratings.py").write_text(block("**A class in a new file `schemas/ratings.py`**"))
     insert(tree / "topics.yaml", "\ntopics:\n", "\n" + indent(block("**An entry in `topics.yaml`**"), "  "))
