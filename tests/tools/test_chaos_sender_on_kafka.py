@@ -68,12 +68,19 @@ async def test_the_ledger_has_what_kafka_has_through_storms_and_a_pause(blog: Pi
     kafka = blog.platform.kafka
     enough = asyncio.Event()
     async with sender_of(blog, ledger) as sender:
+
+        async def some_are_acknowledged() -> bool:
+            return sender.sent > _RATE
+
+        async def some_are_not() -> bool:
+            return sender.untold > _RATE
+
         sending = asyncio.create_task(sender.run(enough))
         poison = asyncio.create_task(sender.storm("poison", 4))
-        await asyncio.sleep(1)
+        await until(some_are_acknowledged, "Kafka acknowledges records")
         await asyncio.to_thread(kafka.pause)
         try:
-            await asyncio.sleep(1.5)
+            await until(some_are_not, "records wait for Kafka")
         finally:
             await asyncio.to_thread(kafka.resume)
         details = await asyncio.gather(sender.storm("duplicates", 1), sender.storm("late", 1), poison)
