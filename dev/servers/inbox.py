@@ -23,6 +23,8 @@ class Inbox(Server):
     """A mail server that delivers nothing, and the page of what came."""
 
     name: ClassVar[str] = "inbox"
+    working_directory: ClassVar[Path] = Path(__file__).parents[2]
+    """Where Python finds `dev`, which is not installed."""
 
     def __init__(self, directory: Path, port: int, smtp_port: int) -> None:
         super().__init__(directory, port)
@@ -47,9 +49,9 @@ class Inbox(Server):
         }
 
     def command(self) -> list[str]:
-        """The inbox, found by its package alone: from `/` the folder of devices would be taken for `dev`."""
+        """The inbox."""
         ports = ["--port", str(self.port), "--smtp-port", str(self._smtp_port)]
-        return [sys.executable, "-P", "-m", "dev.inbox", str(self.directory), *ports]
+        return [sys.executable, "-m", "dev.inbox", str(self.directory), *ports]
 
     def prepare(self) -> None:
         """Nothing: the inbox makes its folder itself."""

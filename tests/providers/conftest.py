@@ -73,7 +73,7 @@ def is_one_line(text: str) -> bool:
 def trust_read_once() -> Iterator[None]:
     """Read the certificates of authorities once: each client does it, and it takes longer than most of these tests."""
     contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
-    create = transports.create_ssl_context
+    create = httpx.create_ssl_context
 
     def create_once(*arguments: Any, **options: Any) -> ssl.SSLContext:
         key = (*arguments, *sorted(options.items()), *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
