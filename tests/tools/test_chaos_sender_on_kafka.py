@@ -83,6 +83,12 @@ async def test_the_ledger_has_what_kafka_has_through_storms_and_a_pause(blog: Pi
             await until(some_are_not, "records wait for Kafka")
         finally:
             await asyncio.to_thread(kafka.resume)
+        sent = sender.sent
+
+        async def more_are_acknowledged() -> bool:
+            return sender.sent > sent + _RATE
+
+        await until(more_are_acknowledged, "Kafka acknowledges what waited")
         details = await asyncio.gather(sender.storm("duplicates", 1), sender.storm("late", 1), poison)
         assert not [detail for detail in details if detail.startswith("0 ")], details
         enough.set()
