@@ -22,5 +22,12 @@ USER inkstream
 EXPOSE 16066
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "from os import environ as e; from urllib.request import urlopen; from runtime.web_address import url; urlopen(url(e['INKSTREAM_WEB_HOST'], e.get('INKSTREAM_WEB_PORT', '16066')) + '/healthz', timeout=4)"]
+# docker build --build-arg VERSION=0.2.0 --build-arg REVISION="$(git rev-parse HEAD)" …
+ARG VERSION=development
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Inkstream" \
+    org.opencontainers.image.description="Event-driven stream processing for a blog platform" \
+    org.opencontainers.image.version=$VERSION \
+    org.opencontainers.image.revision=$REVISION
 ENTRYPOINT ["inkstream"]
 CMD ["worker"]

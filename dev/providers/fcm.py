@@ -36,6 +36,7 @@ class FcmServer(LoopbackServer):
 
     Args:
         clock: Tells the time, with its zone.
+        key: The key of the service account; without it, a new one.
 
     Attributes:
         token_script: What to do instead of giving an access token; `script` is for messages alone.
@@ -44,14 +45,16 @@ class FcmServer(LoopbackServer):
         lifetime: For how long the next access token is good.
     """
 
-    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, clock: Callable[[], datetime] = lambda: datetime.now(UTC), key: rsa.RSAPrivateKey | None = None
+    ) -> None:
         super().__init__()
         self.token_script: Script = []
         self.accepted: list[dict[str, Any]] = []
         self.issued: list[str] = []
         self.lifetime = timedelta(seconds=3599)
         self._clock = clock
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._key = key or rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._good_until: dict[str, datetime] = {}
 
     @property

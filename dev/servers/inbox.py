@@ -15,17 +15,16 @@ from typing import ClassVar
 
 from dev.inbox import push_messages
 from dev.servers.server import Server
-from runtime.settings import ROOT
 
 _ANSWERS_WITHIN_SECONDS = 2.0
-
-_RUN = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('dev.inbox', run_name='__main__')"
 
 
 class Inbox(Server):
     """A mail server that delivers nothing, and the page of what came."""
 
     name: ClassVar[str] = "inbox"
+    working_directory: ClassVar[Path] = Path(__file__).parents[2]
+    """Where Python finds `dev`, which is not installed."""
 
     def __init__(self, directory: Path, port: int, smtp_port: int) -> None:
         super().__init__(directory, port)
@@ -50,9 +49,9 @@ class Inbox(Server):
         }
 
     def command(self) -> list[str]:
-        """`python -m dev.inbox`, found in this tree: servers start in `/`, where `dev` is another folder."""
+        """The inbox."""
         ports = ["--port", str(self.port), "--smtp-port", str(self._smtp_port)]
-        return [sys.executable, "-P", "-c", _RUN, str(ROOT), str(self.directory), *ports]
+        return [sys.executable, "-m", "dev.inbox", str(self.directory), *ports]
 
     def prepare(self) -> None:
         """Nothing: the inbox makes its folder itself."""

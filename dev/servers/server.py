@@ -61,6 +61,7 @@ class Server(ABC):
     """
 
     name: ClassVar[str]
+    working_directory: ClassVar[Path] = Path("/")
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     start_seconds: ClassVar[float] = 90.0
     stop_seconds: ClassVar[float] = 30.0
@@ -195,7 +196,7 @@ class Server(ABC):
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    cwd="/",
+                    cwd=self.working_directory,
                     env=self.environment,
                     start_new_session=True,
                     **identity(self.user),

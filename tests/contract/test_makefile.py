@@ -11,12 +11,17 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-EXPECTED = {"run", "up", "down", "clean", "test", "check", "bench", "lock", "help"}
+TEST_TARGETS = {"test", "test-unit", "test-integration", "test-tools"}
+EXPECTED = {"run", "up", "down", "clean", "check", "format", "coverage", "bench", "lock", "release"} | TEST_TARGETS
 LOCKS = ("runtime", "development")
+PAGES = [
+    *(".ci/run", ".github/PULL_REQUEST_TEMPLATE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
 
 
 def commands_in(text: str) -> set[str]:
-    return set(re.findall(r"(?:^|[`\s])make ([a-z-]+)\b", text, re.MULTILINE))
+    return set(re.findall(r"(?:^|`|^step )make ([a-z-]+)\b", text, re.MULTILINE))
 
 
 def locked(name: str) -> dict[str, str]:
@@ -46,13 +51,15 @@ def test_every_target_is_phony() -> None:
     assert set(phony[1].split()) == TARGETS
 
 
-@pytest.mark.parametrize("page", [".ci/run", "README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_that_a_page_names_exist(page: str) -> None:
-    if not (ROOT / page).exists():
-        pytest.skip(f"there is no {page}")
-    commands = commands_in((ROOT / page).read_text())
-    assert commands <= TARGETS
-    assert commands or page == "CONTRIBUTING.md"
+    assert commands_in((ROOT / page).read_text()) <= TARGETS
+
+
+def test_the_pages_that_a_newcomer_reads_name_commands() -> None:
+    assert commands_in((ROOT / ".ci/run").read_text()) > {"check", "test", "test-tools"}
+    assert commands_in((ROOT / "README.md").read_text())
+    assert commands_in((ROOT / "CONTRIBUTING.md").read_text()) > TEST_TARGETS
 
 
 @pytest.mark.parametrize("script", ["dev/setup.sh", ".ci/run"])

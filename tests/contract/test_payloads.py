@@ -5,12 +5,14 @@ All of it goes through the decoder, and follows from the classes themselves: a f
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from functools import cache
 from math import inf
 from typing import Any, NamedTuple
 
 import pytest
 
 from schemas.envelope import InvalidEvent
+from schemas.event import Event
 from schemas.topics import EventType, Topic
 from tests.fuzz.edge import EVENTS, Passed, edge
 from tests.fuzz.events import Raw, sent
@@ -56,11 +58,16 @@ class Field(NamedTuple):
         return ".".join(map(str, self.path))
 
 
+@cache
+def _json_schema(of: type[Event]) -> dict[str, Any]:
+    return of.model_json_schema(by_alias=True)
+
+
 class Schema:
     """The JSON Schema of an event's class."""
 
     def __init__(self, event: EventType) -> None:
-        self._root = event.schema.model_json_schema(by_alias=True)
+        self._root = _json_schema(event.schema)
 
     def fields(self) -> Iterator[Field]:
         """Yield every field, those of nested objects after them."""

@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from itertools import count
 
 import psutil
 import psycopg
@@ -16,12 +17,14 @@ from tests.integration.pipeline import Pipeline
 from tests.integration.their_posts import Theirs
 
 _PREFIX = "test-"
+# `tests/tools` has these fixtures as well: a run of everything starts two platforms in one process.
+_NUMBERS = count(1)
 
 
 def _forget_left_over() -> None:
     """Stop and delete the platforms of test runs that were killed before they could do so."""
     for directory in LOCAL.glob(f"{_PREFIX}*"):
-        process = directory.name.removeprefix(_PREFIX)
+        process, _, _ = directory.name.removeprefix(_PREFIX).partition("-")
         if process.isdecimal() and not psutil.pid_exists(int(process)):
             with suppress(FileNotFoundError):  # another process of this test run was faster
                 Platform(directory, Ports()).forget()
@@ -33,7 +36,7 @@ def platform() -> Iterator[Platform]:
     _forget_left_over()
     # Kafka lives for minutes here: its start and its first requests take more CPU than better code would save.
     os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
-    servers = Platform(LOCAL / f"{_PREFIX}{os.getpid()}", Ports.free())
+    servers = Platform(LOCAL / f"{_PREFIX}{os.getpid()}-{next(_NUMBERS)}", Ports.free())
     try:
         servers.up(print)
         yield servers

@@ -1,4 +1,4 @@
-"""Worker processes, forked from one that has imported everything: a worker's imports take more CPU than most tests.
+"""Workers and commands, forked from a process that has imported everything: the imports take more CPU than most tests.
 
 The fork server is the standard library's; what it imports is in `tests.integration.preloaded`.
 """
@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,18 +18,29 @@ _context.set_forkserver_preload(["tests.integration.preloaded"])
 
 
 class ForkedWorker:
-    """`inkstream worker` in a process of its own, with what tests need of `subprocess.Popen`.
+    """`inkstream worker`, or another command, in a process of its own, with what tests need of `subprocess.Popen`.
 
     Args:
         environment: All of its environment.
         log: The file for its output.
         directory: Where it starts, and looks for `.env`.
         prelude: Python that runs first.
+        arguments: The command and its arguments.
+        errors: The file for what goes to stderr; without it, that goes to `log`.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path, *, directory: Path, prelude: str = "") -> None:
-        arguments = (dict(environment), log, directory, prelude)
-        self._process = _context.Process(target=_work, args=arguments, daemon=True)
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        directory: Path,
+        prelude: str = "",
+        arguments: Sequence[str] = ("worker",),
+        errors: Path | None = None,
+    ) -> None:
+        given = (dict(environment), log, errors or log, directory, prelude, arguments)
+        self._process = _context.Process(target=_work, args=given, daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -65,15 +76,16 @@ class ForkedWorker:
         self.send_signal(signal.SIGKILL)
 
 
-def _work(environment: dict[str, str], log: Path, directory: Path, prelude: str) -> None:
-    """Be `inkstream worker` in this environment, to the end."""
+def _work(
+    environment: dict[str, str], log: Path, errors: Path, directory: Path, prelude: str, arguments: Sequence[str]
+) -> None:
+    """Run `inkstream` in this environment, to the end."""
     random.seed()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
-    output = os.open(log, os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    sys.argv = ["inkstream", "worker"]
+    for stream, path in ((1, log), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
+    sys.argv = ["inkstream", *arguments]
     exec(prelude, {})
     importlib.import_module("ops.commands").main()

@@ -1,14 +1,16 @@
 """What the contract tests of providers share: an e-mail, clients, and a certificate."""
 
+import os
 import ssl
 import unicodedata
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx._transports.default as transports
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -65,6 +67,23 @@ def injecting_email(subject: str, name: str, url: str = "") -> Email:
 
 def is_one_line(text: str) -> bool:
     return len(text.splitlines()) == 1 and not any(unicodedata.category(letter) == "Cc" for letter in text)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def trust_read_once() -> Iterator[None]:
+    """Read the certificates of authorities once: each client does it, and it takes longer than most of these tests."""
+    contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
+    create = httpx.create_ssl_context
+
+    def create_once(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        key = (*arguments, *sorted(options.items()), *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+        if key not in contexts:
+            contexts[key] = create(*arguments, **options)
+        return contexts[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transports, "create_ssl_context", create_once)
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dev.providers.fcm import PROJECT, FcmServer, grant_refusal, refusal
 from dev.providers.http2 import Act, Mishap, Reply, Request, json_reply
@@ -17,6 +18,7 @@ from providers.http import client
 from providers.push.fcm import Fcm
 from tests.providers.conftest import NOW, Clock
 
+KEY = rsa.generate_private_key(65537, 2048)  # one for all tests: to make it takes longer than most of them
 TOKEN = "cXk3:APA91bGhT-device-of-ada_0123456789"
 PUSH = Push(
     key="0123456789abcdef0123456789abcdef",
@@ -33,7 +35,7 @@ PUSH = Push(
 
 @pytest.fixture
 async def server(clock: Clock) -> AsyncIterator[FcmServer]:
-    async with FcmServer(clock) as server:
+    async with FcmServer(clock, KEY) as server:
         yield server
 
 

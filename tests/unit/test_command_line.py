@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from runtime.settings import ROOT
+from tests.integration.forked import ForkedWorker
 
 COMMANDS = (
     "bootstrap",
@@ -24,15 +26,28 @@ COMMANDS = (
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from ops.commands import main; main()", *arguments],
+    """Run a command in a process of its own, forked from one that has imported everything."""
+    with TemporaryDirectory() as directory:
+        output, errors = Path(directory, "output"), Path(directory, "errors")
+        output.touch()
+        errors.touch()
+        given = {**os.environ, **environment}
+        code = ForkedWorker(given, output, directory=ROOT, arguments=arguments, errors=errors).wait(60)
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
+
+
+def test_a_command_runs_in_a_process_that_has_imported_nothing_before() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "from ops.commands import main; main()", "worker"],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "INKSTREAM_BATCH_RECORDS": "0"},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+    forked = run("worker", INKSTREAM_BATCH_RECORDS="0")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (forked.returncode, forked.stdout, forked.stderr)
 
 
 def test_the_help_lists_our_commands_and_needs_no_valid_settings() -> None:

@@ -10,6 +10,7 @@ import pytest
 from pymongo.errors import ServerSelectionTimeoutError
 
 from agents.server_problems import first_line
+from runtime.patches import pymongo as patch
 from sinks.mongo.writer import Mongo, is_transient
 from sinks.servers import MongoUrlError
 from tests.dns_server import DnsServer, Records
@@ -32,6 +33,12 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> DnsServer:
     return server
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a DNS server that is away no longer than half a second."""
+    monkeypatch.setattr(patch, "_LOOKED_UP_WITHIN_SECONDS", 0.5)
+
+
 @pytest.fixture(autouse=True)
 def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """See that the event loop complains of no task that is left behind."""
@@ -51,6 +58,7 @@ async def refusal(url: str) -> Exception:
     raise AssertionError("nothing was raised")
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_dns_that_is_away_is_as_a_server_that_is_away(name_server: DnsServer) -> None:
     error = await refusal(URL)
     assert isinstance(error, ServerSelectionTimeoutError)
@@ -128,6 +136,7 @@ async def test_many_first_operations_ask_dns_once_and_all_hear_what_it_says(name
     await mongo.close()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_caller_that_no_longer_waits_for_dns_does_not_stop_the_others(name_server: DnsServer) -> None:
     mongo = Mongo.connect(URL)
     first, second = asyncio.create_task(mongo.ping()), asyncio.create_task(mongo.ping())

@@ -55,7 +55,8 @@ def test_every_form_that_postgresql_s_own_clients_read_is_taken(url: str) -> Non
     Pool(url)
 
 
-async def test_a_pool_that_gets_no_connection_says_why_when_it_is_asked() -> None:
+async def test_a_pool_that_gets_no_connection_says_why_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{Pool.__module__}._PING_SECONDS", 0.5)
     pool = Pool("postgresql://user:se-cret@postgres.invalid/blog")  # a name that is nowhere (RFC 6761)
     with pytest.raises(psycopg.OperationalError, match=r"postgres\.invalid") as raised:
         await pool.ping()

@@ -29,6 +29,14 @@ ERRORS: dict[str, Exception] = {
     ),
     "Redis": redis.exceptions.ConnectionError("Error 111 connecting to 127.0.0.1:1. Connection refused."),
 }
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a server on this machine no longer than a fifth of a second."""
+    monkeypatch.setattr(f"{problem_of.__module__}._ANSWER_SECONDS", 0.2)
+
+
 every_server = pytest.mark.parametrize("server", list(VARIABLES))
 
 

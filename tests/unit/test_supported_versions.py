@@ -10,7 +10,7 @@ from ops.supported_versions import OLDEST, is_kafka_too_old, is_too_old
 
 ROOT = Path(__file__).parents[2]
 TABLE = (ROOT / "README.md").read_text().partition("## Supported versions\n")[2].partition("\n## ")[0]
-WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber
@@ -297,13 +297,28 @@ def said(ledger: Ledger) -> dict[tuple[str, int, int], tuple[Any, ...]]:
     return {entry[:3]: entry[3:7] for entry in ledger.entries()}
 
 
+class Enough(asyncio.Event):
+    """Ends a sender's run; counts its ticks, at each of which the sender waits for this."""
+
+    ticks = 0
+
+    async def wait(self) -> Literal[True]:
+        self.ticks += 1
+        return await super().wait()
+
+    async def after(self, ticks: int) -> None:
+        """Return so many ticks later."""
+        last = self.ticks + ticks
+        await until(lambda: self.ticks >= last)
+
+
 @asynccontextmanager
-async def running(sender: Sender) -> AsyncIterator[None]:
+async def running(sender: Sender) -> AsyncIterator[Enough]:
     """Let a sender run; at the end all is acknowledged."""
-    enough = asyncio.Event()
+    enough = Enough()
     async with asyncio.timeout(60), sender, asyncio.TaskGroup() as tasks:
         tasks.create_task(sender.run(enough))
-        yield
+        yield enough
         enough.set()
 
 
@@ -366,9 +381,9 @@ async def test_what_is_not_acknowledged_is_not_in_the_ledger_and_is_bounded(
     monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 1_000)
     kafka.is_away = True
     sender = sender_of(ledger)
-    async with running(sender):
+    async with running(sender) as enough:
         await until(lambda: sender.untold >= 1_000)
-        await asyncio.sleep(0.1)
+        await enough.after(ticks=10)
         assert sender.untold < 2_000
         assert sender.sent == ledger.count == 0
         kafka.come_back()
@@ -384,7 +399,8 @@ async def test_it_returns_when_all_is_acknowledged_and_not_before(
         sending = asyncio.create_task(sender.run(enough))
         await until(lambda: sender.untold > 0)
         enough.set()
-        await asyncio.sleep(0.1)
+        for _ in range(100):
+            await asyncio.sleep(0)
         assert not sending.done()
         kafka.come_back()
         async with asyncio.timeout(20):
@@ -482,9 +498,9 @@ async def test_after_an_outage_it_catches_up_by_and_by(
 
     monkeypatch.setattr(sender, "_portion", noted)
     kafka.is_away = True
-    async with running(sender):
+    async with running(sender) as enough:
         await until(lambda: sum(portions) >= 100)
-        await asyncio.sleep(0.3)
+        await enough.after(ticks=30)
         assert sum(portions) < 200
         before, began = sum(portions), time.monotonic()
         kafka.come_back()
@@ -496,10 +512,10 @@ async def test_after_an_outage_it_catches_up_by_and_by(
 
 async def test_the_rate_may_be_changed_meanwhile(kafka: FakeKafka, ledger: Ledger, written: list[Any]) -> None:
     sender = sender_of(ledger)
-    async with running(sender):
+    async with running(sender) as enough:
         await until(lambda: sender.sent > 0)
         sender.rate = 0
-        await asyncio.sleep(0.1)
+        await enough.after(ticks=10)
         sent = sender.sent
-        await asyncio.sleep(0.1)
+        await enough.after(ticks=10)
         assert sender.sent == sent

@@ -12,13 +12,17 @@ import pytest
 from runtime.settings import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+NOT_COPIED = (
+    *(".git", ".venv", ".stack", ".env", ".hypothesis", ".*_cache", "__pycache__"),
+    *("*.egg-info", "build", "htmlcov", "chaos-report*"),
+)
 FAST = (
     "tests/contract/test_topics.py",
     "tests/contract/test_documents.py",
     "tests/contract/test_pages.py",
     "tests/contract/test_readme.py",
     "tests/unit/test_collection_declarations.py",
-    "tests/unit/test_chaos_model.py::test_a_record_is_described_as_a_worker_does",
+    "tests/tools/test_chaos_model.py::test_a_record_is_described_as_a_worker_does",
     "tests/unit/test_notification_rules.py",
     "tests/unit/test_notification_documents.py",
 )
@@ -41,12 +45,8 @@ def insert(path: Path, after: str, text: str) -> None:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree, with the edits of the page."""
-    tree = tmp_path_factory.mktemp("contributing")
-    for path in ROOT.iterdir():
-        if path.is_file() and path.name != ".env":
-            shutil.copy2(path, tree)
-        elif path.is_dir() and (path.name == ".github" or not path.name.startswith(".")):
-            shutil.copytree(path, tree / path.name, ignore=shutil.ignore_patterns("__pycache__", "chaos-report*"))
+    tree = tmp_path_factory.mktemp("contributing") / "tree"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
 
     (tree / "schemas/ratings.py").write_text(block("**A class in a new file `schemas/ratings.py`**"))
     insert(tree / "topics.yaml", "\ntopics:\n", "\n" + indent(block("**An entry in `topics.yaml`**"), "  "))

@@ -135,7 +135,7 @@ def test_good_samples_become_exactly_the_documents_that_they_promise(samples: li
 def test_mishaps_are_refused_for_the_reason_that_they_promise(samples: list[Sample]) -> None:
     enricher = Enricher(ip_hash_key=b"key", geo=None)
     for offset, sample in enumerate(samples):
-        # What only the store can refuse is shown on real servers, in tests/integration/test_run.py.
+        # What only the store can refuse is shown on real servers, in tests/tools/test_run.py.
         if sample.reason not in (None, "refused-by-store"):
             with pytest.raises(InvalidEvent) as refused:
                 enricher.documents(decoded(sample, offset))
