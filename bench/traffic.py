@@ -90,8 +90,8 @@ def _views(count: int, seed: int) -> Iterator[dict[str, Any]]:
         }
 
 
-class Stories:
-    """Good events of the other topics: the stories of the sample traffic, told again and again.
+class Scenarios:
+    """Good events of the other topics: the scenarios of the sample traffic, told again and again.
 
     Args:
         topics: The declarations of all inbound topics.

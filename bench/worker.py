@@ -1,4 +1,4 @@
-"""Inkstream's worker for one topic, as a contender: the BENCH_ environment in, the program that people run out.
+"""Inkstream's worker for one topic, as an alternative: the BENCH_ environment in, the program that people run out.
 
 The consumer group goes by the topic's name, so BENCH_GROUP has no say; the arena sets its offsets back.
 """
@@ -6,7 +6,7 @@ The consumer group goes by the topic's name, so BENCH_GROUP has no say; the aren
 import os
 import sys
 
-from bench.entrant import Command
+from bench.programs import Command
 from bench.traffic import namespace_of
 
 WORKER = Command((sys.executable, "-m", "bench.worker"), {})

@@ -7,7 +7,7 @@ Format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kaf
 
 import orjson
 
-from dev.stories import Fact
+from dev.scenarios import Fact
 
 Headers = tuple[tuple[str, bytes], ...]
 Encoded = tuple[bytes, Headers]

@@ -79,7 +79,7 @@ class Reached(NamedTuple):
     waiting: int
 
 
-class NotificationAccount:
+class NotificationLedger:
     """The account of a run's notifications.
 
     Args:

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from dev.blog import Blog
-from dev.stories import Fact
+from dev.scenarios import Fact
 from notifications.preferences import DEFAULTS
 
 _CONNECT_TIMEOUT_SECONDS = 2

@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dev.account import Account, TopicAccount
 from dev.counts import PostCount
+from dev.ledger import EventLedger, TopicLedger
 from dev.notifications import Reached
 
 Database = AsyncDatabase[dict[str, Any]]
@@ -32,11 +32,11 @@ class Insight(NamedTuple):
     lines: list[tuple[str, str]]
 
 
-def account_table(account: Account) -> Table:
+def ledger_table(ledger: EventLedger) -> Table:
     """Return a table of what became of the records of each topic."""
-    has_losses = any(topic.lost for topic in account.topics.values())
-    total = TopicAccount()
-    for topic in account.topics.values():
+    has_losses = any(topic.lost for topic in ledger.topics.values())
+    total = TopicLedger()
+    for topic in ledger.topics.values():
         total.sent += topic.sent
         total.stored += topic.stored
         total.duplicate += topic.duplicate
@@ -47,7 +47,7 @@ def account_table(account: Account) -> Table:
     headings = ["sent", "stored", "duplicate", "dead letter", "on the way", *(["missing"] if has_losses else [])]
     for heading, sum_of_all in zip(headings, _counts(total, has_losses=has_losses), strict=True):
         table.add_column(heading, sum_of_all, justify="right", min_width=8)
-    for name, topic in account.topics.items():
+    for name, topic in ledger.topics.items():
         table.add_row(name, *_counts(topic, has_losses=has_losses))
     return table
 
@@ -303,7 +303,7 @@ def _stay(seconds: float | None) -> str:
     return "" if seconds is None else f"  ({seconds:.0f} s read on average)"
 
 
-def _counts(topic: TopicAccount, *, has_losses: bool) -> list[Text]:
+def _counts(topic: TopicLedger, *, has_losses: bool) -> list[Text]:
     cells = [
         Text(f"{topic.sent:,}"),
         Text(f"{topic.stored:,}", "green"),

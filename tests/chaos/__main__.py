@@ -3,7 +3,7 @@
 Brings up a platform of its own on free ports, runs three workers on sample traffic, and lets faults happen, drawn from
 the seed: processes killed at marked points, frozen, told to stop; servers killed, paused and restarted; connections
 cut, delayed and black-holed; the platform migrates, locks, deletes and restores its posts, or refuses updates of some.
-In the end all stores are held against the ledger of what Kafka had acknowledged. Exit
+In the end all stores are held against the event log of what Kafka had acknowledged. Exit
 code 0 only if every promise holds. Nothing that it started is left.
 """
 
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--defect", choices=DEFECTS, metavar="NAME", help=f"one of {', '.join(DEFECTS)}: must fail")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole history there")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with a timeline there")
-    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy logs and ledger there")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy logs and event log there")
     return parser
 
 

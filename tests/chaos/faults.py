@@ -24,9 +24,9 @@ from redis.asyncio import Redis as RedisClient
 from dev.servers.mongo import Mongo
 from dev.servers.server import Server
 from tests.chaos import inside, points, posts
-from tests.chaos.crew import Post, send_signal
 from tests.chaos.history import Injection
 from tests.chaos.scene import Scene
+from tests.chaos.workers import Post, send_signal
 
 _TWO_TOGETHER = 0.3
 """The share of cycles that have two faults at once."""
@@ -113,7 +113,7 @@ def _one_of(chance: Random, faults: list[Fault]) -> Fault:
 async def _kill_worker(scene: Scene) -> str:
     post = await _anybody(scene)
     await asyncio.sleep(scene.chance.uniform(0, 0.5))
-    if post is None or post.pid is None or not scene.crew.kill(post.pid, "at any moment"):
+    if post is None or post.pid is None or not scene.workers.kill(post.pid, "at any moment"):
         return "nobody was there to be killed"
     return f"{post.name}, at any moment"
 
@@ -126,10 +126,10 @@ async def _kill_worker_at_a_point(scene: Scene) -> str:
         return "nobody was there to be killed"
     what = f"{post.name}, at {point}, passing {passing}"
     try:
-        if not await inside.order(scene.crew, pid, scene.directory, die_at=point, passing=passing):
+        if not await inside.order(scene.workers, pid, scene.directory, die_at=point, passing=passing):
             return f"{what}: it took no order, and was killed"
         if point in points.ON_STOP:
-            scene.crew.dismissed[pid] = "to die on the way"
+            scene.workers.dismissed[pid] = "to die on the way"
             send_signal(pid, signal.SIGTERM)
         if point in points.ON_REBALANCE:
             await _have_partitions_move(scene, post)
@@ -138,8 +138,8 @@ async def _kill_worker_at_a_point(scene: Scene) -> str:
             return what
         return f"{what}: it did not come by, and was killed"
     finally:
-        if inside.lives(scene.crew, pid):
-            scene.crew.doom(pid, "at any moment")
+        if inside.lives(scene.workers, pid):
+            scene.workers.doom(pid, "at any moment")
             send_signal(pid, signal.SIGKILL)
 
 
@@ -147,12 +147,12 @@ async def _have_partitions_move(scene: Scene, receiver: Post) -> None:
     """Tell another worker to stop: its partitions go to those who stay, and some of them to the one that comes next."""
     other = await _some_worker(scene, lambda post: post is not receiver and _can_stop(post))
     if other is not None and other.pid is not None:
-        scene.crew.dismiss(other.pid, "to have its partitions move")
+        scene.workers.dismiss(other.pid, "to have its partitions move")
 
 
 async def _stop_worker(scene: Scene) -> str:
     post = await _some_worker(scene, _can_stop)
-    if post is None or (pid := post.pid) is None or not scene.crew.dismiss(pid, "to be started again"):
+    if post is None or (pid := post.pid) is None or not scene.workers.dismiss(pid, "to be started again"):
         return "nobody was there to be stopped"
     began = time.monotonic()
     if await _ended(scene, pid, _STOPS_WITHIN_SECONDS):
@@ -170,14 +170,16 @@ async def _freeze_worker(scene: Scene) -> str:
     try:
         await _ended(scene, pid, seconds)
     finally:
-        if inside.lives(scene.crew, pid):
+        if inside.lives(scene.workers, pid):
             send_signal(pid, signal.SIGCONT)
     return f"{post.name}, for {seconds:.1f} s"
 
 
 async def _kill_all_workers(scene: Scene) -> str:
     await _anybody(scene)
-    killed = [post.name for post in scene.crew.posts if post.pid and scene.crew.kill(post.pid, "together with all")]
+    killed = [
+        post.name for post in scene.workers.posts if post.pid and scene.workers.kill(post.pid, "together with all")
+    ]
     return ", ".join(killed) or "nobody was there to be killed"
 
 
@@ -188,10 +190,10 @@ async def _turn_clock(scene: Scene) -> str:
     if post is None or (pid := post.pid) is None:
         return "nobody was there to be misled"
     try:
-        obeyed = await inside.order(scene.crew, pid, scene.directory, clock=seconds)
+        obeyed = await inside.order(scene.workers, pid, scene.directory, clock=seconds)
         await _ended(scene, pid, hold)
     finally:
-        scene.crew.kill(pid, "after its clock had jumped")
+        scene.workers.kill(pid, "after its clock had jumped")
     return f"{post.name}, by {seconds:+,} s for {hold:.1f} s" + ("" if obeyed else ", which it did not hear of")
 
 
@@ -203,7 +205,7 @@ async def _rebalance_again_and_again(scene: Scene) -> str:
             await asyncio.sleep(scene.chance.uniform(0.7, 1.3))
             ready = extras.ready()
             if len(ready) >= _EXTRAS:
-                scene.crew.close_post(ready[0], _ONLY_FOR_A_MOMENT)
+                scene.workers.close_post(ready[0], _ONLY_FOR_A_MOMENT)
     finally:
         await extras.dismiss()
     return f"{_STORM_ROUNDS} workers came and went"
@@ -240,7 +242,7 @@ class _Extras:
         while left := [post for post in self._posts if post.is_wanted or post.pid is not None]:
             is_late = time.monotonic() > deadline
             for post in self.ready():
-                self._scene.crew.close_post(post, _ONLY_FOR_A_MOMENT)
+                self._scene.workers.close_post(post, _ONLY_FOR_A_MOMENT)
             for post in left if is_late else ():
                 post.is_wanted = False
                 if post.pid is not None:
@@ -262,7 +264,7 @@ async def _some_worker(
     deadline = time.monotonic() + _A_WORKER_WITHIN_SECONDS
     while True:
         is_late = time.monotonic() > deadline
-        suited = [post for post in scene.crew.posts if post.is_wanted and _is_there(scene, post) and suits(post)]
+        suited = [post for post in scene.workers.posts if post.is_wanted and _is_there(scene, post) and suits(post)]
         at_work = [post for post in suited if post.pid and inside.is_at_work(post.pid, scene.directory)]
         if choice := at_work if must_work and not is_late else suited:
             return scene.chance.choice(choice)
@@ -272,11 +274,11 @@ async def _some_worker(
 
 
 def _is_there(scene: Scene, post: Post) -> bool:
-    return post.pid is not None and scene.crew.has(post.pid)
+    return post.pid is not None and scene.workers.has(post.pid)
 
 
 def _listens(scene: Scene) -> Callable[[Post], bool]:
-    return lambda post: post.pid is not None and inside.listens(scene.crew, post.pid, scene.directory)
+    return lambda post: post.pid is not None and inside.listens(scene.workers, post.pid, scene.directory)
 
 
 def _can_stop(post: Post) -> bool:
@@ -292,7 +294,7 @@ def _can_stop(post: Post) -> bool:
 async def _ended(scene: Scene, pid: int, seconds: float) -> bool:
     """Return whether a worker has ended, as soon as it has."""
     deadline = time.monotonic() + seconds
-    while inside.lives(scene.crew, pid):
+    while inside.lives(scene.workers, pid):
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(_LOOK_SECONDS)

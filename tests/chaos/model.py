@@ -1,4 +1,4 @@
-"""What must be in the stores: computed from the ledger with plain dictionaries, and with nothing of what writes them.
+"""What must be in the stores: computed from the event log with plain dictionaries, and with nothing of what writes them.
 
 In come the records that Kafka acknowledged, in any order; out goes what a run without any fault leaves: documents by
 id, error groups, gathered notifications, views by window, and the records that must be dead letters. Where copies of an
@@ -38,7 +38,7 @@ from sinks.collections import (
     SEARCH_QUERIES,
     SYSTEM_LOGS,
 )
-from tests.chaos.ledger import Entry
+from tests.chaos.event_log import Entry
 
 REFUSED_BY_STORE = frozenset({"refused-by-store", "too-large"})
 """The reasons that MongoDB decides; all others show when a record is read."""
@@ -441,7 +441,7 @@ class Model:
         parts: What is added to documents, by collection.
         groups: What is gathered, by the notification's id.
         dead_letters: The records that must be dead letters, by topic and place.
-        disagreements: Records of which the ledger says another thing than what reads them, each in a sentence.
+        disagreements: Records of which the event log says another thing than what reads them, each in a sentence.
         records: How many records it was made of.
     """
 
@@ -473,7 +473,7 @@ class Model:
         return described
 
     def _disagree(self, entry: Entry, what: str) -> None:
-        self.disagreements.append(f"{entry.place} {what}, and {entry.reason or 'valid'} to the ledger")
+        self.disagreements.append(f"{entry.place} {what}, and {entry.reason or 'valid'} to the event log")
 
     def _allow(self, writes: Collection[Write]) -> None:
         for write in writes:

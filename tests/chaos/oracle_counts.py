@@ -1,4 +1,4 @@
-"""View counts in PostgreSQL and in Kafka, held against the views by people that the ledger has.
+"""View counts in PostgreSQL and in Kafka, held against the views by people that the event log has.
 
 In come windows with their views, the platform's tables and the records of `post-view-counts`; out go checks. Posts
 begin with no views. Where the platform has changed a count itself, that is added to the views.

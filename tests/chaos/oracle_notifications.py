@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from delivery.batch import Record
 from dev.blog import Blog
-from dev.notifications import NotificationAccount, arrived
+from dev.notifications import NotificationLedger, arrived
 from dev.stack import Platform
 from dev.traffic import Sample
 from notifications.item import Item, UnreadableItemError
@@ -23,8 +23,8 @@ from schemas.notifications import Channel
 from schemas.receipts import DeliveryReceived
 from schemas.topics import Topic
 from sinks.collections import EMAIL_LOGS, PUSH_NOTIFICATION_LOGS
+from tests.chaos.event_log import Entry
 from tests.chaos.history import Check
-from tests.chaos.ledger import Entry
 from tests.chaos.oracle_documents import Database
 from tests.chaos.oracle_findings import Findings
 
@@ -161,20 +161,22 @@ class Deliveries:
         return findings.check(right)
 
 
-class Account:
+class EventLedger:
     """Whether people got what they must, and nothing that they turned off: judged as `make run` does.
 
     Args:
         settings: As the workers have them.
         platform: Where messages end.
-        account: The account of the ledger's records.
+        account: The account of the event log's records.
         receipts: Reads what providers report.
     """
 
-    def __init__(self, settings: Settings, platform: Platform, account: NotificationAccount, receipts: Decoder) -> None:
+    def __init__(
+        self, settings: Settings, platform: Platform, event_log: NotificationLedger, receipts: Decoder
+    ) -> None:
         self._settings = settings
         self._platform = platform
-        self._account = account
+        self._event_log = event_log
         self._receipts = receipts
         self._reported: set[str] = set()
 
@@ -191,7 +193,7 @@ class Account:
             id=None,
             traces=(),
         )
-        self._account.expect(sample, entry.partition, entry.offset, entry.timestamp)
+        self._event_log.expect(sample, entry.partition, entry.offset, entry.timestamp)
 
     def hear(self, entry: Entry) -> None:
         """Take note of what a provider reports. The sender's may report what nobody has sent yet: then nobody does."""
@@ -201,17 +203,17 @@ class Account:
 
     async def check(self, database: Database, expected: int) -> Check:
         """Return whether each of so many notifications is where it should be."""
-        await self._account.settle(database)
-        reached = self._account.reached
+        await self._event_log.settle(database)
+        reached = self._event_log.reached
         received = await asyncio.to_thread(arrived, reached, self._platform.inbox_url, self._settings.push_file)
         there = {channel: None if keys is None else {*keys, *self._reported} for channel, keys in received.items()}
-        problems = await self._account.differences(database, there)
+        problems = await self._event_log.differences(database, there)
         found = expected - max(reached.waiting, len(problems))
         return Check("deliveries: sent, skipped or failed as people wish, and arrived", expected, found, problems)
 
 
-def account_of(settings: Settings, platform: Platform, topics: Mapping[str, Topic]) -> Account:
+def account_of(settings: Settings, platform: Platform, topics: Mapping[str, Topic]) -> EventLedger:
     """Return the account of a run that nothing came before."""
     began = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
-    account = NotificationAccount(settings, topics.values(), began)
-    return Account(settings, platform, account, Decoder(topics[RECEIPTS], settings.ahead_limit))
+    event_log = NotificationLedger(settings, topics.values(), began)
+    return EventLedger(settings, platform, event_log, Decoder(topics[RECEIPTS], settings.ahead_limit))

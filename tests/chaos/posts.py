@@ -216,7 +216,7 @@ def _is_logged(scene: Scene, logged_before: Mapping[Path, int], post: str | None
 
 
 async def _is_measured(scene: Scene, client: httpx.AsyncClient) -> bool:
-    for worker in scene.crew.posts:
+    for worker in scene.workers.posts:
         with suppress(httpx.HTTPError):
             page = await client.get(f"http://127.0.0.1:{worker.environment['INKSTREAM_WEB_PORT']}/metrics")
             if _SET_ASIDE.search(page.text):

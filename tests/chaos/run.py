@@ -27,16 +27,16 @@ from dev.ports import Ports
 from dev.posts import add_blog
 from tests.chaos import logs, oracle, report
 from tests.chaos.bookkeeping import Bookkeeping
-from tests.chaos.crew import Crew, Post
+from tests.chaos.event_log import EventLog
 from tests.chaos.faults import FAULTS, Fault, draw, injected
 from tests.chaos.history import Check, Cycle, History, Injection, Moment, Recovery
-from tests.chaos.ledger import Ledger
 from tests.chaos.model import Describer
 from tests.chaos.progress import Progress
 from tests.chaos.proxied import ProxiedPlatform
 from tests.chaos.proxy import Proxy
 from tests.chaos.scene import Scene
 from tests.chaos.sender import Sender
+from tests.chaos.workers import Post, Workers
 from tests.integration.pipeline import PARTITIONS, Pipeline
 
 _KILL = "worker-killed"
@@ -101,7 +101,7 @@ class Run:
         plan: How it goes.
         platform: The servers, which are up.
         proxy: What stands between them and the workers.
-        directory: For logs, orders and the ledger.
+        directory: For logs, orders and the event log.
         console: Where to tell of it.
     """
 
@@ -118,8 +118,8 @@ class Run:
         self._calm_since = 0.0
         self._hired = 0
         self._unrecovered: list[str] = []
-        self._crew = Crew([self._post(f"worker-{number}") for number in range(1, plan.workers + 1)])
-        self._ledger = Ledger(directory / "ledger.sqlite")
+        self._workers = Workers([self._post(f"worker-{number}") for number in range(1, plan.workers + 1)])
+        self._event_log = EventLog(directory / "events.sqlite")
         self._bookkeeping = Bookkeeping()
         self._history = History(
             command=plan.command,
@@ -137,10 +137,10 @@ class Run:
     async def __call__(self) -> History:
         """Go through it."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._ledger.close)
+            stack.callback(self._event_log.close)
             await self._prepare()
-            stack.push_async_callback(self._crew.close)
-            await self._crew.start()
+            stack.push_async_callback(self._workers.close)
+            await self._workers.start()
             sender = await stack.enter_async_context(self._sender())
             progress = await stack.enter_async_context(
                 Progress(self._platform.kafka.brokers, self._watched(), self._clock)
@@ -158,7 +158,7 @@ class Run:
                 enough.set()
                 await sending
                 settled = await self._settle()
-            await self._crew.stop()
+            await self._workers.stop()
             async with self._phase("judging"):
                 await self._judge(sender, settled=settled)
         return self._history
@@ -188,7 +188,7 @@ class Run:
             self._platform.kafka.brokers,
             self._pipeline.namespace,
             self._pipeline.topics.inbound.values(),
-            self._ledger,
+            self._event_log,
             rate=self._plan.rate,
             seed=self._plan.seed,
             began=datetime.now(UTC),
@@ -231,7 +231,7 @@ class Run:
     async def _chaos(self, sender: Sender, progress: Progress) -> None:
         """Let each fault happen by itself, then go through the cycles, and on until enough is sent."""
         scene = Scene(
-            crew=self._crew,
+            workers=self._workers,
             platform=self._platform,
             proxy=self._proxy,
             sender=sender,
@@ -256,7 +256,7 @@ class Run:
         self, faults: Sequence[Fault], scene: Scene, progress: Progress, *, of: int, with_kill: bool = False
     ) -> None:
         """Let faults happen, see that work goes on, and take note of it all."""
-        deaths = len(self._crew.deaths)
+        deaths = len(self._workers.deaths)
         injections = [injected(scene, fault) for fault in faults]
         if with_kill and not any(fault.kills for fault in faults):
             injections.append(self._kill_meanwhile(scene))
@@ -270,15 +270,15 @@ class Run:
         cycle = Cycle(
             number=len(self._history.cycles) + 1,
             injections=tuple(done),
-            kills=len(self._crew.deaths) - deaths,
+            kills=len(self._workers.deaths) - deaths,
             recoveries=tuple(recoveries),
             sent=scene.sender.sent,
             lag=_lag(self._history.moments),
         )
         self._history.cycles.append(cycle)
         self._console.print(report.line(cycle, of), markup=False)
-        if len(self._crew.ended) >= _MOST_ENDED:
-            raise RuntimeError(f"workers end by themselves: {self._crew.ended}; their logs are in {self._directory}")
+        if len(self._workers.ended) >= _MOST_ENDED:
+            raise RuntimeError(f"workers end by themselves: {self._workers.ended}; their logs are in {self._directory}")
         await asyncio.sleep(self._chance.uniform(0, _PAUSE_SECONDS))
 
     async def _kill_meanwhile(self, scene: Scene) -> Injection:
@@ -305,7 +305,7 @@ class Run:
         """Have one more worker."""
         self._hired += 1
         post = self._post(f"extra-{self._hired}")
-        self._crew.hire(post)
+        self._workers.hire(post)
         return post
 
     async def _measure(self, sender: Sender, progress: Progress) -> None:
@@ -314,7 +314,7 @@ class Run:
         while True:
             began = self._clock()
             committed = await progress.committed(groups)
-            memory = {post.name: _memory(post.pid) for post in self._crew.posts if post.pid is not None}
+            memory = {post.name: _memory(post.pid) for post in self._workers.posts if post.pid is not None}
             self._history.moments.append(Moment(began, sender.sent, committed, memory))
             await asyncio.sleep(max(0.0, began + _MEASURE_SECONDS - self._clock()))
 
@@ -344,7 +344,7 @@ class Run:
             return await (await connection.execute(self._pipeline.with_schema(_POST_THAT_WAITS))).fetchone() is None
 
     async def _judge(self, sender: Sender, *, settled: bool) -> None:
-        """Hold everything against the ledger."""
+        """Hold everything against the event log."""
         history, plan = self._history, self._plan
         checks = [
             Check("everything is at its end in time", 1, int(settled), [] if settled else ["work is left to do"]),
@@ -364,8 +364,8 @@ class Run:
             Check(
                 "no worker ends by itself",
                 0,
-                len(self._crew.ended),
-                [f"{name} ended with exit code {code}" for name, code in self._crew.ended],
+                len(self._workers.ended),
+                [f"{name} ended with exit code {code}" for name, code in self._workers.ended],
             ),
             self._memory_check(),
             Check(
@@ -377,11 +377,11 @@ class Run:
             logs.check(sorted(self._directory.glob("*.log"))),
         ]
         changed = self._bookkeeping.changed
-        checks += await oracle.judge(oracle.World(self._ledger, self._pipeline, self._platform, changed))
+        checks += await oracle.judge(oracle.World(self._event_log, self._pipeline, self._platform, changed))
         history.checks = checks
-        history.kills = dict(Counter(death.how for death in self._crew.deaths.values()))
+        history.kills = dict(Counter(death.how for death in self._workers.deaths.values()))
         history.topics = {
-            topic.removeprefix(self._pipeline.namespace): count for topic, count in self._ledger.counts().items()
+            topic.removeprefix(self._pipeline.namespace): count for topic, count in self._event_log.counts().items()
         }
 
     def _memory_check(self) -> Check:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.chaos.bookkeeping import Bookkeeping
-    from tests.chaos.crew import Crew, Post
     from tests.chaos.proxied import ProxiedPlatform
     from tests.chaos.proxy import Proxy
     from tests.chaos.sender import Sender
+    from tests.chaos.workers import Post, Workers
     from tests.integration.pipeline import Pipeline
 
 
@@ -34,7 +34,7 @@ class Scene:
         bookkeeping: What the platform did to its posts.
     """
 
-    crew: Crew
+    workers: Workers
     platform: ProxiedPlatform
     proxy: Proxy
     sender: Sender

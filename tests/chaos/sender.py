@@ -1,6 +1,6 @@
 """The platform's services, as they send to Kafka while everything around them fails: at a rate, and in storms.
 
-In come the topics, a rate and a seed; out go records, past the proxy, and into the ledger exactly those that Kafka has,
+In come the topics, a rate and a seed; out go records, past the proxy, and into the event log exactly those that Kafka has,
 with their places. While Kafka is away nothing is given up: what was handed over waits, and the rest is sent later.
 """
 
@@ -20,9 +20,9 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from delivery.producer import partition_of
 from dev.posts import WrittenPosts
-from dev.traffic import COMPRESSIONS, MISHAP_EVERY, Compression, Sample, Traffic
+from dev.traffic import COMPRESSIONS, INVALID_EVERY, Compression, Sample, Traffic
 from schemas.topics import Topic
-from tests.chaos.ledger import Entry, Ledger
+from tests.chaos.event_log import Entry, EventLog
 
 StormKind = Literal["poison", "duplicates", "late"]
 
@@ -69,7 +69,7 @@ class Batch:
     records: list[tuple[Sample, int]] = field(default_factory=list)
 
     def entry(self, number: int, offset: int) -> Entry:
-        """Return what the ledger is to say of one of the records."""
+        """Return what the event log is to say of one of the records."""
         sample, timestamp = self.records[number]
         return Entry(
             self.topic, self.partition, offset, timestamp, sample.key, sample.value, sample.headers, sample.reason
@@ -103,18 +103,18 @@ class Poison:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._records = self._unreadable = 0
-        traffic.mishap_every = POISON_EVERY
+        traffic.invalid_every = POISON_EVERY
 
     def beside(self, fresh: Sequence[Sample]) -> Iterable[Sample]:
         """Return nothing: the poison is among the samples."""
-        self._traffic.mishap_every = POISON_EVERY  # another storm's end may have changed it
+        self._traffic.invalid_every = POISON_EVERY  # another storm's end may have changed it
         self._records += len(fresh)
         self._unreadable += sum(sample.outcome == "dead-lettered" for sample in fresh)
         return ()
 
     def rest(self) -> Iterable[Sample]:
         """Return nothing; from now on few records can't be read."""
-        self._traffic.mishap_every = MISHAP_EVERY
+        self._traffic.invalid_every = INVALID_EVERY
         return ()
 
     @property
@@ -228,7 +228,7 @@ class Sender:
         brokers: str,
         namespace: str,
         topics: Iterable[Topic],
-        ledger: Ledger,
+        event_log: EventLog,
         *,
         rate: float,
         seed: int,
@@ -240,7 +240,7 @@ class Sender:
         self._brokers = brokers
         self._namespace = namespace
         self._topics = tuple(topics)
-        self._ledger = ledger
+        self._event_log = event_log
         self._chance = Random(seed)
         self._traffic = Traffic(self._topics, began=began, rate=rate, seed=seed)
         self._samples = iter(self._traffic)
@@ -412,7 +412,7 @@ class Sender:
 
     def _acknowledge(self, batch: Batch, first: int) -> None:
         for number, (sample, _) in enumerate(batch.records):
-            self._ledger.record(batch.entry(number, first + number))
+            self._event_log.record(batch.entry(number, first + number))
             self.sent += 1
             if sample.id is not None and self.sent % _REMEMBER_EVERY == 0:
                 self._acknowledged.append(sample)
@@ -456,7 +456,7 @@ class Sender:
         async with AIOKafkaConsumer(bootstrap_servers=self._brokers) as consumer:
             for place, batches in by_place.items():
                 known = {
-                    entry.offset for entry in self._ledger.entries(place.topic) if entry.partition == place.partition
+                    entry.offset for entry in self._event_log.entries(place.topic) if entry.partition == place.partition
                 }
                 wanted = [batch.entry(number, -1) for batch in batches for number in range(len(batch.records))]
                 async for record in _records(consumer, place):
@@ -470,7 +470,7 @@ class Sender:
         for entry in wanted:
             if (entry.timestamp, entry.key, entry.value, entry.headers) == found:
                 wanted.remove(entry)
-                self._ledger.record(entry._replace(offset=record.offset))
+                self._event_log.record(entry._replace(offset=record.offset))
                 self.sent += 1
                 return
 

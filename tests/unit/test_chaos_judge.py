@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from notifications.notice import digest
-from tests.chaos.crew import Death
-from tests.chaos.notifications.asked import Asked, Request
-from tests.chaos.notifications.judge import Accounts, Judgement, Outage
-from tests.chaos.notifications.providers import Take
+from tests.chaos.oracle_takes import Accounts, Judgement, Outage
+from tests.chaos.providers import Take
+from tests.chaos.requests import Asked, Request
+from tests.chaos.workers import Death
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEY = digest("n-1", "email", None)

@@ -19,7 +19,7 @@ from notifications.notice import ACTORS, Gather, Notice, expiry
 from ops.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import NAMES
-from tests.chaos.ledger import Entry
+from tests.chaos.event_log import Entry
 from tests.chaos.model import Described, Describer, Model, bodies, digest_of, expires, kept
 from tests.chaos.oracle_counts import counted_check, posts_check, topic_check, windows_check
 from tests.chaos.oracle_documents import Reading, origin

@@ -33,8 +33,8 @@ from dev.providers.sendgrid import SendGridServer
 from dev.providers.server import AcceptedEmail, Answer, EmailServer, Fault, HttpEmailServer
 from dev.providers.smtp import SmtpServer
 from dev.providers.web_push import PushService
-from tests.chaos.crew import Crew
-from tests.chaos.notifications.hurry import NAME
+from tests.chaos.fast_settings import NAME
+from tests.chaos.workers import Workers
 
 KEY, DOMAIN = "chaos", "mg.blog.example"
 _AT_ONCE_SECONDS = 0.002
@@ -106,7 +106,7 @@ class Providers:
     """
 
     def __init__(self, seed: int, share: float, directory: Path) -> None:
-        self.crew = Crew(())
+        self.workers = Workers(())
         self.share = share
         self.takes: defaultdict[str, list[Take]] = defaultdict(list)
         self.met: Counter[str] = Counter()
@@ -224,15 +224,15 @@ class Providers:
         if when is None:
             return None
         if when is Murder.AFTER_ANSWERING:
-            asyncio.get_running_loop().call_later(_AT_ONCE_SECONDS, self.crew.kill, worker, when.value)
+            asyncio.get_running_loop().call_later(_AT_ONCE_SECONDS, self.workers.kill, worker, when.value)
             return None
-        self.crew.kill(worker, when.value)
+        self.workers.kill(worker, when.value)
         return Fault.CLOSE_AFTER if when is Murder.AFTER_TAKING else Fault.CLOSE_BEFORE
 
     def _worker(self, name: str) -> int:
         """Return which process calls itself so, and note that it is at work."""
         worker = int(name.removeprefix(NAME.format("")))
-        if self.crew.has(worker):
+        if self.workers.has(worker):
             self.at_work.setdefault(worker, time.monotonic())
         return worker
 

@@ -1,6 +1,6 @@
 """What people and services do on the sample blog, told as facts with the moments they happen at.
 
-In come a blog, a random generator and a moment; out goes a story: a few facts that belong together, such as a view, its
+In come a blog, a random generator and a moment; out goes a scenario: a few facts that belong together, such as a view, its
 exit and a like. Each fact says which traces it must leave in MongoDB, so that a run can be held to account.
 """
 
@@ -86,8 +86,8 @@ class Ids:
         return f"{self.prefix}{bits >> 62:03x}-{0x8000 | bits >> 48 & 0x3FFF:04x}-{bits & 0xFFFFFFFFFFFF:012x}"
 
 
-class Stories:
-    """Tells stories. Two with the same blog, seed and run tell the same ones.
+class Scenarios:
+    """Tells scenarios. Two with the same blog, seed and run tell the same ones.
 
     Args:
         blog: Where they happen.
@@ -114,7 +114,7 @@ class Stories:
         self._tellers = Weighted(tellers)
 
     def next(self, moment: datetime) -> list[Fact]:
-        """Tell a story that begins at a moment; the first fact happens then, others perhaps later."""
+        """Tell a scenario that begins at a moment; the first fact happens then, others perhaps later."""
         return list(self._tellers.choose(self._random)(moment))
 
     def _visit(self, moment: datetime) -> Iterator[Fact]:

@@ -17,8 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import AsyncMongoClient
 
 from delivery.kafka import client_options
-from dev.notifications import NotificationAccount
-from dev.stories import Trace
+from dev.notifications import NotificationLedger
+from dev.scenarios import Trace
 from dev.traffic import Sample
 from ops.dead_letters import Letter, letter_of
 from ops.settings import Settings
@@ -47,7 +47,7 @@ class Loss(NamedTuple):
 
 
 @dataclass
-class TopicAccount:
+class TopicLedger:
     """What became of the records of one topic."""
 
     sent: int = 0
@@ -74,7 +74,7 @@ class _Groups(NamedTuple):
     occurrences: int
 
 
-class Account:
+class EventLedger:
     """The account of a run. Use it as an asynchronous context manager: it begins with what there is at that moment.
 
     Args:
@@ -87,8 +87,8 @@ class Account:
         self._settings = settings
         self._began = began
         listed = list(topics)
-        self.topics = {topic.name: TopicAccount() for topic in listed}
-        self.notifications = NotificationAccount(settings, listed, began)
+        self.topics = {topic.name: TopicLedger() for topic in listed}
+        self.notifications = NotificationLedger(settings, listed, began)
         self._dead_letter_topics = [settings.namespace + topic.dead_letter for topic in listed]
         self._open: dict[TopicPartition, dict[int, Sample]] = defaultdict(dict)
         self._letters: dict[str, Letter] = {}  # by where the record was
@@ -226,7 +226,7 @@ class Account:
     def _judge(
         self, partition: TopicPartition, offset: int, sample: Sample, found: Mapping[tuple[str, str], dict[str, Any]]
     ) -> None:
-        account = self.topics[sample.topic]
+        ledger = self.topics[sample.topic]
         own = sample.id or _place(partition, offset)
         letter = self._letters.pop(_place(partition, offset), None)
         problem = None
@@ -244,13 +244,13 @@ class Account:
             if missing:
                 problem = "is committed, and not in " + ", ".join(sorted({trace.collection for trace in missing}))
         if problem is not None:
-            account.lost.append(Loss(_place(partition, offset), own, problem))
+            ledger.lost.append(Loss(_place(partition, offset), own, problem))
         elif sample.outcome == "dead-lettered":
-            account.dead_lettered += 1
+            ledger.dead_lettered += 1
         elif sample.outcome == "duplicate":
-            account.duplicate += 1
+            ledger.duplicate += 1
         else:
-            account.stored += 1
+            ledger.stored += 1
             self._count_documents(sample)
 
     def _count_documents(self, sample: Sample) -> None:

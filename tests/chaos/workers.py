@@ -58,7 +58,7 @@ class Post:
     is_wanted: bool = True
 
 
-class Crew:
+class Workers:
     """All workers.
 
     Args:
@@ -79,7 +79,7 @@ class Crew:
         self.dismissed: dict[int, str] = {}
         self.ended: list[tuple[str, int]] = []
         self.started = 0
-        self._nursery: asyncio.subprocess.Process | None = None
+        self._processes: asyncio.subprocess.Process | None = None
         self._unborn: list[Post] = []
         self._reading: asyncio.Task[None] | None = None
         self._is_wanted = True
@@ -87,10 +87,10 @@ class Crew:
 
     async def start(self) -> None:
         """Start a worker at each post; return once they are born, not yet at work."""
-        self._nursery = await asyncio.create_subprocess_exec(
+        self._processes = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.chaos.nursery",
+            "tests.chaos.processes",
             *self._preludes,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -98,8 +98,8 @@ class Crew:
             start_new_session=True,
         )
         async with asyncio.timeout(_READY_WITHIN_SECONDS):
-            assert self._nursery.stdout is not None
-            if not await self._nursery.stdout.readline():
+            assert self._processes.stdout is not None
+            if not await self._processes.stdout.readline():
                 raise RuntimeError("no worker can be raised: its modules can't be imported")
         self._reading = asyncio.create_task(self._read())
         for post in self.posts:
@@ -121,9 +121,9 @@ class Crew:
     async def close(self) -> None:
         """End the nursery, which kills all workers that are left."""
         self._is_wanted = False
-        if self._nursery is not None and self._nursery.stdin is not None:
-            self._nursery.stdin.close()
-            await self._nursery.wait()
+        if self._processes is not None and self._processes.stdin is not None:
+            self._processes.stdin.close()
+            await self._processes.wait()
         if self._reading is not None:
             await self._reading
 
@@ -161,16 +161,16 @@ class Crew:
             self.dismiss(post.pid, why)
 
     def _man(self, post: Post) -> None:
-        assert self._nursery is not None
-        assert self._nursery.stdin is not None
+        assert self._processes is not None
+        assert self._processes.stdin is not None
         self._unborn.append(post)
         order = {"environment": {**os.environ, **post.environment}, "log": str(post.log), "calls": post.calls}
-        self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
+        self._processes.stdin.write(json.dumps(order).encode() + b"\n")
 
     async def _read(self) -> None:
-        assert self._nursery is not None
-        assert self._nursery.stdout is not None
-        async for line in self._nursery.stdout:
+        assert self._processes is not None
+        assert self._processes.stdout is not None
+        async for line in self._processes.stdout:
             self._take_note(json.loads(line))
 
     def _take_note(self, news: Mapping[str, Any]) -> None:

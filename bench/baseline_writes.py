@@ -1,4 +1,4 @@
-"""The yardstick of every path but page views: the writes that a topic's events amount to, ready-made, and nothing else.
+"""The baseline of every path but page views: the writes that a topic's events amount to, ready-made, and nothing else.
 
 In comes a topic; out go the same inserts, updates and transactions that Inkstream carries out for it, made before the
 first is written, in plain calls of the driver. Meanwhile the topic is read from Kafka once more, as the writes go, so

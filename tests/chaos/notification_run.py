@@ -36,11 +36,11 @@ from rich.table import Table
 from dev.ports import Ports, is_free
 from dev.stack import Platform
 from ops.commands.command import quieten_clients
-from tests.chaos.crew import Crew, Post
 from tests.chaos.notifications import hurry
-from tests.chaos.notifications.asked import DOMAIN_EVENTS, RECEIPTS, REQUESTS, Asked, Record
-from tests.chaos.notifications.judge import Accounts, Outage, Verdict, grouped, judge
-from tests.chaos.notifications.providers import Providers, Take
+from tests.chaos.oracle_takes import Accounts, Outage, Verdict, grouped, judge
+from tests.chaos.providers import Providers, Take
+from tests.chaos.requests import DOMAIN_EVENTS, RECEIPTS, REQUESTS, Asked, Record
+from tests.chaos.workers import Post, Workers
 from tests.integration.pipeline import Pipeline
 
 INTAKE = (REQUESTS, f"notify-{DOMAIN_EVENTS}", RECEIPTS)
@@ -95,7 +95,7 @@ class Run:
         self._chance = Random(plan.seed)
         self._pipeline = Pipeline(platform, only=(REQUESTS, DOMAIN_EVENTS, RECEIPTS))
         self._asked = Asked(plan.notifications, plan.seed, providers.subscribe)
-        self._crew = Crew(self._posts(directory), f"{hurry.__name__}:introduce", f"{hurry.__name__}:hurry")
+        self._workers = Workers(self._posts(directory), f"{hurry.__name__}:introduce", f"{hurry.__name__}:hurry")
         self._reports: asyncio.Queue[Record] = asyncio.Queue()
         self._reporting: set[asyncio.Task[None]] = set()
         self._unreported = 0
@@ -109,25 +109,25 @@ class Run:
         """Go through it; return what was found, and what happened."""
         await self._pipeline.prepare()
         await asyncio.to_thread(self._asked.people, self._platform.postgres.owner_url)
-        self._providers.crew = self._crew
+        self._providers.workers = self._workers
         self._providers.told = self._hear
         self._began = time.monotonic()
         try:
-            await self._crew.start()
+            await self._workers.start()
             async with self._beside(self._tell_of_it), self._beside(self._report):
                 await self._chaos()
                 console.print(f"{self._clock()} all is well again; {self._plan.settle:.0f} s to settle")
                 self._providers.share = 0.0
                 settled = await self._settle()
-            await self._crew.stop()
+            await self._workers.stop()
         finally:
-            await self._crew.close()
-        accounts = Accounts(self._asked, self._providers.takes, self._crew.deaths, self._outages)
+            await self._workers.close()
+        accounts = Accounts(self._asked, self._providers.takes, self._workers.deaths, self._outages)
         verdict = await judge(self._pipeline.database, accounts)
         if not settled:
             verdict.findings.insert(0, f"not everything is at its end after {self._plan.settle:.0f} s")
         verdict.findings += self._providers.refused
-        for name, code in self._crew.ended:
+        for name, code in self._workers.ended:
             verdict.findings.append(f"a worker ended by itself: {name}, exit code {code}")
         for topic in (REQUESTS, DOMAIN_EVENTS, RECEIPTS):
             if letters := await self._pipeline.read(f"{topic}.dead-letter"):
@@ -179,8 +179,8 @@ class Run:
                 tasks.create_task(trouble())
 
     def _goes_on(self) -> bool:
-        if len(self._crew.ended) >= _MOST_ENDED:
-            raise RuntimeError(f"workers end by themselves: {self._crew.ended}")
+        if len(self._workers.ended) >= _MOST_ENDED:
+            raise RuntimeError(f"workers end by themselves: {self._workers.ended}")
         return time.monotonic() - self._began < self._plan.seconds
 
     async def _every(self, seconds: float) -> AsyncIterator[None]:
@@ -206,17 +206,17 @@ class Run:
         """Every second, kill the worker that has been at work for longest."""
         async for _ in self._every(_KILL_EVERY_SECONDS):
             at_work = self._providers.at_work
-            alive = [post.pid for post in self._crew.posts if post.pid in at_work]
+            alive = [post.pid for post in self._workers.posts if post.pid in at_work]
             if alive:
                 longest = min(alive, key=at_work.__getitem__)
                 await asyncio.sleep(self._chance.random() * 0.3)
-                self._crew.kill(longest, "at any moment")
+                self._workers.kill(longest, "at any moment")
 
     async def _kill_intake(self) -> None:
         async for _ in self._every(_KILL_INTAKE_EVERY_SECONDS):
-            pid = self._crew.posts[0].pid
+            pid = self._workers.posts[0].pid
             if pid is not None:
-                self._crew.kill(pid, "while it read Kafka")
+                self._workers.kill(pid, "while it read Kafka")
 
     async def _flush(self) -> None:
         async with Redis.from_url(self._platform.redis.url) as redis:
@@ -308,7 +308,7 @@ class Run:
         """Wait until nothing is left to do; return whether that was in time."""
         deadline = time.monotonic() + self._plan.settle
         while time.monotonic() < deadline:
-            if len(self._crew.ended) >= _MOST_ENDED:
+            if len(self._workers.ended) >= _MOST_ENDED:
                 return False
             if await self._is_settled():
                 return True
@@ -342,7 +342,7 @@ class Run:
                 "items: " + (", ".join(f"{count:,} {state}" for state, count in states.items()) or "?"),
                 f"{sum(map(len, takes.values())):,} messages taken",
                 f"{sum(len(some) - 1 for some in takes.values()):,} again",
-                f"{len(self._crew.deaths)} workers killed",
+                f"{len(self._workers.deaths)} workers killed",
                 f"{len(self._outages)} times without MongoDB",
             ]
             console.print(f"{self._clock()} {'; '.join(said)}")
@@ -365,8 +365,8 @@ class Run:
                 **self.done,
             },
             "workers": {
-                "started": self._crew.started,
-                "killed": dict(Counter(death.how for death in self._crew.deaths.values())),
+                "started": self._workers.started,
+                "killed": dict(Counter(death.how for death in self._workers.deaths.values())),
             },
             "mongodb": {"times away": len(away), "seconds away": round(sum(away), 1)},
             "trouble": dict(self._providers.met.most_common()),

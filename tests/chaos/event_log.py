@@ -1,4 +1,4 @@
-"""The ledger: every record that Kafka acknowledged, and nothing else; it alone decides what must be true in the end.
+"""The event log: every record that Kafka acknowledged, and nothing else; it alone decides what must be true in the end.
 
 In come records with their places, as acknowledgements arrive; out they come again, in the order of their places. It is
 an SQLite database in one file.
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
         return f"{self.topic}:{self.partition}:{self.offset}"
 
 
-class Ledger:
+class EventLog:
     """A new ledger in a file that must not exist yet."""
 
     def __init__(self, path: Path) -> None:

@@ -17,9 +17,9 @@ from pymongo.asynchronous.database import AsyncDatabase
 from notifications.gathering import Gathered
 from notifications.notice import digest
 from notifications.states import INTERRUPTED
-from tests.chaos.crew import Death
-from tests.chaos.notifications.asked import Asked
-from tests.chaos.notifications.providers import Take
+from tests.chaos.providers import Take
+from tests.chaos.requests import Asked
+from tests.chaos.workers import Death
 
 _WINDOW_SECONDS = 1.0
 """How long after a provider took a message its worker may die, and leave the queue without word of it. The provider's

@@ -15,7 +15,7 @@ import orjson
 import psycopg
 
 from schemas.notifications import Channel
-from tests.chaos.notifications.providers import Take
+from tests.chaos.providers import Take
 
 REQUESTS, DOMAIN_EVENTS, RECEIPTS = "notifications", "domain-events", "delivery-receipts"
 
