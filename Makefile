@@ -70,7 +70,7 @@ fuzz: setup ## Give the edge whatever may come, for long; nothing but a dead let
 	@$(PYTHON) -m pytest tests/fuzz --hypothesis-profile=long $(ARGS)
 
 chaos-notifications: setup ## Send notifications while everything fails; none may be lost (ARGS="--quick")
-	@$(PYTHON) -m tests.chaos.notifications $(ARGS)
+	@$(PYTHON) -m tests.chaos --notifications $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 docs: setup ## Write topics, settings and collections into docs/, as they are declared
 	@$(PYTHON) -m dev.pages

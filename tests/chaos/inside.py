@@ -1,7 +1,7 @@
-"""Orders to a running worker: to die at a marked point, or to have a clock that is wrong.
+"""Give orders to a running worker: to die at a marked point, or to have a wrong clock.
 
-In comes a signal, with the order in a file that has the worker's process id for its name; out goes the file
-once it is obeyed. A worker that does not listen yet is sent no signal, as that would end it.
+Input: a signal, with the order in a file named after the worker's process id. The worker deletes the file once it has
+obeyed. A worker that does not listen yet is sent no signal, as that would end it.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ async def order(workers: Workers, pid: int, directory: Path, **what: Any) -> boo
     """Give a worker an order; return whether it has obeyed, or is dead by now.
 
     Args:
-        crew: Takes note of a worker that is told to die.
+        workers: Is told of a worker that is ordered to die.
         pid: The worker.
         directory: Where it looks for orders.
         what: `die_at=point, passing=n`, or `clock=seconds` that its wall clock jumps by.
@@ -57,7 +57,7 @@ async def order(workers: Workers, pid: int, directory: Path, **what: Any) -> boo
     partial.write_bytes(orjson.dumps(what))
     partial.replace(file)
     if "die_at" in what:
-        workers.doom(pid, f"at the point {what['die_at']}")
+        workers.expect_death(pid, f"at the point {what['die_at']}")
     os.kill(pid, SIGNAL)
     deadline = time.monotonic() + _OBEYED_WITHIN_SECONDS
     while file.exists() and lives(workers, pid):
@@ -78,8 +78,8 @@ def is_at_work(pid: int, directory: Path) -> bool:
 
 
 def lives(workers: Workers, pid: int) -> bool:
-    """Return whether a worker is at its post still, doomed or not."""
-    return any(post.pid == pid for post in workers.posts)
+    """Return whether a worker has not ended yet, whether it is ordered to die or not."""
+    return any(slot.pid == pid for slot in workers.slots)
 
 
 def _orders(directory: Path, pid: int) -> Path:

@@ -1,75 +1,74 @@
-"""Chaos: notifications over all channels, while everything around them fails; then nothing may be lost or unexplained.
+"""Run notifications over all channels while providers, workers and servers fail.
 
-In comes nothing: the program brings up a platform of its own and providers on loopback, sends requests and likes by
-Kafka, and meanwhile lets 30 % of what providers get meet trouble, kills a worker every second, flushes Redis, and has
-MongoDB's primary step down. Then all is well again, and within a bounded time everything must be at its end. Out come a
-table, and exit code 0 only where all of it holds: `judge` has what. `make chaos-notifications ARGS="--seed 8"`.
+Input: a plan; the program requests notifications and sends likes by Kafka. A share of the messages meets a fault at its
+provider, a worker is killed every second, Redis is flushed, MongoDB's primary steps down, and each of the two servers
+is killed once. Then all is well again, and within a bounded time everything must have ended.
+Output: a `History`; `tests.chaos.oracle_notifications` judges it.
 
-What delivers is killed every second; what reads Kafka less often, as a consumer group waits six seconds for a member
-that died, and would never read.
+Workers that deliver are killed every second. The worker that reads Kafka is killed less often: a consumer group waits
+six seconds for a member that died, so it would never read.
 """
 
-import argparse
 import asyncio
-import logging
-import shutil
-import signal
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from random import Random
 from typing import Any, NamedTuple
 
-import orjson
 from aiokafka import AIOKafkaProducer
-from pymongo import MongoClient
 from pymongo.errors import PyMongoError
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
 
-from dev.ports import Ports, is_free
-from dev.stack import Platform
-from ops.commands.command import quieten_clients
-from tests.chaos.notifications import hurry
-from tests.chaos.oracle_takes import Accounts, Outage, Verdict, grouped, judge
+from tests.chaos import fast_settings
+from tests.chaos.bookkeeping import Bookkeeping
+from tests.chaos.faults import FAULTS, injected
+from tests.chaos.harness import Harness
+from tests.chaos.history import Check, Cycle, History, Injection
+from tests.chaos.logs import ordinary
+from tests.chaos.oracle_notifications import Evidence, Outage, judge_notifications
+from tests.chaos.progress import Progress
 from tests.chaos.providers import Providers, Take
-from tests.chaos.requests import DOMAIN_EVENTS, RECEIPTS, REQUESTS, Asked, Record
-from tests.chaos.workers import Post, Workers
+from tests.chaos.proxied import ProxiedPlatform
+from tests.chaos.proxy import Proxy
+from tests.chaos.requests import DOMAIN_EVENTS, RECEIPTS, REQUESTS, Record, Requests
+from tests.chaos.scene import Scene
+from tests.chaos.workers import Slot, Workers
 from tests.integration.pipeline import Pipeline
 
-INTAKE = (REQUESTS, f"notify-{DOMAIN_EVENTS}", RECEIPTS)
+_TOPICS = (REQUESTS, DOMAIN_EVENTS, RECEIPTS)
+_INTAKE = (REQUESTS, f"notify-{DOMAIN_EVENTS}", RECEIPTS)
+_EMAIL_PROVIDERS = ("sendgrid", "mailgun", "smtp")
 _KILL_EVERY_SECONDS = 1.0
 _KILL_INTAKE_EVERY_SECONDS = 15.0
 _FLUSH_EVERY_SECONDS = 6.0
 _STEP_DOWN_EVERY_SECONDS = 8.0
-_STEPPED_DOWN_SECONDS = 1
 _READ_EVERY_SECONDS = 2.0
-_TELL_EVERY_SECONDS = 5.0
-_ASKED_WITHIN = 0.7
-"""The share of the chaos in which everything is asked for."""
-_MOST_ENDED = 10
-_REPORTED_AFTER_SECONDS = 1.0
-console = Console(highlight=False, soft_wrap=True)
+_PRINT_EVERY_SECONDS = 5.0
+_REQUESTED_WITHIN = 0.7
+"""The share of the time with faults in which everything is requested."""
+_MONGO_KILLED_AT = 0.45
+_REDIS_KILLED_AT = 0.65
+"""Shares of the time with faults."""
+_REPORTED_WITHIN_SECONDS = 1.0
+_EXPECTED = (ordinary("agents.hand_over", "a provider refuses us", "some messages meet a provider that does"),)
 
 
-class Plan(NamedTuple):
+class NotificationPlan(NamedTuple):
     """How a run goes.
 
     Attributes:
-        notifications: How many are asked for.
-        seed: Decides what meets what.
+        command: What to type to repeat it.
+        notifications: How many are requested.
+        seed: Decides which message meets which fault.
         workers: How many deliver.
-        seconds: How long the chaos lasts.
-        settle: How many seconds after it everything must be at its end.
-        share: The share of messages that meet trouble at their provider.
+        seconds: How long faults happen.
+        settle: Within how many seconds after them everything must have ended.
+        share: The share of messages that meet a fault at their provider.
     """
 
+    command: str
     notifications: int
     seed: int
     workers: int
@@ -78,135 +77,151 @@ class Plan(NamedTuple):
     share: float
 
 
-class Run:
-    """One run.
+class NotificationRun(Harness):
+    """A run of notifications.
 
     Args:
         plan: How it goes.
-        platform: The servers; everything in them may be killed.
-        providers: Who takes messages.
-        directory: For logs.
+        platform: The servers, which are up.
+        proxy: The proxy between servers and workers.
+        directory: For logs and key files.
+        console: Where to print progress.
     """
 
-    def __init__(self, plan: Plan, platform: Platform, providers: Providers, directory: Path) -> None:
+    def __init__(
+        self, plan: NotificationPlan, platform: ProxiedPlatform, proxy: Proxy, directory: Path, console: Console
+    ) -> None:
+        settings = {
+            "notifications": f"{plan.notifications:,}",
+            "workers that deliver": str(plan.workers),
+            "seconds with faults": f"{plan.seconds:g}",
+            "messages with faults": f"{plan.share:.0%}",
+        }
+        pipeline = Pipeline(platform, only=_TOPICS)
+        super().__init__(plan.command, plan.seed, settings, pipeline, platform, proxy, directory, console)
         self._plan = plan
-        self._platform = platform
-        self._providers = providers
-        self._chance = Random(plan.seed)
-        self._pipeline = Pipeline(platform, only=(REQUESTS, DOMAIN_EVENTS, RECEIPTS))
-        self._asked = Asked(plan.notifications, plan.seed, providers.subscribe)
-        self._workers = Workers(self._posts(directory), f"{hurry.__name__}:introduce", f"{hurry.__name__}:hurry")
+        self._providers = Providers(plan.seed, plan.share, directory)
+        self._requests = Requests(plan.notifications, plan.seed, self._providers.subscribe)
         self._reports: asyncio.Queue[Record] = asyncio.Queue()
         self._reporting: set[asyncio.Task[None]] = set()
         self._unreported = 0
-        self._outages: list[Outage] = []
-        self._ending_mongo = asyncio.Lock()
-        self.done: Counter[str] = Counter()
-        self._all_asked = False
-        self._began = time.monotonic()
+        self._mongo = asyncio.Lock()
+        self._redis = asyncio.Lock()
+        self._sent: Counter[str] = Counter()
+        self._read = 0
+        self._all_requested = False
 
-    async def __call__(self) -> tuple[Verdict, dict[str, Any]]:
-        """Go through it; return what was found, and what happened."""
-        await self._pipeline.prepare()
-        await asyncio.to_thread(self._asked.people, self._platform.postgres.owner_url)
-        self._providers.workers = self._workers
-        self._providers.told = self._hear
-        self._began = time.monotonic()
-        try:
+    async def __call__(self) -> History:
+        """Go through the run."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._providers)
+            await self._pipeline.prepare()
+            await asyncio.to_thread(self._requests.add_people, self._platform.postgres.owner_url)
+            self._workers = self._providers.workers = Workers(
+                self._slots(), f"{fast_settings.__name__}:identify", f"{fast_settings.__name__}:apply"
+            )
+            self._providers.on_take = self._report_sometimes
+            stack.push_async_callback(self._workers.close)
             await self._workers.start()
-            async with self._beside(self._tell_of_it), self._beside(self._report):
+            self._began, began_at = time.monotonic(), time.time()
+            progress = await stack.enter_async_context(Progress(self._platform.kafka.brokers, {}, self._clock))
+            for work in (
+                self._measure(lambda: self._sent.total(), progress, _INTAKE),
+                self._print_progress(),
+                self._send_reports(),
+            ):
+                await stack.enter_async_context(self._beside(work))
+            async with self._phase("chaos"):
                 await self._chaos()
-                console.print(f"{self._clock()} all is well again; {self._plan.settle:.0f} s to settle")
+            async with self._phase("settling"):
                 self._providers.share = 0.0
-                settled = await self._settle()
+                settled = await self._settled(self._is_settled, self._plan.settle)
             await self._workers.stop()
-        finally:
-            await self._workers.close()
-        accounts = Accounts(self._asked, self._providers.takes, self._workers.deaths, self._outages)
-        verdict = await judge(self._pipeline.database, accounts)
-        if not settled:
-            verdict.findings.insert(0, f"not everything is at its end after {self._plan.settle:.0f} s")
-        verdict.findings += self._providers.refused
-        for name, code in self._workers.ended:
-            verdict.findings.append(f"a worker ended by itself: {name}, exit code {code}")
-        for topic in (REQUESTS, DOMAIN_EVENTS, RECEIPTS):
-            if letters := await self._pipeline.read(f"{topic}.dead-letter"):
-                verdict.findings.append(f"{len(letters)} records of {topic} are dead letters")
-        return verdict, self._figures(verdict)
+            async with self._phase("judging"):
+                await self._judge(began_at, settled=settled)
+        return self._history
 
-    def _posts(self, directory: Path) -> list[Post]:
-        """Return where workers are wanted: those that deliver each prefer another provider of e-mail."""
+    def _slots(self) -> list[Slot]:
+        """Return a slot for the worker that reads Kafka, and slots that deliver, each with another first provider."""
         shared = {
-            **self._pipeline.environment,
             **self._providers.environment(),
-            "INKSTREAM_LOG_FORMAT": "json",
             "INKSTREAM_NOTIFY_LIMIT": "1000",
             "INKSTREAM_NOTIFY_DAILY_LIMIT": "10000",
         }
-        email = ["sendgrid", "mailgun", "smtp"]
-        posts = []
-        ports = _free_ports(self._plan.workers + 1)
-        for number, port in enumerate(ports):
-            turn = number % len(email)
-            own = {"INKSTREAM_WEB_PORT": str(port)}
-            own["INKSTREAM_EMAIL_PROVIDERS"] = ",".join(email[turn:] + email[:turn])
-            own["INKSTREAM_AGENTS"] = "deliver" if number else ",".join(INTAKE)
-            name = f"deliver-{number}" if number else "intake"
-            posts.append(Post(name, {**shared, **own}, directory / f"{name}.log"))
-        return posts
+        slots = []
+        for number in range(self._plan.workers + 1):
+            turn = number % len(_EMAIL_PROVIDERS)
+            own = {
+                "INKSTREAM_EMAIL_PROVIDERS": ",".join(_EMAIL_PROVIDERS[turn:] + _EMAIL_PROVIDERS[:turn]),
+                "INKSTREAM_AGENTS": "deliver" if number else ",".join(_INTAKE),
+            }
+            slots.append(self._slot(f"deliver-{number}" if number else "intake", {**shared, **own}))
+        return slots
 
-    @asynccontextmanager
-    async def _beside(self, work: Callable[[], Any]) -> AsyncIterator[None]:
-        task = asyncio.create_task(work())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    # What happens ---------------------------------------------------------------------------------------------
 
     async def _chaos(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for trouble in (
-                self._ask,
-                self._kill,
+            for work in (
+                self._request,
+                self._kill_delivering_workers,
                 self._kill_intake,
-                self._flush,
-                self._step_down,
-                self._end_servers,
-                self._read,
+                self._flush_redis,
+                self._step_mongo_down,
+                self._kill_servers,
+                self._read_notifications,
             ):
-                tasks.create_task(trouble())
-
-    def _goes_on(self) -> bool:
-        if len(self._workers.ended) >= _MOST_ENDED:
-            raise RuntimeError(f"workers end by themselves: {self._workers.ended}")
-        return time.monotonic() - self._began < self._plan.seconds
+                tasks.create_task(work())
 
     async def _every(self, seconds: float) -> AsyncIterator[None]:
-        while self._goes_on():
-            left = self._began + self._plan.seconds - time.monotonic()
+        """Yield at an interval while faults happen."""
+        while self._clock() < self._plan.seconds:
+            self._check_workers()
+            left = self._plan.seconds - self._clock()
             await asyncio.sleep(min(seconds, left))
             if left > seconds:
                 yield
 
-    async def _ask(self) -> None:
-        """Send everything, spread over most of the chaos."""
-        interval = self._plan.seconds * _ASKED_WITHIN / self._plan.notifications
+    async def _inject(self, name: str) -> None:
+        """Inject one of the harness's faults, and note it."""
+        injection = await injected(self._scene(), FAULTS[name])
+        self._history.cycles.append(Cycle(len(self._history.cycles) + 1, (injection,), 0, (), self._sent.total(), 0))
+
+    def _scene(self) -> Scene:
+        def add_worker() -> Slot:
+            raise NotImplementedError("no fault of this run adds workers")
+
+        return Scene(
+            workers=self._workers,
+            platform=self._platform,
+            proxy=self._proxy,
+            sender=None,
+            pipeline=self._pipeline,
+            chance=self._chance,
+            clock=self._clock,
+            add_worker=add_worker,
+            directory=self._directory,
+            bookkeeping=Bookkeeping(),
+        )
+
+    async def _request(self) -> None:
+        """Send everything, spread over most of the time with faults."""
+        interval = self._plan.seconds * _REQUESTED_WITHIN / self._plan.notifications
         async with self._producer() as producer:
-            for number, record in enumerate(self._asked.records()):
-                await self._send(producer, record)
-                ahead = self._began + number * interval - time.monotonic()
+            for number, record in enumerate(self._requests.records()):
+                await producer.send(self._pipeline.namespace + record.topic, record.value, key=record.key)
+                self._sent[record.topic] += 1
+                ahead = number * interval - self._clock()
                 if ahead > 0:
                     await asyncio.sleep(ahead)
             await producer.flush()
-        self._all_asked = True
+        self._all_requested = True
 
-    async def _kill(self) -> None:
-        """Every second, kill the worker that has been at work for longest."""
+    async def _kill_delivering_workers(self) -> None:
+        """Every second, kill the worker that has delivered for longest."""
         async for _ in self._every(_KILL_EVERY_SECONDS):
             at_work = self._providers.at_work
-            alive = [post.pid for post in self._workers.posts if post.pid in at_work]
+            alive = [slot.pid for slot in self._workers.slots if slot.pid in at_work]
             if alive:
                 longest = min(alive, key=at_work.__getitem__)
                 await asyncio.sleep(self._chance.random() * 0.3)
@@ -214,54 +229,31 @@ class Run:
 
     async def _kill_intake(self) -> None:
         async for _ in self._every(_KILL_INTAKE_EVERY_SECONDS):
-            pid = self._workers.posts[0].pid
+            pid = self._workers.slots[0].pid
             if pid is not None:
                 self._workers.kill(pid, "while it read Kafka")
 
-    async def _flush(self) -> None:
-        async with Redis.from_url(self._platform.redis.url) as redis:
-            async for _ in self._every(_FLUSH_EVERY_SECONDS):
-                with suppress(RedisError):
-                    await redis.flushall()
-                    self.done["Redis flushed"] += 1
+    async def _flush_redis(self) -> None:
+        async for _ in self._every(_FLUSH_EVERY_SECONDS):
+            async with self._redis:
+                await self._inject("redis-flushed")
 
-    async def _step_down(self) -> None:
+    async def _step_mongo_down(self) -> None:
         async for _ in self._every(_STEP_DOWN_EVERY_SECONDS):
-            await self._without_mongo(self._step_down_once)
-            self.done["MongoDB's primary stepped down"] += 1
+            async with self._mongo:
+                await self._inject("mongo-stepped-down")
 
-    async def _end_servers(self) -> None:
-        """Once each: MongoDB dies, and Redis does."""
-        await asyncio.sleep(self._plan.seconds * 0.45)
-        await self._without_mongo(self._platform.mongo.kill)
-        self.done["MongoDB killed"] += 1
-        await asyncio.sleep(self._plan.seconds * 0.2)
-        await asyncio.to_thread(self._platform.redis.kill)
-        await asyncio.sleep(3)
-        await asyncio.to_thread(self._platform.redis.start)
-        self.done["Redis killed"] += 1
+    async def _kill_servers(self) -> None:
+        """Kill MongoDB and Redis, once each."""
+        await asyncio.sleep(self._plan.seconds * _MONGO_KILLED_AT)
+        async with self._mongo:
+            await self._inject("mongo-killed")
+        await asyncio.sleep(max(0.0, self._plan.seconds * _REDIS_KILLED_AT - self._clock()))
+        async with self._redis:
+            await self._inject("redis-killed")
 
-    async def _without_mongo(self, end: Callable[[], None]) -> None:
-        """End what MongoDB does, and note for how long it is away."""
-        async with self._ending_mongo:
-            began = time.time()
-            await asyncio.to_thread(end)
-            await asyncio.to_thread(self._platform.mongo.start)
-            await asyncio.to_thread(self._let_nothing_expire)
-            self._outages.append(Outage(began, time.time()))
-
-    def _step_down_once(self) -> None:
-        command = {"replSetStepDown": _STEPPED_DOWN_SECONDS, "secondaryCatchUpPeriodSecs": 0, "force": True}
-        with suppress(PyMongoError), self._mongo_client() as client:
-            client.admin.command(command)
-
-    def _let_nothing_expire(self) -> None:
-        """Keep MongoDB from deleting what is past its time, also after it was started again: it is to be judged."""
-        with self._mongo_client() as client:
-            client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
-
-    async def _read(self) -> None:
-        """Read a gathered notification now and then, as a person does: what comes after it begins another."""
+    async def _read_notifications(self) -> None:
+        """Read a grouped notification now and then, as a person does: later likes begin another."""
         notifications = self._pipeline.collection("notifications")
         async for _ in self._every(_READ_EVERY_SECONDS):
             unread = {"gathered": {"$exists": True}, "channels.inApp.read": False}
@@ -270,13 +262,13 @@ class Run:
                 if found:
                     chosen = {"_id": self._chance.choice(found)}
                     await notifications.update_one(chosen, {"$set": {"channels.inApp.read": True}})
-                    self.done["gathered notifications read"] += 1
+                    self._read += 1
 
-    def _hear(self, take: Take) -> None:
-        record = self._asked.report(take)
+    def _report_sometimes(self, take: Take) -> None:
+        record = self._requests.report(take)
         if record is not None:
             self._unreported += 1
-            task = asyncio.create_task(self._report_later(record, self._chance.random() * _REPORTED_AFTER_SECONDS))
+            task = asyncio.create_task(self._report_later(record, self._chance.random() * _REPORTED_WITHIN_SECONDS))
             self._reporting.add(task)
             task.add_done_callback(self._reporting.discard)
 
@@ -284,13 +276,13 @@ class Run:
         await asyncio.sleep(seconds)
         self._reports.put_nowait(record)
 
-    async def _report(self) -> None:
+    async def _send_reports(self) -> None:
         """Send what providers report."""
         async with self._producer() as producer:
             while True:
                 record = await self._reports.get()
                 await producer.send_and_wait(self._pipeline.namespace + record.topic, record.value, key=record.key)
-                self.done[f"records on {record.topic}"] += 1
+                self._sent[record.topic] += 1
                 self._unreported -= 1
 
     @asynccontextmanager
@@ -300,168 +292,71 @@ class Run:
         ) as producer:
             yield producer
 
-    async def _send(self, producer: AIOKafkaProducer, record: Record) -> None:
-        await producer.send(self._pipeline.namespace + record.topic, record.value, key=record.key)
-        self.done[f"records on {record.topic}"] += 1
-
-    async def _settle(self) -> bool:
-        """Wait until nothing is left to do; return whether that was in time."""
-        deadline = time.monotonic() + self._plan.settle
-        while time.monotonic() < deadline:
-            if len(self._workers.ended) >= _MOST_ENDED:
-                return False
-            if await self._is_settled():
-                return True
-            await asyncio.sleep(0.5)
-        return False
-
-    async def _is_settled(self) -> bool:
-        if not self._all_asked or self._unreported or any([await self._pipeline.lag(agent) for agent in INTAKE]):
-            return False
-        try:
-            open_items = {"status": {"$in": ["pending", "processing"]}}
-            return await self._pipeline.collection("notificationQueue").find_one(open_items) is None
-        except PyMongoError:
-            return False
-
-    async def _tell_of_it(self) -> None:
-        """Say every few seconds how it goes."""
+    async def _print_progress(self) -> None:
         while True:
-            await asyncio.sleep(_TELL_EVERY_SECONDS)
-            states: dict[str, int] = {}
+            await asyncio.sleep(_PRINT_EVERY_SECONDS)
+            states: Counter[str] = Counter()
             with suppress(PyMongoError):
-                grouping: list[dict[str, Any]] = [
-                    {"$group": {"_id": "$status", "count": {"$sum": 1}}},
-                    {"$sort": {"_id": 1}},
-                ]
+                grouping: list[dict[str, Any]] = [{"$sortByCount": "$status"}]
                 async for state in await self._pipeline.collection("notificationQueue").aggregate(grouping):
                     states[state["_id"]] = state["count"]
             takes = self._providers.takes
-            said = [
-                f"{len(self._asked.requests) + sum(map(len, self._asked.likes.values())):,} asked for",
+            parts = [
+                f"{len(self._requests.requests) + sum(map(len, self._requests.likes.values())):,} requested",
                 "items: " + (", ".join(f"{count:,} {state}" for state, count in states.items()) or "?"),
-                f"{sum(map(len, takes.values())):,} messages taken",
+                f"{sum(map(len, takes.values())):,} messages accepted",
                 f"{sum(len(some) - 1 for some in takes.values()):,} again",
                 f"{len(self._workers.deaths)} workers killed",
-                f"{len(self._outages)} times without MongoDB",
+                f"{len(self._history.cycles)} faults",
             ]
-            console.print(f"{self._clock()} {'; '.join(said)}")
+            self._console.print(f"{self._clock():7.1f} s  {'; '.join(parts)}", markup=False)
 
-    def _clock(self) -> str:
-        return f"{time.monotonic() - self._began:5.0f} s"
+    # How it ends ----------------------------------------------------------------------------------------------
 
-    def _mongo_client(self) -> MongoClient[dict[str, Any]]:
-        return MongoClient(self._platform.mongo.url, serverSelectionTimeoutMS=2_000)
+    async def _is_settled(self) -> bool:
+        return self._all_requested and not self._unreported and await self._queue_is_done(_INTAKE)
 
-    def _figures(self, verdict: Verdict) -> dict[str, Any]:
-        takes = self._providers.takes
-        away = [outage.ended - outage.began for outage in self._outages]
-        return {
-            "plan": self._plan._asdict(),
-            "seconds": round(time.monotonic() - self._began, 1),
-            "asked": {
-                "requests": len(self._asked.requests),
-                "likes": sum(map(len, self._asked.likes.values())),
-                **self.done,
+    async def _judge(self, began_at: float, *, settled: bool) -> None:
+        history, requests, takes = self._history, self._requests, self._providers.takes
+        outages = [
+            Outage(began_at + one.began, began_at + one.healed)
+            for one in _injections(history)
+            if one.fault.startswith("mongo-")
+        ]
+        evidence = Evidence(requests, takes, self._workers.deaths, outages)
+        verdict = await judge_notifications(self._pipeline.database, evidence)
+        letters = {topic: len(await self._pipeline.read(f"{topic}.dead-letter")) for topic in _TOPICS}
+        history.checks = [
+            *self._common_checks(settled=settled, expected=_EXPECTED),
+            Check(
+                "providers refuse only what they were told to refuse",
+                0,
+                len(self._providers.refused),
+                list(self._providers.refused),
+            ),
+            Check(
+                "no record becomes a dead letter",
+                0,
+                sum(letters.values()),
+                [f"{count} records of {topic} are dead letters" for topic, count in letters.items() if count],
+            ),
+            *verdict.checks,
+        ]
+        history.kills = self._kills()
+        history.topics = dict(self._sent)
+        history.counts = {
+            "requested": {
+                "notifications": len(requests.requests),
+                "likes": sum(map(len, requests.likes.values())),
+                "grouped notifications read": self._read,
             },
-            "workers": {
-                "started": self._workers.started,
-                "killed": dict(Counter(death.how for death in self._workers.deaths.values())),
-            },
-            "mongodb": {"times away": len(away), "seconds away": round(sum(away), 1)},
-            "trouble": dict(self._providers.met.most_common()),
-            "taken": dict(Counter(take.provider for some in takes.values() for take in some)),
-            "most for one key": max(map(len, takes.values()), default=0),
-            **{name: getattr(verdict, name) for name in verdict.__dataclass_fields__},
+            "workers": {"started": self._workers.started},
+            "faults at providers": dict(self._providers.met),
+            "messages accepted": dict(Counter(take.provider for some in takes.values() for take in some)),
+            **verdict.counts,
+            "most for one message": {"accepted": max(map(len, takes.values()), default=0)},
         }
 
 
-def show(verdict: Verdict, figures: dict[str, Any]) -> None:
-    """Print what happened, and what was found."""
-    table = Table(title=f"{figures['plan']['notifications']:,} notifications, seed {figures['plan']['seed']}")
-    table.add_column("what")
-    table.add_column("how often", justify="right")
-    for part in ("asked", "trouble", "taken"):
-        for what, count in figures[part].items():
-            table.add_row(f"{part}: {what}", f"{count:,}")
-        table.add_section()
-    table.add_row("workers started", f"{figures['workers']['started']:,}")
-    for how, count in figures["workers"]["killed"].items():
-        table.add_row(f"workers killed: {how}", f"{count:,}")
-    for what, count in figures["mongodb"].items():
-        table.add_row(f"MongoDB: {what}", f"{count:,}")
-    table.add_section()
-    for what, counts in (("items", verdict.items), ("deliveries", verdict.deliveries)):
-        for state, count in sorted(counts.items()):
-            table.add_row(f"{what}: {state}", f"{count:,}")
-        table.add_section()
-    for cause, count in verdict.repeats.most_common():
-        table.add_row(f"taken again: {cause}", f"{count:,}")
-    table.add_row("taken, and counted as failed or skipped: its word was lost", f"{verdict.arrived_though_failed:,}")
-    console.print(table)
-    for finding, count in grouped(verdict.findings):
-        console.print(f"{count:,} times, like this: {finding}", style="bold red", markup=False)
-
-
-async def run(plan: Plan, platform: Platform, directory: Path) -> tuple[Verdict, dict[str, Any]]:
-    """Go through a run on a platform that is up."""
-    async with Providers(plan.seed, plan.share, directory) as providers:
-        return await Run(plan, platform, providers, directory)()
-
-
-def _free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    while len(found) < count:
-        found += [port for port in {Ports.free().worker} if port not in found and is_free(port)]
-    return found
-
-
-def main() -> None:
-    """Run it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--notifications", type=int, help="how many (default 5000)")
-    parser.add_argument("--seed", type=int, default=7, help="decides what meets what (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=3, help="how many deliver (default %(default)s)")
-    parser.add_argument("--seconds", type=float, help="how long the chaos lasts (default 180)")
-    parser.add_argument("--settle", type=float, help="within how many seconds it must settle (default 120)")
-    parser.add_argument("--share", type=float, default=0.3, help="of messages in trouble (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="a minute: 600 notifications, 30 seconds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy the workers' logs there")
-    arguments = parser.parse_args()
-    count, seconds, settle = (600, 30.0, 60.0) if arguments.quick else (5_000, 180.0, 120.0)
-    plan = Plan(
-        notifications=arguments.notifications or count,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        seconds=arguments.seconds or seconds,
-        settle=arguments.settle or settle,
-        share=arguments.share,
-    )
-    quieten_clients()
-    # Of connections that are closed on purpose, or by workers that die, the event loop says so each time.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory(prefix="inkstream-chaos-") as name:
-        directory = Path(name)
-        platform = Platform(directory / "platform", Ports.free())
-        try:
-            platform.up(console.print)
-            verdict, figures = asyncio.run(run(plan, platform, directory))
-        finally:
-            platform.forget()
-            if arguments.keep:
-                arguments.keep.mkdir(parents=True, exist_ok=True)
-                for log in directory.glob("*.log"):
-                    shutil.copy(log, arguments.keep)
-    show(verdict, figures)
-    if arguments.json:
-        arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
-    if verdict.findings:
-        console.print(f"{len(verdict.findings):,} things are not as they should be", style="bold red")
-        sys.exit(1)
-    console.print("nothing is lost, and whatever came twice is explained")
-
-
-if __name__ == "__main__":
-    main()
+def _injections(history: History) -> list[Injection]:
+    return [injection for cycle in history.cycles for injection in cycle.injections]

@@ -1,7 +1,8 @@
-"""The oracle: decides from the event log alone what must be in every store after a run, and whether it is.
+"""Decide from the event log alone what must be in every database after a run, and whether it is.
 
-In come the event log and the platform, in which nothing moves any more; out go checks, each a promise with what breaks it.
-What must be is computed by `tests.chaos.model`, and nothing that a worker says of itself is believed.
+Input: the event log, and the platform, in which nothing changes any more.
+Output: checks, each a promise with what breaks it. `tests.chaos.model` computes what must be; nothing that a worker
+says of itself is believed.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ from tests.chaos.oracle_counts import tables_checks, topic_check
 from tests.chaos.oracle_documents import Origin, Reading, errors_check, origin
 from tests.chaos.oracle_findings import Findings
 from tests.chaos.oracle_kafka import Kafka, Record, event_log_check, lag_check, letters_check
-from tests.chaos.oracle_notifications import LOGS, RECEIPTS, Deliveries, account_of
+from tests.chaos.oracle_notifications import LOGS, NotificationJudge, deliveries_of
+from tests.chaos.requests import RECEIPTS
 from tests.integration.pipeline import Pipeline
 
 _COUNTS = "post-view-counts"
@@ -74,7 +76,7 @@ class _Judgement:
         self._database = world.pipeline.database
         self._describer = Describer(self._settings, self._topics)
         self._model = Model(self._describer, self._settings.count_since)
-        self._event_log = account_of(self._settings, world.platform, self._topics.inbound)
+        self._deliveries = deliveries_of(self._settings, world.platform, self._topics.inbound)
         self._counts: list[Record] = []
         self._views: Mapping[Window, int] = {}
 
@@ -83,9 +85,9 @@ class _Judgement:
         async for entry in self._entries():
             described = self._model.take(entry)
             if entry.topic == self._settings.namespace + RECEIPTS and entry.reason is None:
-                self._event_log.hear(entry)
+                self._deliveries.note_receipt(entry)
             if described.tells and entry.reason not in REFUSED_BY_STORE:
-                self._event_log.expect(entry)
+                self._deliveries.expect(entry)
         return [*await self._kafka_checks(), *await self._mongo_checks(), *await self._counts_checks()]
 
     async def _entries(self) -> AsyncIterator[Entry]:
@@ -122,10 +124,10 @@ class _Judgement:
 
     async def _mongo_checks(self) -> list[Check]:
         """Judge what MongoDB has; where several documents would be right, what is counted follows the one there."""
-        deliveries = Deliveries(self._now)
+        judge = NotificationJudge(self._now)
         inspectors = {
-            NOTIFICATION_QUEUE.name: deliveries.inspect_item,
-            NOTIFICATIONS.name: deliveries.inspect_notification,
+            NOTIFICATION_QUEUE.name: judge.inspect_item,
+            NOTIFICATIONS.name: judge.inspect_notification,
         }
         others = (ERROR_LOGS.name, EMAIL_LOGS.name, PUSH_NOTIFICATION_LOGS.name)
         # The queue before the notifications: these say what became of its items.
@@ -140,8 +142,8 @@ class _Judgement:
         return [
             *(reading.check(origins[reading.collection]) for reading in readings.values()),
             await errors_check(self._database, errors),
-            *[await deliveries.logs_check(self._database, channel) for channel in LOGS],
-            await self._event_log.check(self._database, notifications),
+            *[await judge.logs_check(self._database, channel) for channel in LOGS],
+            await self._deliveries.check(self._database, notifications),
             await self._collections_check(),
         ]
 

@@ -1,6 +1,6 @@
-"""What Kafka holds, against the event log: dead letters, what is committed, and whether the event log knows all there is.
+"""Compare what Kafka has with the event log: dead letters, committed offsets, and that the event log is complete.
 
-In come topics and consumer groups as Kafka has them; out go checks. Nothing here commits, or belongs to a group.
+Input: topics and consumer groups as Kafka has them. Output: checks. Nothing here commits, or belongs to a group.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Record(NamedTuple):
 
 
 class Kafka:
-    """Kafka, as somebody sees it who only looks. Use it as an asynchronous context manager.
+    """Kafka, for reading only. Use it as an asynchronous context manager.
 
     Args:
         brokers: Where it is.

@@ -1,7 +1,8 @@
-"""The platform's services, as they send to Kafka while everything around them fails: at a rate, and in storms.
+"""Send events to Kafka as the platform's services do while everything around them fails: at a rate, and in storms.
 
-In come the topics, a rate and a seed; out go records, past the proxy, and into the event log exactly those that Kafka has,
-with their places. While Kafka is away nothing is given up: what was handed over waits, and the rest is sent later.
+Input: the topics, a rate and a seed.
+Output: records, sent past the proxy; the event log gets exactly those that Kafka has, with their places. While Kafka is
+unavailable nothing is given up: what was handed to the producer waits, and the rest is sent later.
 """
 
 import asyncio
@@ -313,7 +314,7 @@ class Sender:
         return storm.detail
 
     async def posts_written(self) -> None:
-        """Return when PostgreSQL has every post that was told of."""
+        """Return when PostgreSQL has every post that events mention."""
         await self._write_posts()
         while self._posts.waiting:
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -406,7 +407,7 @@ class Sender:
                 if place.offset >= 0:
                     self._acknowledge(batch, place.offset)
                     return
-            # Nobody knows whether it is there, and a second copy may come to be there.
+            # Whether it is there is unknown, and a second copy may be written.
             self._uncertain.append(batch)
             await self._replace(producer, compression)
 
@@ -449,7 +450,7 @@ class Sender:
     # What is known of it --------------------------------------------------------------------------------------
 
     async def _look_for_uncertain(self) -> None:
-        """Read the partitions of batches of which nobody knows whether they are there; record what is."""
+        """Read the partitions of batches of which it is unknown whether they are there; record what is."""
         by_place: defaultdict[TopicPartition, list[Batch]] = defaultdict(list)
         for batch in self._uncertain:
             by_place[TopicPartition(batch.topic, batch.partition)].append(batch)

@@ -1,9 +1,9 @@
-"""`make soak MINUTES=30`: shows that workers stay as they are for as long as traffic goes on.
+"""Show that workers stay the same for as long as traffic goes on. `make soak MINUTES=30`.
 
-Brings up a platform of its own, runs workers as they are shipped, sends steady sample traffic through all topics, and
-looks at each worker every two seconds. After a warm-up nothing may grow: memory, open files, threads, how far behind
-they are, how long it takes until an event is stored. In the end each event must be accounted for, and no log may hold
-an exception. Exit code 0 only if all of that is so. Nothing that it started is left.
+The program starts a platform of its own, runs workers as they are shipped, sends steady sample traffic through all
+topics, and looks at each worker every two seconds. After a warm-up nothing may grow: memory, open files, threads, lag,
+and how long it takes until an event is stored. At the end each event must be accounted for, and no log may have an
+exception. Exit code 0 only if all of that is true. Nothing that it started is left.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import psutil
 from aiokafka.errors import KafkaError
-from dev.ledger import EventLedger
 from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.rule import Rule
@@ -30,6 +29,7 @@ from rich.status import Status
 
 from delivery.kafka import client_options
 from dev.blog import Blog
+from dev.ledger import EventLedger
 from dev.ports import Ports
 from dev.posts import WrittenPosts, add_blog
 from dev.producer import Producer
@@ -115,7 +115,7 @@ class Run:
             raise
         finally:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
-        self._console.print(Rule("What became of every event", style="cyan", align="left"))
+        self._console.print(Rule("Events", style="cyan", align="left"))
         self._console.print(ledger_table(self._ledger))
         self._soak.problems += logs.check(worker.log for worker in self._workers.values()).problems
 
@@ -129,7 +129,7 @@ class Run:
         return Worker(environment, host="127.0.0.1", port=port, log=log, report=self._console.print)
 
     async def _send(self) -> None:
-        """Send traffic, and look at the workers meanwhile; return once all is accounted for, or it took too long."""
+        """Send traffic and watch the workers; return once all events are accounted for, or after too long."""
         soak = self._soak
         traffic = Traffic(self._topics, began=datetime.now(UTC), rate=soak.rate, seed=self._seed)
         self._ledger.expect(traffic.ids)
@@ -145,7 +145,7 @@ class Run:
                 finally:
                     for task in tasks:
                         task.cancel()
-                status.update("waiting until all is accounted for")
+                status.update("waiting until all events are accounted for")
                 await self._settled()
             if producer.failed:
                 soak.problems.append(f"Kafka did not confirm {producer.failed:,} events")
@@ -270,7 +270,7 @@ def main() -> int:
         console.print(str(error), style="red", markup=False)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("Stopped before anything could be judged.", style="yellow")
+        console.print("Stopped before anything was checked.", style="yellow")
         return _INTERRUPTED
     soak_report.show(soak, console)
     if arguments.json:
@@ -309,13 +309,13 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=_positive, default=30.0, help="for how long (default %(default).0f)")
+    parser.add_argument("--minutes", type=_positive, default=30.0, help="run for so long (default %(default).0f)")
     parser.add_argument("--rate", type=_positive, default=400.0, help="events a second (default %(default).0f)")
     parser.add_argument("--workers", type=int, default=2, help="how many workers (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other traffic (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with curves there")
-    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy the workers' logs there")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample traffic (default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with curves to FILE")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy the workers' logs to DIRECTORY")
     return parser
 
 

@@ -1,7 +1,8 @@
-"""What was seen of workers over a long time, and whether they stayed as they were.
+"""Decide whether workers stayed the same over a long time, from what was measured.
 
-In come the workers' own pages, `/metrics`; out go findings: of memory, open files, threads, records not yet committed,
-and the time until an event is stored. The bounds stand here. A run is plain data; nothing here asks anybody.
+Input: the workers' own pages, `/metrics`.
+Output: findings on memory, open files, threads, records not yet committed, and the time until an event is stored. The
+bounds are defined here. A run is plain data; nothing here connects to anything.
 """
 
 from collections.abc import Container, Mapping, Sequence

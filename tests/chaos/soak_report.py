@@ -1,4 +1,4 @@
-"""What a soak comes to: its history in; a line while it goes on, tables for the terminal, JSON, and a page to show out.
+"""Report a soak: a line while it runs, tables for the terminal, JSON, and a page, all from its history.
 
 The page is one file that needs no network and no scripts.
 """

@@ -1,7 +1,7 @@
-"""The workers of a run: started, killed, and each started again at once.
+"""Start, kill and restart the workers of a run.
 
-In come the settings of each post that is to be manned; out go processes, and how each of them ended. A worker that ends
-by itself is a failure of the run. Where this program ends, so do all workers.
+Input: slots, each with the settings of a worker. Output: processes, and how each of them ended. A killed worker is
+replaced at once; one that ends by itself is a failure of the run. When this program ends, so do all workers.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ class Death:
 
 
 @dataclass(slots=True)
-class Post:
-    """A place that always has a worker.
+class Slot:
+    """A place for one worker at a time.
 
     Attributes:
-        name: Of the place, and of its log.
+        name: The slot's name, and its log's.
         environment: The worker's settings.
-        log: The output of all workers that were here.
+        log: The output of all its workers.
         calls: What each worker calls before it begins: `module:function` and arguments that JSON can carry.
-        pid: The worker that is here now; `None` while there is none.
+        pid: The worker's process id; `None` while there is no worker.
         began: When it was started, by the monotonic clock.
-        is_wanted: Whether there is to be another worker when this one has ended.
+        is_wanted: Whether a worker that ends is replaced.
     """
 
     name: str
@@ -62,31 +62,31 @@ class Workers:
     """All workers.
 
     Args:
-        posts: Where workers are wanted.
+        slots: The places of workers.
         preludes: What to call before anything of the product is imported: `module:function`.
 
     Attributes:
-        deaths: Who was killed, by process id.
-        dismissed: Who was told to stop, by process id, and for what reason.
-        ended: Who ended by itself, and with which exit code: by post.
+        deaths: The workers that were killed, by process id.
+        stopped: The workers that were told to stop, by process id, with the reason.
+        ended: The workers that ended by themselves: slot and exit code.
         started: How many workers there have been.
     """
 
-    def __init__(self, posts: Iterable[Post], *preludes: str) -> None:
-        self.posts = list(posts)
+    def __init__(self, slots: Iterable[Slot], *preludes: str) -> None:
+        self.slots = list(slots)
         self._preludes = preludes
         self.deaths: dict[int, Death] = {}
-        self.dismissed: dict[int, str] = {}
+        self.stopped: dict[int, str] = {}
         self.ended: list[tuple[str, int]] = []
         self.started = 0
         self._processes: asyncio.subprocess.Process | None = None
-        self._unborn: list[Post] = []
+        self._starting: list[Slot] = []
         self._reading: asyncio.Task[None] | None = None
         self._is_wanted = True
         self._all_ended = asyncio.Event()
 
     async def start(self) -> None:
-        """Start a worker at each post; return once they are born, not yet at work."""
+        """Start the parent process and a worker in each slot; return before the workers are ready."""
         self._processes = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -100,26 +100,26 @@ class Workers:
         async with asyncio.timeout(_READY_WITHIN_SECONDS):
             assert self._processes.stdout is not None
             if not await self._processes.stdout.readline():
-                raise RuntimeError("no worker can be raised: its modules can't be imported")
+                raise RuntimeError("no worker can be started: its modules can't be imported")
         self._reading = asyncio.create_task(self._read())
-        for post in self.posts:
-            self._man(post)
+        for slot in self.slots:
+            self._start_in(slot)
 
     async def stop(self) -> None:
-        """End all workers in their orderly way, those that take too long by force."""
+        """Stop all workers gracefully, and kill those that take too long."""
         self._is_wanted = False
-        for post in self.posts:
-            if post.pid is not None:
-                send_signal(post.pid, signal.SIGTERM)
+        for slot in self.slots:
+            if slot.pid is not None:
+                send_signal(slot.pid, signal.SIGTERM)
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_WITHIN_SECONDS):
-                while any(post.pid is not None for post in self.posts):
+                while any(slot.pid is not None for slot in self.slots):
                     self._all_ended.clear()
                     await self._all_ended.wait()
         await self.close()
 
     async def close(self) -> None:
-        """End the nursery, which kills all workers that are left."""
+        """End the parent process, which kills all workers that are left."""
         self._is_wanted = False
         if self._processes is not None and self._processes.stdin is not None:
             self._processes.stdin.close()
@@ -136,64 +136,64 @@ class Workers:
 
     def has(self, pid: int) -> bool:
         """Return whether a worker is alive."""
-        return pid not in self.deaths and any(post.pid == pid for post in self.posts)
+        return pid not in self.deaths and any(slot.pid == pid for slot in self.slots)
 
-    def doom(self, pid: int, how: str) -> None:
-        """Take note that a worker is about to kill itself, because it was told to."""
+    def expect_death(self, pid: int, how: str) -> None:
+        """Record that a worker is about to kill itself, because it was told to."""
         self.deaths[pid] = Death(time.time(), how)
 
-    def dismiss(self, pid: int, why: str) -> bool:
+    def terminate(self, pid: int, why: str) -> bool:
         """SIGTERM; return whether there was such a worker. It must end with exit code 0."""
         if not self.has(pid):
             return False
-        self.dismissed[pid] = why
+        self.stopped[pid] = why
         return send_signal(pid, signal.SIGTERM)
 
-    def hire(self, post: Post) -> None:
-        """Have a worker at one more post."""
-        self.posts.append(post)
-        self._man(post)
+    def add(self, slot: Slot) -> None:
+        """Start a worker in one more slot."""
+        self.slots.append(slot)
+        self._start_in(slot)
 
-    def close_post(self, post: Post, why: str) -> None:
-        """Dismiss the worker of a post, and have no other there."""
-        post.is_wanted = False
-        if post.pid is not None:
-            self.dismiss(post.pid, why)
+    def remove(self, slot: Slot, why: str) -> None:
+        """Dismiss the worker of a slot, and have no other there."""
+        slot.is_wanted = False
+        if slot.pid is not None:
+            self.terminate(slot.pid, why)
 
-    def _man(self, post: Post) -> None:
+    def _start_in(self, slot: Slot) -> None:
         assert self._processes is not None
         assert self._processes.stdin is not None
-        self._unborn.append(post)
-        order = {"environment": {**os.environ, **post.environment}, "log": str(post.log), "calls": post.calls}
+        self._starting.append(slot)
+        order = {"environment": {**os.environ, **slot.environment}, "log": str(slot.log), "calls": slot.calls}
         self._processes.stdin.write(json.dumps(order).encode() + b"\n")
 
     async def _read(self) -> None:
         assert self._processes is not None
         assert self._processes.stdout is not None
         async for line in self._processes.stdout:
-            self._take_note(json.loads(line))
+            self._note(json.loads(line))
 
-    def _take_note(self, news: Mapping[str, Any]) -> None:
-        if "born" in news:
-            post = self._unborn.pop(0)
-            post.pid, post.began = news["born"], time.monotonic()
+    def _note(self, news: Mapping[str, Any]) -> None:
+        if "started" in news:
+            slot = self._starting.pop(0)
+            slot.pid, slot.began = news["started"], time.monotonic()
             self.started += 1
-            if not post.is_wanted:
-                self.dismiss(news["born"], "wanted no longer")
+            if not slot.is_wanted:
+                self.terminate(news["started"], "no longer wanted")
             return
-        post = next(post for post in self.posts if post.pid == news["ended"])
-        post.pid = None
+        slot = next(slot for slot in self.slots if slot.pid == news["ended"])
+        slot.pid = None
         self._all_ended.set()
         was_killed = news["ended"] in self.deaths and news["code"] == -signal.SIGKILL
-        may_stop = news["ended"] in self.dismissed or not self._is_wanted
+        may_stop = news["ended"] in self.stopped or not self._is_wanted
         if not was_killed and (news["code"] != 0 or not may_stop):
-            self.ended.append((post.name, news["code"]))
-        if self._is_wanted and post.is_wanted:
-            self._man(post)
+            self.ended.append((slot.name, news["code"]))
+        if self._is_wanted and slot.is_wanted:
+            self._start_in(slot)
 
 
 def send_signal(pid: int, number: signal.Signals) -> bool:
-    """Return whether there was such a process: it may have ended a moment ago, and nobody has been told."""
+    """Return whether there was such a process: it may have ended a moment ago."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

@@ -315,7 +315,10 @@ TAMPERINGS: dict[str, tuple[Tampering, set[str]]] = {
     "an e-mail's log is deleted": (deleted("emailLogs", status="sent"), {"emailLogs", "deliveries"}),
     "an e-mail's log is there twice": (added("emailLogs"), {"emailLogs"}),
     "an e-mail's log is another's": (changed("emailLogs", {"$set": {"userId": "?"}}), {"emailLogs"}),
-    "an e-mail's log says that it waits": (changed("emailLogs", {"$set": {"status": "queued"}}), {"deliveries"}),
+    "an e-mail's log says that it waits": (
+        changed("emailLogs", {"$set": {"status": "queued"}}),
+        {"emailLogs", "deliveries"},
+    ),
     "a push message's log is deleted": (
         deleted("pushNotificationLogs", status="sent"),
         {"pushNotificationLogs", "deliveries"},
@@ -447,7 +450,7 @@ async def test_an_event_that_was_acknowledged_and_lost_is_found_wherever_it_coun
     assert broken["pageViews"] == [f"view-that-is-lost is missing, and came as {view.topic}:{view.partition}:1000000"]
 
 
-async def test_a_ledger_that_says_another_reason_than_who_reads_is_found(world: World, tmp_path: Path) -> None:
+async def test_an_event_log_with_another_reason_than_the_reader_finds_is_found(world: World, tmp_path: Path) -> None:
     before = failing(await judge(world))
     event_log = EventLog(tmp_path / "events.sqlite")
     for entry in world.event_log.entries():

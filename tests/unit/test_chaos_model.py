@@ -116,7 +116,7 @@ def test_of_copies_that_make_different_documents_each_is_right() -> None:
     for copy in copies:
         assert problems("auditLogs", kept(copy.body), model=model) == []
     other = {"_id": "one", "timestamp": NOON + 3 * SECOND}
-    assert problems("auditLogs", other, model=model) == ["one: nobody makes it so"]
+    assert problems("auditLogs", other, model=model) == ["one: no event results in it"]
 
 
 def test_moments_are_compared_as_mongodb_keeps_them() -> None:
