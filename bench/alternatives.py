@@ -1,7 +1,7 @@
-"""Who runs: the baseline, Inkstream, and what a user would pick instead, in the order of the table's rows.
+"""Define what is measured: the baseline, Inkstream, and what users would pick instead, in the table's order.
 
-Each is a program that copies a topic of page views into a collection, told where by the BENCH_ environment. How each
-peer is configured, what its documentation promises, and what it did, is in the README.md of its directory.
+Each is a program that copies a topic of page views into a collection; the BENCH_ environment says where. How each peer
+is configured, what its documentation promises, and what it did, is in the README.md of its directory.
 """
 
 import sys

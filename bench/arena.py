@@ -1,7 +1,8 @@
-"""Where alternatives are timed: a platform in; out go figures of one run of one alternative over a whole topic.
+"""Measure one run of one alternative over a whole topic.
 
-Every run gets a database of its own with all of the declared indexes, and begins with a MongoDB that rests. Progress is
-what the server itself counts, looked at from outside, so that nothing has to be believed of an alternative.
+Input: a platform. Output: figures.
+Every run gets a database of its own with all of the declared indexes, and begins when MongoDB is idle. Progress is what
+the server itself counts, read from outside, so no alternative has to be believed.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The baseline of delivery: HTTP posts by httpx, so many at the same time, and nothing else.
+"""The baseline of delivery: concurrent HTTP posts by httpx, and nothing else.
 
-In come the provider's URL, a number of mails and how many are under way at once; out go as many requests of SendGrid's
-contract, whose body is made beforehand. No queue, no log, no attempt but the first.
+Input: the provider's URL, a number of mails, and how many requests run at once.
+Output: as many requests of SendGrid's contract, whose body is made beforehand. No queue, no log, no retries.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""What an alternative makes of trouble: a record that is no event, an event sent twice, a crash, a MongoDB that is away.
+"""Measure what an alternative loses or duplicates: an invalid record, a duplicate, a crash, an outage of MongoDB.
 
-In comes an alternative; out goes for each trial what is lost and what is there twice, counted by the events' ids in
-MongoDB once nothing moves any more. An alternative that ended or stands still with events missing is started once more, as
-a supervisor or an operator would, and then what is missing is lost for good.
+Input: an alternative.
+Output: for each trial the lost and the duplicated events, counted by their ids in MongoDB once nothing changes any
+more. An alternative that ended or stands still with events missing is started once more, as a supervisor or an operator
+would; what is missing then is lost for good.
 """
 
 import asyncio
@@ -144,7 +145,7 @@ async def observe(arena: Arena, program: Program, *, validated: bool, report: Ca
         arena: Where; `prepare` has filled the topics.
         program: The alternative.
         validated: Whether MongoDB checks the documents.
-        report: Is told of each trial.
+        report: Is called with a line on each trial.
 
     Raises:
         ProgramError: It ended before the trouble began, or has not stored enough in time.

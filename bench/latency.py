@@ -1,9 +1,10 @@
-"""How long an event is on its way at a steady rate: from its Kafka timestamp until MongoDB shows it as durable.
+"""Measure latency at a steady rate: from an event's Kafka timestamp until MongoDB shows it as durable.
 
-In comes an alternative; out go quantiles, measured the same way for every alternative, from outside. One event in 50 is a
-sample: it carries a session of its own. The declared index on `sessionId` finds it whatever an alternative makes of ids,
-and a tight loop asks MongoDB, with read concern `majority`, for the samples that it has not seen yet. Started as a
-program, this module is the sender: in a process of its own, as sending would hold up the looking.
+Input: an alternative.
+Output: quantiles, measured the same way for every alternative, from outside. One event in 50 is a sample: it carries a
+session of its own. The declared index on `sessionId` finds it whatever an alternative does with ids, and a tight loop
+asks MongoDB, with read concern `majority`, for the samples that it has not seen yet. Started as a program, this module
+is the sender: in a process of its own, as sending would delay the queries.
 """
 
 import argparse

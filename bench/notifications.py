@@ -1,9 +1,9 @@
-"""How fast notifications leave: a backlog through four workers, and an urgent message behind a long one.
+"""Measure delivery of notifications: a backlog through four workers, and an urgent message behind a long backlog.
 
-In comes nothing: the program brings up a platform of its own, and a provider that answers after 50 ms. Backlogs of
-e-mails and of push messages are delivered, in turn with baseline HTTP posts, as many at the same time. Then urgent messages
-are put behind a backlog of low priority, by the queue and by Kafka, and it is measured when the provider has them; exit
-code 1 where one in a hundred takes longer than two seconds. Out come tables and, in `docs/benchmarks/`, the figures.
+The program starts a platform of its own, and a provider that answers after 50 ms. Backlogs of e-mails and of push
+messages are delivered, in turn with as many concurrent HTTP posts of the baseline. Then urgent messages are put behind
+a backlog of low priority, by the queue and by Kafka, and it is measured when the provider has them.
+Output: tables and, in `docs/benchmarks/`, the figures; exit code 1 if one in a hundred takes longer than two seconds.
 """
 
 import argparse
@@ -517,7 +517,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of both (default 3)")
     parser.add_argument("--behind", type=int, help="messages of low priority before the urgent (default 50000)")
     parser.add_argument("--urgent", type=int, help="urgent messages, each way (default 300)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of it, one round; writes no files")
+    parser.add_argument("--quick", action="store_true", help="run a tenth of it, in one round; write no files")
     arguments = parser.parse_args()
     backlog, rounds, behind, urgent = (2_000, 1, 5_000, 50) if arguments.quick else (6_000, 3, 50_000, 300)
     arguments.backlog = arguments.backlog or backlog

@@ -1,9 +1,9 @@
-"""How fast page views get from Kafka to MongoDB: Inkstream beside what a user would pick instead, in one run.
+"""Measure how fast page views get from Kafka to MongoDB: Inkstream and its alternatives, in one run.
 
-In comes nothing: the program brings up a platform of its own, fills one topic, and runs all alternatives in turn, each
-over the whole topic into a fresh database with the same indexes and write concern. Out come tables, and in
-`docs/benchmarks/` the figures and a picture; exit code 1 where Inkstream gave no figures, or is slower than `--least`
-times the baseline.
+The program starts a platform of its own, fills one topic, and runs all alternatives in turn, each over the whole topic
+into a fresh database with the same indexes and write concern.
+Output: tables, and in `docs/benchmarks/` the figures and a picture; exit code 1 if Inkstream gave no figures, or is
+slower than `--least` times the baseline.
 """
 
 import argparse
@@ -47,14 +47,14 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--events", type=int, help=f"page views in the topic (default 300000; quick: {QUICK_EVENTS})")
-    parser.add_argument("--rounds", type=int, help="rounds of all alternatives (default 3; quick: 1)")
+    parser.add_argument("--rounds", type=int, help="run so many rounds (default 3; quick: 1)")
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="the alternatives whose names have this in them; writes no files"
+        "--only", nargs="+", metavar="NAME", help="run only alternatives with NAME in their names; write no files"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="the baseline and Inkstream, for their speed alone; writes no files"
+        "--quick", action="store_true", help="measure only the speed of the baseline and Inkstream; write no files"
     )
-    parser.add_argument("--least", type=float, help="lowest accepted ratio to the baseline (default: any)")
+    parser.add_argument("--least", type=float, help="fail below this ratio to the baseline (default: never)")
     return parser
 
 
@@ -62,7 +62,7 @@ def _chosen(only: Sequence[str] | None, *, quick: bool) -> list[Alternative]:
     """Return the alternatives that are to run.
 
     Raises:
-        SystemExit: There is none of such a name.
+        SystemExit: No alternative has such a name.
     """
     if only:
         chosen = [each for each in ALTERNATIVES if any(part.lower() in each.name.lower() for part in only)]

@@ -1,8 +1,8 @@
-"""How fast every other topic gets into MongoDB: its agent, beside baseline writes of the same operations.
+"""Measure how fast every other topic gets into MongoDB: its agent, beside the baseline's writes of the same operations.
 
-In comes nothing: the program brings up a platform of its own, fills each topic with the scenarios of the sample traffic,
-and runs baseline writes and Inkstream in turn, each into a fresh database with all indexes. Out come a table and, in
-`docs/benchmarks/`, the figures.
+The program starts a platform of its own, fills each topic with the scenarios of the sample traffic, and runs the
+baseline's writes and Inkstream in turn, each into a fresh database with all indexes.
+Output: a table and, in `docs/benchmarks/`, the figures.
 """
 
 import argparse
@@ -56,7 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--events", type=int, default=60_000, help="events in each topic (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both (default %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=TOPICS, metavar="TOPIC", help="some topics; writes no files")
+    parser.add_argument(
+        "--only", nargs="+", choices=TOPICS, metavar="TOPIC", help="run some topics; write no files"
+    )
     arguments = parser.parse_args()
     try:
         with arena(console.print) as place:
@@ -68,7 +70,7 @@ def main() -> None:
 
 async def run(place: Arena, topics: Sequence[str], events: int, rounds: int, *, whole: bool) -> None:
     """Measure all paths, and tell of it; write the figures where this was the `whole` of it."""
-    console.print(f"telling scenarios, and filling {len(topics)} topics with {events:,} events each")
+    console.print(f"making scenarios, and filling {len(topics)} topics with {events:,} events each")
     scenarios = traffic.Scenarios(load(ROOT / "topics.yaml", NAMES).inbound.values())
     await traffic.create(place.brokers, NAMESPACE, PARTITIONS, topics)
     paths = []

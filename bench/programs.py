@@ -1,6 +1,7 @@
-"""An alternative that runs: a program and where it is to read and write come in, a process that can be ended goes out.
+"""Start and stop one of the measured programs.
 
-However the benchmark ends, nothing of the process or of what it started is left.
+Input: a program, and where it reads and writes. Output: a process.
+However the benchmark ends, neither the process nor what it started is left.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""How the alternatives came off: the results of all of them in, tables and a picture out.
+"""Compare the alternatives: tables and a picture of all results.
 
 A rate is compared round by round with that of the baseline, so that what slows down the whole machine for a while
 counts for both.
@@ -19,7 +19,7 @@ class Result:
 
     Attributes:
         name: The alternative.
-        safe: Whether its configuration promises that nothing is lost and nothing is there twice.
+        safe: Whether its configuration promises no loss and no duplicates.
         note: How it is configured.
         runs: One for each round that it went through.
         latency: At a steady rate; `None` where that was not measured.
@@ -71,7 +71,7 @@ def speed(results: Sequence[Result], baseline: Result | None) -> Table:
         "alternative", "events/s", "ratio", "CPU µs/event", "mongod µs/event", "peak MiB", "first document s",
         "p50 ms", "p99 ms", "safe",
     ]  # fmt: skip
-    # Where a figure was measured of nobody, it has no column.
+    # A figure without measurements has no column.
     shown = [number for number in range(len(columns)) if not rows or any(row[number] for row in rows)]
     return Table(
         "Speed and cost", [columns[number] for number in shown], [[row[number] for number in shown] for row in rows]

@@ -1,6 +1,6 @@
-"""Inkstream's worker for one topic, as an alternative: the BENCH_ environment in, the program that people run out.
+"""Inkstream's worker for one topic, as a measured program: runs the program that people run, by the BENCH_ environment.
 
-The consumer group goes by the topic's name, so BENCH_GROUP has no say; the arena sets its offsets back.
+The consumer group follows from the topic's name, so BENCH_GROUP has no effect; the arena resets the group's offsets.
 """
 
 import os

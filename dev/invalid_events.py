@@ -1,7 +1,7 @@
-"""Everything that a producer can do wrong, one kind after another.
+"""Make invalid events: everything that a producer can do wrong, one kind after another.
 
-In comes a fact as it should have been sent, out goes a record that can't become a document, with the reason that its
-dead letter must give. Nothing here depends on chance.
+Input: a fact as it should have been sent. Output: a record that can't become a document, with the reason that its dead
+letter must give. Nothing here depends on chance.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
-"""Holds the outcome of a run against what was sent, record by record.
+"""Compare the result of a run with what was sent, record by record.
 
-In come the records that Kafka confirmed; out goes what became of each, read from MongoDB by id and from the dead-letter
-topics by origin, never from the worker's own counters. A record is looked for once its offset is committed: from then
-on the worker promises that its effect is durable, so what is not there is lost.
+Input: the records that Kafka confirmed. Output: what became of each, read from MongoDB by id and from the dead-letter
+topics by origin, never from the worker's own counters. A record is looked up once its offset is committed: from then on
+the worker promises that its effect is durable, so what is not there is lost.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Loss(NamedTuple):
 
 @dataclass
 class TopicLedger:
-    """What became of the records of one topic."""
+    """The outcome of the records of one topic."""
 
     sent: int = 0
     stored: int = 0
@@ -98,7 +98,7 @@ class EventLedger:
         self._groups_before = _Groups(0, 0)
 
     async def __aenter__(self) -> Self:
-        """Connect, and take note of where the dead-letter topics end and what is counted already."""
+        """Connect, and note where the dead-letter topics end and what is counted already."""
         options = client_options(self._settings)
         self._admin = AIOKafkaAdminClient(**options)
         self._consumer = AIOKafkaConsumer(**options, group_id=None, enable_auto_commit=False)

@@ -1,8 +1,8 @@
-"""The sample blog in the platform's own PostgreSQL tables, as the platform's services would write it.
+"""Write the sample blog into the platform's own PostgreSQL tables, as the platform's services would.
 
-In come the blog's people and posts, and posts as they are written during the traffic; out go rows of `users`, `posts`,
-`devices` and `notification_preferences`, each once however often it comes. What PostgreSQL does not take now is written
-with what comes next.
+Input: the blog's people and posts, and posts as they are written during the traffic. Output: rows of `users`, `posts`,
+`devices` and `notification_preferences`, each once however often it is written. What PostgreSQL does not accept now is
+written with the next rows.
 """
 
 import contextlib

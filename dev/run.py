@@ -1,7 +1,7 @@
-"""The platform at work, in one command: servers, worker and sample traffic, and at the end what became of every event.
+"""Run the platform in one command: servers, worker and sample traffic, and a report on every event at the end.
 
-In come the options of `make run`; out go live progress, a report, and exit code 0 only if every event that was sent is
-accounted for. However it ends, it leaves no process that it started behind, and the data kept.
+Input: the options of `make run`. Output: live progress, a report, and exit code 0 only if every event that was sent is
+accounted for. However it ends, it leaves no process that it started, and keeps the data.
 """
 
 import argparse
@@ -61,7 +61,7 @@ FIRST_REPORT_AFTER_SECONDS = 20.0
 ACCOUNTED_WITHIN_SECONDS = 30.0
 COUNTED_WITHIN_SECONDS = 20.0
 DELIVERED_WITHIN_SECONDS = 90.0
-"""More than a lease: what a killed worker had in hand is taken up once that is over."""
+"""More than a lease: another worker recovers a killed worker's items once the lease has expired."""
 
 CAUGHT_UP_WITHIN_SECONDS = 120.0
 _REFRESH_SECONDS = 0.5
@@ -87,7 +87,7 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says.
+    """The options of the command line.
 
     Attributes:
         seconds: How long to send; `None` until Ctrl-C.
@@ -115,7 +115,8 @@ def main() -> int:
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print(
-            "Stopped before all was accounted for; what was sent is kept, and read next time.", style="yellow"
+            "Stopped before all events were accounted for; Kafka keeps them, and the next run reads them.",
+            style="yellow",
         )
         return _INTERRUPTED
 
@@ -215,24 +216,24 @@ class _Run:
         await self._send(self._options.seconds or FIRST_REPORT_AFTER_SECONDS)
         all_is_well = await self._report()
         if self._options.seconds is None and not self._stop.is_set():
-            self._console.print("Traffic goes on until Ctrl-C; then comes the report of the whole run.\n", style="dim")
+            self._console.print("Traffic continues until Ctrl-C; then the whole run is reported.\n", style="dim")
             await self._send(None)
             all_is_well = await self._report()
         return 0 if all_is_well else 1
 
     async def _catch_up(self) -> None:
-        """Wait until the worker has read what earlier runs left, so that this one begins with a clean account."""
+        """Wait until the worker has read what earlier runs left, so that this one begins with an empty ledger."""
         backlog = await self._ledger.backlog()
         if not backlog:
             return
         deadline = time.monotonic() + CAUGHT_UP_WITHIN_SECONDS
         with self._console.status("") as status:
             while left := await self._ledger.backlog():
-                status.update(f"catching up: {left:,} records of earlier runs are still to be read")
+                status.update(f"catching up: {left:,} records of earlier runs left to read")
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"The worker has still {left:,} records of earlier runs to read after "
-                        f"{CAUGHT_UP_WITHIN_SECONDS:.0f} s. Its log says why: {self._worker.log}"
+                        f"The worker has not read {left:,} records of earlier runs within "
+                        f"{CAUGHT_UP_WITHIN_SECONDS:.0f} s. See its log: {self._worker.log}"
                     )
                 await asyncio.sleep(_REFRESH_SECONDS)
         await self._ledger.rebase()
@@ -253,11 +254,11 @@ class _Run:
             with self._progress(began, seconds) as show:
                 await self._follow(asyncio.create_task(self._feed(producer, traffic, seconds)), watch, show)
                 self._sending = False
-                show("waiting until all is accounted for")
+                show("waiting until all events are accounted for")
                 deadline = time.monotonic() + ACCOUNTED_WITHIN_SECONDS
                 while self._ledger.open and time.monotonic() < deadline:
                     await self._settle()
-                    show("waiting until all is accounted for")
+                    show("waiting until all events are accounted for")
                     await asyncio.sleep(0.1)
                 deadline = time.monotonic() + COUNTED_WITHIN_SECONDS
                 while not await self._are_counted() and time.monotonic() < deadline:
@@ -284,7 +285,7 @@ class _Run:
     async def _follow(
         self, sending: "asyncio.Task[None]", watch: "asyncio.Task[None]", show: Callable[[str], None]
     ) -> None:
-        """Keep the account and the display up to date while traffic is sent."""
+        """Update the ledger and the display while traffic is sent."""
         try:
             while not sending.done():
                 await asyncio.wait((sending, watch), timeout=_REFRESH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -297,7 +298,7 @@ class _Run:
             sending.cancel()
 
     async def _settle(self) -> None:
-        # A server may be stopped on purpose, to see what happens; the account goes on when it is back.
+        # A server may be stopped on purpose, to see what happens; the ledger continues when it is back.
         with contextlib.suppress(PyMongoError, KafkaError):
             await self._ledger.settle()
             await self._ledger.notifications.settle(self._ledger.database)
@@ -321,9 +322,9 @@ class _Run:
             watch.cancel()
 
     async def _report(self) -> bool:
-        """Print what the run comes to so far; return whether all is accounted for."""
+        """Print the results of the run so far; return whether all events are accounted for."""
         ledger, console = self._ledger, self._console
-        console.print(Rule("What became of every event", style="cyan", align="left"))
+        console.print(Rule("Events", style="cyan", align="left"))
         console.print(ledger_table(ledger))
         problems = [
             *await self._problems(),
@@ -333,15 +334,13 @@ class _Run:
         console.print(Rule("Documents", style="cyan", align="left"))
         groups = await error_groups(ledger.database, self._began)
         console.print(documents_table(ledger.documents, await ledger.totals(), groups))
-        console.print(Rule("What they tell, since the run began", style="cyan", align="left"))
+        console.print(Rule("Summary of the data, since the run began", style="cyan", align="left"))
         console.print(Padding(insights_table(await insights(ledger.database, self._began)), (1, 1)))
         if problems:
-            console.print("Not all is accounted for.", style="bold red")
+            console.print("Not all events are accounted for.", style="bold red")
             for problem in problems:
                 console.print(f"  {problem}", style="red", markup=False)
-            console.print(
-                f"  Look at the worker's log, {self._worker.log}, and at what `inkstream doctor` says.\n", style="red"
-            )
+            console.print(f"See the worker's log, {self._worker.log}, and run `inkstream doctor`.\n", style="red")
         else:
             console.print(
                 f"[bold green]All {ledger.sent:,} events are accounted for:[/] "
@@ -355,7 +354,7 @@ class _Run:
         try:
             counts = await self._view_counts()
         except psycopg.OperationalError as error:
-            return [f"view counts: PostgreSQL does not answer: {error}"]
+            return [f"view counts: cannot reach PostgreSQL: {error}"]
         self._console.print(view_counts_table(counts))
         seconds = counted_within(await asyncio.to_thread(self._worker.metrics), 0.5, 0.99)
         for line in view_counts_lines(counts, seconds, await trending(self._settings, _TRENDING_SHOWN)):
@@ -364,7 +363,7 @@ class _Run:
         return view_counts_problems(counts)
 
     async def _report_notifications(self) -> list[str]:
-        """Print what the notifications come to; return what is wrong with them."""
+        """Print a summary of the notifications; return what is wrong with them."""
         self._console.print(Rule("Notifications", style="cyan", align="left"))
         self._console.print()
         reached = self._ledger.notifications.reached
@@ -379,7 +378,7 @@ class _Run:
         for name, topic in self._ledger.topics.items():
             if topic.open:
                 problems.append(
-                    f"{name}: nothing is known of {topic.open:,} events: {', '.join(self._ledger.unknown(name))}, …"
+                    f"{name}: outcome of {topic.open:,} events is unknown: {', '.join(self._ledger.unknown(name))}, …"
                 )
             problems += [f"{name}: {loss.id} at {loss.place} {loss.problem}" for loss in topic.lost[:_LOSSES_SHOWN]]
             if len(topic.lost) > _LOSSES_SHOWN:
@@ -407,7 +406,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _progress(self, began: float, seconds: float | None) -> Iterator[Callable[[str], None]]:
-        """Show the account as it grows: a table that stays in place on a terminal, else a line every few seconds."""
+        """Show the ledger as it grows: a table that stays in place on a terminal, else a line every few seconds."""
         sent_before = self._ledger.sent
 
         def headline(doing: str) -> str:
@@ -430,7 +429,7 @@ class _Run:
                     f"{sum(topic.stored for topic in counts):,} stored, "
                     f"{sum(topic.duplicate for topic in counts):,} duplicate, "
                     f"{sum(topic.dead_lettered for topic in counts):,} dead letters, "
-                    f"{self._ledger.open:,} on the way",
+                    f"{self._ledger.open:,} in progress",
                     soft_wrap=True,
                 )
 
@@ -498,7 +497,7 @@ def _add_blog(stack: Stack, console: Console) -> None:
     try:
         add_blog(stack.owner_url, blog)
     except psycopg.Error as error:
-        raise RunError(f"PostgreSQL did not take the blog's posts: {error}") from error
+        raise RunError(f"PostgreSQL did not accept the blog's posts: {error}") from error
     what = f"{len(blog.posts):,} posts and {len(blog.people):,} people are in the platform's own tables"
     _step(console, "Blog", what)
 
@@ -527,9 +526,13 @@ def _options() -> Options:
         prog="python -m dev.run",
         description="Run the platform: servers, worker and sample traffic, and account for every event.",
     )
-    parser.add_argument("--seconds", type=_positive, help="send for so long, report, and end; without it, until Ctrl-C")
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        help="send traffic for this many seconds, then report and exit (default: until Ctrl-C)",
+    )
     parser.add_argument("--rate", type=_positive, default=RATE, help="events per second (default: %(default).0f)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other traffic (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample traffic (default: %(default)s)")
     arguments = parser.parse_args()
     return Options(arguments.seconds, arguments.rate, arguments.seed)
 

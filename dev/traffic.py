@@ -1,6 +1,6 @@
-"""Sample traffic for every topic: good events, events sent twice, and records that can't be read, all mixed.
+"""Make sample traffic for every topic: valid events, events sent twice, and invalid records, all mixed.
 
-In come the declarations of topics, a seed and a rate; out come samples in the order to send them, each with what must
+Input: the declarations of topics, a seed and a rate. Output: samples in the order to send them, each with what must
 become of it. The same seed, run and rate give the same samples, byte for byte.
 """
 

@@ -1,7 +1,7 @@
-"""Push messages as a worker of development writes them: one JSON object a line, the newest last.
+"""Read push messages as a worker of development writes them: one JSON object a line, the newest last.
 
-In comes the file that `INKSTREAM_PUSH_FILE` names, as `sinks/push/file.py` appends to it; out go messages, the newest
-first. The file may be missing, grow meanwhile, or end in half a line: what can't be read is left out.
+Input: the file that `INKSTREAM_PUSH_FILE` names, as `sinks/push/file.py` appends to it. Output: messages, the newest
+first. The file may be missing, grow while it is read, or end in half a line: what can't be read is left out.
 """
 
 import json

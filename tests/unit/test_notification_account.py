@@ -207,7 +207,7 @@ def test_the_report_says_how_many_there_are_and_where_to_read_them() -> None:
         "214 in the application, 1,120 mails (read them at http://inbox), 95 push messages "
         "(http://inbox/push-messages), 0 waiting.",
         "Messages that were not sent: 4 without an address or a device, 3 turned off by the person, "
-        "2 that nobody took.",
-        "5 notifications wait for the end of somebody's quiet hours.",
+        "2 that no provider accepted.",
+        "5 notifications wait until quiet hours end.",
     ]
     assert len(notifications_lines(Reached(1, 0, 0, 0, {}, 0, 0), "http://inbox")) == 1
