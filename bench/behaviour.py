@@ -104,7 +104,7 @@ async def prepare(brokers: str) -> None:
         await traffic.fill(brokers, namespace + traffic.PAGE_VIEWS, records)
 
 
-async def _nothing(_arena: Arena, _entrant: RunningProgram, _database: Database) -> None:
+async def _nothing(_arena: Arena, _program: RunningProgram, _database: Database) -> None:
     """Leave it alone: the trouble is in the topic."""
 
 

@@ -56,9 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--events", type=int, default=60_000, help="events in each topic (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both (default %(default)s)")
-    parser.add_argument(
-        "--only", nargs="+", choices=TOPICS, metavar="TOPIC", help="run some topics; write no files"
-    )
+    parser.add_argument("--only", nargs="+", choices=TOPICS, metavar="TOPIC", help="run some topics; write no files")
     arguments = parser.parse_args()
     try:
         with arena(console.print) as place:

@@ -86,7 +86,7 @@ class Traffic:
         seed: Decides everything else.
 
     Attributes:
-        mishap_every: After how many events of a topic a record comes that can't be read; may be changed meanwhile.
+        invalid_every: After how many events of a topic an invalid record comes; may be changed meanwhile.
     """
 
     def __init__(self, topics: Iterable[Topic], *, began: datetime, rate: float, seed: int = 1) -> None:

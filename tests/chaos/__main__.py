@@ -149,7 +149,7 @@ def _notification_plan(arguments: argparse.Namespace) -> NotificationPlan:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """Return what to type to repeat the run: all that was asked for, except where to write it."""
+    """Return what to type to repeat the run: all options, except where to write results."""
     parser, variables, options = _parser(), [f"SEED={arguments.seed}"], list[str]()
     for name, value in vars(arguments).items():
         if value is None or name in ("seed", *_OUTPUTS) or value == parser.get_default(name):

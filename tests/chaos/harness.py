@@ -44,7 +44,7 @@ class Harness(ABC):
     Args:
         command: What to type to repeat it.
         seed: Decides everything that is left to chance.
-        settings: What was asked for, by name.
+        settings: The options of the run, by name.
         pipeline: Where workers read and write.
         platform: The servers, which are up.
         proxy: The proxy between servers and workers.

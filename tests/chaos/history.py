@@ -102,7 +102,7 @@ class History:
         seed: What decided everything.
         began: When it began, in ISO 8601.
         machine: What it ran on, in a few words.
-        settings: What was asked for, by name.
+        settings: The options of the run, by name.
         cycles: All rounds.
         moments: What was measured, every second.
         checks: What was judged in the end.

@@ -31,9 +31,7 @@ _PROMISES_SHOWN = 4
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.proof", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "defects", nargs="*", metavar="DEFECT", help=f"some of {', '.join(DEFECTS)} (default: all)"
-    )
+    parser.add_argument("defects", nargs="*", metavar="DEFECT", help=f"some of {', '.join(DEFECTS)} (default: all)")
     parser.add_argument("--seed", type=int, default=1, help="decides what happens (default %(default)s)")
     parser.add_argument("--cycles", type=int, default=5, help="rounds of faults for each (default %(default)s)")
     arguments = parser.parse_args()

@@ -63,7 +63,7 @@ class Run:
     """One run on a platform that is up.
 
     Args:
-        soak: What is asked for; what is seen goes there.
+        soak: The options; measurements are added to it.
         platform: The servers.
         workers: How many workers there are.
         seed: Decides the traffic.

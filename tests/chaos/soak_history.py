@@ -83,7 +83,7 @@ class Soak:
         machine: What it ran on, in a few words.
         rate: How many events were sent each second.
         seconds: For how long.
-        warm_up: For how many of them nothing is asked of the workers.
+        warm_up: How many of them are the warm-up, which is not checked.
         looks: What was seen of each worker.
         servers: The memory of each server in MiB, with the moments.
         sent: How many events Kafka had acknowledged, with the moments.

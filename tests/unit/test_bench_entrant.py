@@ -49,7 +49,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-async def test_an_entrant_is_told_where_to_read_and_nothing_of_it_is_left(task: Task) -> None:
+async def test_a_program_is_told_where_to_read_and_nothing_of_it_is_left(task: Task) -> None:
     async with running(python(PARENT), task) as runner:
         child, topic = (await output_of(runner)).split()
         assert topic == "bench.page-views"
@@ -72,14 +72,14 @@ async def test_nothing_is_left_where_the_benchmark_is_broken_off(task: Task) -> 
     assert all(map(is_gone, pids))
 
 
-async def test_an_entrant_that_does_not_stop_is_killed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_does_not_stop_is_killed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "STOP_WITHIN_SECONDS", 0.2)
     async with running(python(STUBBORN), task) as runner:
         await output_of(runner)
     assert is_gone(runner.pid)
 
 
-async def test_an_entrant_that_was_killed_starts_again_with_its_log(task: Task) -> None:
+async def test_a_program_that_was_killed_starts_again_with_its_log(task: Task) -> None:
     async with running(python(PARENT), task) as runner:
         first = await output_of(runner)
         runner.kill()
@@ -89,7 +89,7 @@ async def test_an_entrant_that_was_killed_starts_again_with_its_log(task: Task) 
         assert not runner.has_ended
 
 
-async def test_an_entrant_that_ends_by_itself_is_found_out(task: Task) -> None:
+async def test_a_program_that_ends_by_itself_is_found_out(task: Task) -> None:
     async with running(python("raise SystemExit('no such topic')"), task) as runner:
         await until(lambda: runner.has_ended)
         assert "no such topic" in runner.last_words
