@@ -88,7 +88,7 @@ fuzz: setup ## Send random input to the parsers for long; each must give an even
 	@$(PYTHON) -m pytest tests/fuzz --hypothesis-profile=long $(ARGS)
 
 chaos-notifications: setup ## Send notifications while everything fails; none may be lost (ARGS="--quick")
-	@$(PYTHON) -m tests.chaos.notifications $(ARGS)
+	@$(PYTHON) -m tests.chaos --notifications $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 docs: setup ## Generate the pages on topics, settings and collections in docs/
 	@$(PYTHON) -m dev.pages

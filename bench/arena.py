@@ -1,7 +1,8 @@
-"""Where contenders are timed: a platform in; out go figures of one run of one contender over a whole topic.
+"""Measure one run of one alternative over a whole topic.
 
-Every run gets a database of its own with all of the declared indexes, and begins with a MongoDB that rests. Progress is
-what the server itself counts, looked at from outside, so that nothing has to be believed of a contender.
+Input: a platform. Output: figures.
+Every run gets a database of its own with all of the declared indexes, and begins when MongoDB is idle. Progress is what
+the server itself counts, read from outside, so no alternative has to be believed.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bench import traffic
-from bench.entrant import ContenderError, Entrant, Program, Task, running
+from bench.programs import Program, ProgramError, RunningProgram, Task, running
 from bench.usage import Usage
 from dev.stack import Platform, Ports
 from ops.commands.command import quieten_clients
@@ -47,11 +48,11 @@ class Figures:
     Attributes:
         rate: Events per second, from the first document seen to the last.
         first_seconds: From the start of the process to the first document.
-        cpu_seconds: CPU of the contender and of all that it started, from its start to the last document.
+        cpu_seconds: CPU of the alternative and of all that it started, from its start to the last document.
         mongod_cpu_seconds: CPU of the MongoDB server over the same time.
-        cpu_us_per_event: CPU of the contender for an event, from the first document on: without starting up.
+        cpu_us_per_event: CPU of the alternative for an event, from the first document on: without starting up.
         mongod_us_per_event: CPU of the MongoDB server for an event, from the first document on.
-        peak_mebibytes: The most memory that the contender and what it started had at once.
+        peak_mebibytes: The most memory that the alternative and what it started had at once.
         events: How many were stored in that time: fewer than there are, where the time was up.
     """
 
@@ -90,11 +91,11 @@ class _Start(NamedTuple):
 
 
 class Arena:
-    """The platform that all contenders run on, one after the other.
+    """The platform that all alternatives run on, one after the other.
 
     Args:
         platform: Its Kafka and its MongoDB are used.
-        directory: For the contenders' files and output.
+        directory: For the alternatives' files and output.
     """
 
     def __init__(self, platform: Platform, directory: Path) -> None:
@@ -156,7 +157,7 @@ class Arena:
             within: Seconds after the first document at which the run ends in any case.
 
         Raises:
-            ContenderError: It ended, stands still, or stored nothing in time.
+            ProgramError: It ended, stands still, or stored nothing in time.
         """
         async with (
             self.database(traffic.namespace_of(topic), validated=validated) as (database, url),
@@ -165,8 +166,8 @@ class Arena:
             task = await self.task(topic, url)
             tasks = [task._replace(directory=task.directory / str(number)) for number in range(processes)]
             mongod = Usage(self._mongod_pid)
-            entrants = [await stack.enter_async_context(running(program, each)) for each in tasks]
-            figures = await _watch(database, entrants, mongod, events, documents, within)
+            running_programs = [await stack.enter_async_context(running(program, each)) for each in tasks]
+            figures = await _watch(database, running_programs, mongod, events, documents, within)
         shutil.rmtree(task.directory, ignore_errors=True)
         return figures
 
@@ -187,31 +188,31 @@ class Arena:
                 return
 
 
-async def until_stored(database: Database, count: int, entrant: Entrant) -> None:
+async def until_stored(database: Database, count: int, running_program: RunningProgram) -> None:
     """Return once so many page views are stored.
 
     Raises:
-        ContenderError: It ended, or stands still before.
+        ProgramError: It ended, or stands still before.
     """
     stored, moved = 0, time.perf_counter()
     while stored < count:
         before, stored = stored, await database["pageViews"].estimated_document_count()
         if stored > before:
             moved = time.perf_counter()
-        _check([entrant], stored, count, time.perf_counter() - moved)
+        _check([running_program], stored, count, time.perf_counter() - moved)
         await asyncio.sleep(POLL_SECONDS)
 
 
 async def _watch(
     database: Database,
-    entrants: Sequence[Entrant],
+    running_programs: Sequence[RunningProgram],
     mongod: Usage,
     events: int,
     documents: Mapping[str, int],
     within: float,
 ) -> Figures:
     """Look on until all documents are there, or the time is up."""
-    family = Usage(*(entrant.pid for entrant in entrants))
+    family = Usage(*(running_program.pid for running_program in running_programs))
     wanted = sum(documents.values())
     first: _Start | None = None
     looked = 0.0
@@ -229,11 +230,11 @@ async def _watch(
             family.look()
             mongod.look()
         if stored and first is None:
-            seconds = max(entrant.seconds for entrant in entrants)
+            seconds = max(running_program.seconds for running_program in running_programs)
             first = _Start(now, stored, seconds, family.cpu_seconds, mongod.cpu_seconds)
         if is_over and first is not None:
             break
-        _check(entrants, stored, wanted, now - moved)
+        _check(running_programs, stored, wanted, now - moved)
         await asyncio.sleep(POLL_SECONDS)
     since_first = events * (stored - first.stored) / wanted
     return Figures(
@@ -248,9 +249,9 @@ async def _watch(
     )
 
 
-def _check(entrants: Sequence[Entrant], stored: int, wanted: int, still_seconds: float) -> None:
+def _check(running_programs: Sequence[RunningProgram], stored: int, wanted: int, still_seconds: float) -> None:
     patience = STILL_SECONDS if stored else FIRST_WITHIN_SECONDS
-    for entrant in entrants:
-        if entrant.has_ended or still_seconds > patience:
-            end = "ended" if entrant.has_ended else "stands still"
-            raise ContenderError(f"It {end} at {stored:,} of {wanted:,} documents. {entrant.last_words}")
+    for running_program in running_programs:
+        if running_program.has_ended or still_seconds > patience:
+            end = "ended" if running_program.has_ended else "stands still"
+            raise ProgramError(f"It {end} at {stored:,} of {wanted:,} documents. {running_program.last_words}")

@@ -1,8 +1,9 @@
-"""What a contender makes of trouble: a record that is no event, an event sent twice, a crash, a MongoDB that is away.
+"""Measure what an alternative loses or duplicates: an invalid record, a duplicate, a crash, an outage of MongoDB.
 
-In comes a contender; out goes for each trial what is lost and what is there twice, counted by the events' ids in
-MongoDB once nothing moves any more. A contender that ended or stands still with events missing is started once more, as
-a supervisor or an operator would, and then what is missing is lost for good.
+Input: an alternative.
+Output: for each trial the lost and the duplicated events, counted by their ids in MongoDB once nothing changes any
+more. An alternative that ended or stands still with events missing is started once more, as a supervisor or an operator
+would; what is missing then is lost for good.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from bench import traffic
 from bench.arena import FIRST_WITHIN_SECONDS, Arena, Database, until_stored
-from bench.entrant import Entrant, Program, running
+from bench.programs import Program, RunningProgram, running
 from bench.traffic import Record
 
 PARTITIONS = 4
@@ -73,12 +74,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """A contender's trials.
+    """An alternative's trials.
 
     Attributes:
         invalid: One record in the middle is cut off, so it is no JSON.
         duplicate: One event is sent again, half a topic later.
-        killed: The contender gets SIGKILL half-way, and is started again.
+        killed: The alternative gets SIGKILL half-way, and is started again.
         outage: MongoDB gets SIGKILL half-way, and is started again after 45 s.
     """
 
@@ -103,18 +104,18 @@ async def prepare(brokers: str) -> None:
         await traffic.fill(brokers, namespace + traffic.PAGE_VIEWS, records)
 
 
-async def _nothing(_arena: Arena, _entrant: Entrant, _database: Database) -> None:
+async def _nothing(_arena: Arena, _program: RunningProgram, _database: Database) -> None:
     """Leave it alone: the trouble is in the topic."""
 
 
-async def _kill(_arena: Arena, entrant: Entrant, database: Database) -> None:
-    await until_stored(database, EVENTS // 2, entrant)
-    entrant.kill()
-    entrant.start()
+async def _kill(_arena: Arena, running_program: RunningProgram, database: Database) -> None:
+    await until_stored(database, EVENTS // 2, running_program)
+    running_program.kill()
+    running_program.start()
 
 
-async def _take_mongod_away(arena: Arena, entrant: Entrant, database: Database) -> None:
-    await until_stored(database, EVENTS // 4, entrant)
+async def _take_mongod_away(arena: Arena, running_program: RunningProgram, database: Database) -> None:
+    await until_stored(database, EVENTS // 4, running_program)
     await asyncio.to_thread(arena.platform.mongo.kill)
     await asyncio.sleep(AWAY_SECONDS)
     await asyncio.to_thread(arena.platform.mongo.start)
@@ -125,7 +126,7 @@ class _Plan(NamedTuple):
 
     namespace: str
     events: int
-    trouble: Callable[[Arena, Entrant, Database], Awaitable[None]]
+    trouble: Callable[[Arena, RunningProgram, Database], Awaitable[None]]
     quiet_seconds: float
 
 
@@ -138,16 +139,16 @@ _PLANS = {
 
 
 async def observe(arena: Arena, program: Program, *, validated: bool, report: Callable[[str], None]) -> Behaviour:
-    """Put a contender to all trials.
+    """Put an alternative to all trials.
 
     Args:
         arena: Where; `prepare` has filled the topics.
-        program: The contender.
+        program: The alternative.
         validated: Whether MongoDB checks the documents.
-        report: Is told of each trial.
+        report: Is called with a line on each trial.
 
     Raises:
-        ContenderError: It ended before the trouble began, or has not stored enough in time.
+        ProgramError: It ended before the trouble began, or has not stored enough in time.
     """
     trials = {}
     for name, plan in _PLANS.items():
@@ -160,26 +161,26 @@ async def _trial(arena: Arena, program: Program, plan: _Plan, *, validated: bool
     letters = await _dead_letters(arena.brokers)
     async with (
         arena.database(plan.namespace, validated=validated) as (database, url),
-        running(program, await arena.task(plan.namespace + traffic.PAGE_VIEWS, url)) as entrant,
+        running(program, await arena.task(plan.namespace + traffic.PAGE_VIEWS, url)) as running_program,
     ):
-        await plan.trouble(arena, entrant, database)
-        trial = await _outcome(entrant, database, plan.events, plan.quiet_seconds)
+        await plan.trouble(arena, running_program, database)
+        trial = await _outcome(running_program, database, plan.events, plan.quiet_seconds)
     return replace(trial, kept=await _dead_letters(arena.brokers) > letters)
 
 
-async def _outcome(entrant: Entrant, database: Database, events: int, quiet: float) -> Trial:
+async def _outcome(running_program: RunningProgram, database: Database, events: int, quiet: float) -> Trial:
     """Wait until nothing moves any more, with one restart where that is not enough, and count."""
-    distinct, documents = await _until_quiet(entrant, database, events, quiet)
+    distinct, documents = await _until_quiet(running_program, database, events, quiet)
     restarted = distinct < events
     if restarted:
-        entrant.kill()
-        entrant.start()
-        after, documents = await _until_quiet(entrant, database, events, QUIET_AFTER_A_CRASH_SECONDS)
+        running_program.kill()
+        running_program.start()
+        after, documents = await _until_quiet(running_program, database, events, QUIET_AFTER_A_CRASH_SECONDS)
         restarted, distinct = after > distinct, after
-    complained = _COMPLAINT.search(entrant.output) is not None
+    complained = _COMPLAINT.search(running_program.output) is not None
     return Trial(
         lost=events - distinct,
-        ended=entrant.has_ended,
+        ended=running_program.has_ended,
         twice=documents - distinct,
         restarted=restarted,
         kept=False,
@@ -187,7 +188,9 @@ async def _outcome(entrant: Entrant, database: Database, events: int, quiet: flo
     )
 
 
-async def _until_quiet(entrant: Entrant, database: Database, events: int, quiet: float) -> tuple[int, int]:
+async def _until_quiet(
+    running_program: RunningProgram, database: Database, events: int, quiet: float
+) -> tuple[int, int]:
     """Return how many events are stored, in how many documents, once all are or no more come."""
     began = moved = time.monotonic()
     before = -1
@@ -198,18 +201,18 @@ async def _until_quiet(entrant: Entrant, database: Database, events: int, quiet:
                 before, moved = documents, time.monotonic()
             now = time.monotonic()
             patience = quiet if documents else FIRST_WITHIN_SECONDS
-            stands = now - moved > patience or entrant.has_ended or now - began > MOST_SECONDS
+            stands = now - moved > patience or running_program.has_ended or now - began > MOST_SECONDS
             if documents >= events or stands:
                 distinct = await _distinct(database)
                 if stands or (distinct >= events and now - moved > 2):
                     return distinct, documents
         except PyMongoError:
-            moved = time.monotonic()  # it is not the contender that stands still
+            moved = time.monotonic()  # it is not the alternative that stands still
         await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _distinct(database: Database) -> int:
-    """Return how many different events there are, by their own id wherever a contender keeps it."""
+    """Return how many different events there are, by their own id wherever an alternative keeps it."""
     identity = {"$ifNull": ["$eventId", "$_id"]}
     counted = await database["pageViews"].aggregate(
         [{"$group": {"_id": identity}}, {"$count": "events"}], allowDiskUse=True

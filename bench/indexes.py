@@ -1,11 +1,11 @@
-"""What an index costs and what it saves: inserts with and without each that an analyst might wish for.
+"""Measure what an index costs and saves: inserts with and without each index that an analyst might wish for.
 
-The program starts a MongoDB of its own. It fills each collection with the same documents several
-times: with the declared indexes alone, and with one more. Then it inserts a few hundred into each in turn, in another
-order each round, and reads what CPU time that took the server. What else runs on the machine now and then makes the
-server slower, and never faster: so of all rounds the lower quartile counts. Beside the difference of two stands the
-interval that it has in nine of ten samples of the rounds (a bootstrap). In the end it asks ordinary questions of both,
-and looks at what the server had to read. Out come tables and, in `docs/benchmarks/`, the figures.
+The program starts a MongoDB of its own. It fills each collection with the same documents several times: with the
+declared indexes alone, and with one more. Then it inserts a few hundred into each in turn, in another order each round,
+and reads how much CPU time that took the server. Other work on the machine can make the server slower, never faster, so
+the lower quartile of all rounds counts. Beside the difference of two is the interval that it has in nine of ten samples
+of the rounds (a bootstrap). Last, it runs ordinary queries on both, and reads what the server had to examine.
+Output: tables and, in `docs/benchmarks/`, the figures.
 """
 
 import argparse
@@ -62,7 +62,7 @@ console = report.console()
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An index that somebody may wish for.
+    """An index that an analyst may wish for.
 
     Attributes:
         collection: Of which collection.
@@ -318,7 +318,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=50_000, help="documents to begin with (default %(default)s)")
     parser.add_argument("--each", type=int, default=500, help="inserts in each round (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="rounds (default %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=sorted(NAMES), help="some collections; writes no files")
+    parser.add_argument("--only", nargs="+", choices=sorted(NAMES), help="run only some collections; write no files")
     arguments = parser.parse_args()
     quieten_clients()
     with tempfile.TemporaryDirectory(prefix="inkstream-bench-") as directory:

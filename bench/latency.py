@@ -1,9 +1,10 @@
-"""How long an event is on its way at a steady rate: from its Kafka timestamp until MongoDB shows it as durable.
+"""Measure latency at a steady rate: from an event's Kafka timestamp until MongoDB shows it as durable.
 
-In comes a contender; out go quantiles, measured the same way for every contender, from outside. One event in 50 is a
-sample: it carries a session of its own. The declared index on `sessionId` finds it whatever a contender makes of ids,
-and a tight loop asks MongoDB, with read concern `majority`, for the samples that it has not seen yet. Started as a
-program, this module is the sender: in a process of its own, as sending would hold up the looking.
+Input: an alternative.
+Output: quantiles, measured the same way for every alternative, from outside. One event in 50 is a sample: it carries a
+session of its own. The declared index on `sessionId` finds it whatever an alternative does with ids, and a tight loop
+asks MongoDB, with read concern `majority`, for the samples that it has not seen yet. Started as a program, this module
+is the sender: in a process of its own, as sending would delay the queries.
 """
 
 import argparse
@@ -20,12 +21,12 @@ from pymongo.read_concern import ReadConcern
 
 from bench import traffic
 from bench.arena import Arena, Database, until_stored
-from bench.entrant import Entrant, Program, running
+from bench.programs import Program, RunningProgram, running
 
 RATE = 5_000
 SECONDS = 20.0
 UNCOUNTED_SECONDS = 3.0
-"""At the beginning, while the contender warms up."""
+"""At the beginning, while the alternative warms up."""
 SAMPLE_EVERY = 50
 STRAGGLE_SECONDS = 30.0
 POLL_SECONDS = 0.004
@@ -77,32 +78,32 @@ def latency_of(sent: Sequence[float], seen: Mapping[int, float], until: float) -
 
 
 async def measure(arena: Arena, program: Program, *, validated: bool, number: int) -> Latency:
-    """Run a contender, send page views at a steady rate, and look when they come.
+    """Run an alternative, send page views at a steady rate, and look when they come.
 
     Args:
         arena: Where.
-        program: The contender.
+        program: The alternative.
         validated: Whether MongoDB checks the documents.
         number: Of this measurement, for a topic of its own.
 
     Raises:
-        ContenderError: The contender ended, or stored nothing in time.
+        ProgramError: The alternative ended, or stored nothing in time.
     """
     namespace = f"latency-{number}."
     topic = namespace + traffic.PAGE_VIEWS
     await traffic.create(arena.brokers, namespace, PARTITIONS)
     async with arena.database(namespace, validated=validated) as (database, url):
-        async with running(program, await arena.task(topic, url)) as entrant:
-            # What a contender needs to start is another figure's.
+        async with running(program, await arena.task(topic, url)) as running_program:
+            # What an alternative needs to start is another figure's.
             await traffic.fill(arena.brokers, topic, traffic.page_views(_FIRST_EVENTS, _FIRST_SEED))
-            await until_stored(database, _FIRST_EVENTS, entrant)
+            await until_stored(database, _FIRST_EVENTS, running_program)
             command = [sys.executable, "-m", "bench.latency", arena.brokers, topic]
             sender = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, start_new_session=True
             )
             try:
                 telling = asyncio.create_task(sender.communicate())
-                seen = await _look(database, entrant, telling)
+                seen = await _look(database, running_program, telling)
                 until = time.time()
             finally:
                 if sender.returncode is None:
@@ -116,14 +117,16 @@ async def measure(arena: Arena, program: Program, *, validated: bool, number: in
     return latency_of(sent[uncounted:], counted, until)
 
 
-async def _look(database: Database, entrant: Entrant, telling: "asyncio.Task[tuple[bytes, bytes]]") -> dict[int, float]:
+async def _look(
+    database: Database, running_program: RunningProgram, telling: "asyncio.Task[tuple[bytes, bytes]]"
+) -> dict[int, float]:
     """Return when each sample was seen first; until all are, or for a bounded time after the last was sent."""
     views = database.get_collection("pageViews", read_concern=ReadConcern("majority"))
     total = round((UNCOUNTED_SECONDS + SECONDS) * RATE / SAMPLE_EVERY)
     unseen = list(range(total))
     seen: dict[int, float] = {}
     deadline: float | None = None
-    while unseen and not entrant.has_ended:
+    while unseen and not running_program.has_ended:
         # What comes next is among the first that have not come.
         sessions = {traffic.sample_session(number): number for number in unseen[:_WINDOW]}
         found = await views.find({"sessionId": {"$in": list(sessions)}}, {"sessionId": 1, "_id": 0}).to_list()

@@ -1,9 +1,9 @@
-"""How fast notifications leave: a backlog through four workers, and an urgent message behind a long one.
+"""Measure delivery of notifications: a backlog through four workers, and an urgent message behind a long backlog.
 
-In comes nothing: the program brings up a platform of its own, and a provider that answers after 50 ms. Backlogs of
-e-mails and of push messages are delivered, in turn with bare HTTP posts, as many at the same time. Then urgent messages
-are put behind a backlog of low priority, by the queue and by Kafka, and it is measured when the provider has them; exit
-code 1 where one in a hundred takes longer than two seconds. Out come tables and, in `docs/benchmarks/`, the figures.
+The program starts a platform of its own, and a provider that answers after 50 ms. Backlogs of e-mails and of push
+messages are delivered, in turn with as many concurrent HTTP posts of the baseline. Then urgent messages are put behind
+a backlog of low priority, by the queue and by Kafka, and it is measured when the provider has them.
+Output: tables and, in `docs/benchmarks/`, the figures; exit code 1 if one in a hundred takes longer than two seconds.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from bench import report
 from bench.arena import Arena, Database, arena
-from bench.entrant import Command, Entrant, Task, running
 from bench.latency import quantile
+from bench.programs import Command, RunningProgram, Task, running
 from bench.slow_provider import DELAY_SECONDS
 from bench.usage import Usage
 from dev.ports import Ports
@@ -108,12 +108,12 @@ class ChannelPath:
 
     Attributes:
         channel: The channel.
-        bare: Bare posts.
+        baseline: Baseline posts.
         inkstream: The workers, in the same rounds.
     """
 
     channel: Channel
-    bare: list[Drain] = field(default_factory=list)
+    baseline: list[Drain] = field(default_factory=list)
     inkstream: list[Drain] = field(default_factory=list)
 
 
@@ -189,18 +189,20 @@ class Bench:
                 await run.release()
                 return await self._watch(run.usage(), began, count)
 
-    async def bare(self, count: int) -> Drain:
+    async def baseline(self, count: int) -> Drain:
         """Post as many mails, as many at the same time, from as many processes."""
         began = len(await self._provider.taken())
         each = [count // WORKERS + (number < count % WORKERS) for number in range(WORKERS)]
-        command = [sys.executable, "-m", "bench.bare_posts", self._provider.url]
+        command = [sys.executable, "-m", "bench.baseline_posts", self._provider.url]
         async with AsyncExitStack() as stack:
-            entrants: list[Entrant] = []
+            running_programs: list[RunningProgram] = []
             for mails in each:
                 program = Command([*command, str(mails), str(AT_ONCE)], {})
-                task = Task("", "", "", "", self._directory / f"bare-{len(entrants)}")
-                entrants.append(await stack.enter_async_context(running(program, task)))
-            return await self._watch(Usage(*(entrant.pid for entrant in entrants)), began, count)
+                task = Task("", "", "", "", self._directory / f"baseline-{len(running_programs)}")
+                running_programs.append(await stack.enter_async_context(running(program, task)))
+            return await self._watch(
+                Usage(*(running_program.pid for running_program in running_programs)), began, count
+            )
 
     async def urgent(self, backlog: int, samples: int, *, by_kafka: bool) -> Waits:
         """Put urgent messages behind a backlog, one after another."""
@@ -434,21 +436,21 @@ def drained(paths: Sequence[ChannelPath]) -> report.Table:
     """Return the table of backlogs."""
     rows = []
     for path in paths:
-        ratios = [ours.rate / bare.rate for ours, bare in zip(path.inkstream, path.bare, strict=True)]
+        ratios = [ours.rate / baseline.rate for ours, baseline in zip(path.inkstream, path.baseline, strict=True)]
         rows.append(
             [
                 path.channel,
-                report.Spread.of([run.rate for run in path.bare]).text(),
+                report.Spread.of([run.rate for run in path.baseline]).text(),
                 report.Spread.of([run.rate for run in path.inkstream]).text(),
                 report.Spread.of(ratios).text(".2f"),
-                report.Spread.of([run.cpu_us for run in path.bare]).text(),
+                report.Spread.of([run.cpu_us for run in path.baseline]).text(),
                 report.Spread.of([run.cpu_us for run in path.inkstream]).text(),
                 report.Spread.of([run.mongod_us for run in path.inkstream]).text(),
                 report.Spread.of([run.provider_share for run in path.inkstream]).text(".0%"),
             ]
         )
     columns = [
-        "channel", "bare posts/s", "delivered/s", "ratio", "bare µs CPU", "worker µs CPU", "mongod µs CPU",
+        "channel", "baseline posts/s", "delivered/s", "ratio", "baseline µs CPU", "worker µs CPU", "mongod µs CPU",
         "provider, of a core",
     ]  # fmt: skip
     return report.Table("A backlog through four workers", columns, rows)
@@ -480,9 +482,9 @@ async def run(place: Arena, arguments: argparse.Namespace) -> bool:
         paths = [ChannelPath("email"), ChannelPath("push")]
         for number in range(1, arguments.rounds + 1):
             for path in paths:
-                path.bare.append(await bench.bare(arguments.backlog))
+                path.baseline.append(await bench.baseline(arguments.backlog))
                 path.inkstream.append(await bench.drain(path.channel, arguments.backlog))
-                rates = f"bare {path.bare[-1].rate:,.0f}, Inkstream {path.inkstream[-1].rate:,.0f} messages/s"
+                rates = f"baseline {path.baseline[-1].rate:,.0f}, Inkstream {path.inkstream[-1].rate:,.0f} messages/s"
                 console.print(f"round {number}: {path.channel}: {rates}")
         waits = [
             (name, await bench.urgent(arguments.behind, arguments.urgent, by_kafka=by_kafka))
@@ -515,7 +517,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of both (default 3)")
     parser.add_argument("--behind", type=int, help="messages of low priority before the urgent (default 50000)")
     parser.add_argument("--urgent", type=int, help="urgent messages, each way (default 300)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of it, one round; writes no files")
+    parser.add_argument("--quick", action="store_true", help="run a tenth of it, in one round; write no files")
     arguments = parser.parse_args()
     backlog, rounds, behind, urgent = (2_000, 1, 5_000, 50) if arguments.quick else (6_000, 3, 50_000, 300)
     arguments.backlog = arguments.backlog or backlog

@@ -1,8 +1,8 @@
-"""How fast every other topic gets into MongoDB: its agent, beside bare bulk writes of the same operations.
+"""Measure how fast every other topic gets into MongoDB: its agent, beside the baseline's writes of the same operations.
 
-In comes nothing: the program brings up a platform of its own, fills each topic with the stories of the sample traffic,
-and runs bare writes and Inkstream in turn, each into a fresh database with all indexes. Out come a table and, in
-`docs/benchmarks/`, the figures.
+The program starts a platform of its own, fills each topic with the scenarios of the sample traffic, and runs the
+baseline's writes and Inkstream in turn, each into a fresh database with all indexes.
+Output: a table and, in `docs/benchmarks/`, the figures.
 """
 
 import argparse
@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from bench import bare_writes, report, traffic
+from bench import baseline_writes, report, traffic
 from bench.arena import Arena, Figures, arena
-from bench.entrant import Command
+from bench.programs import Command
 from bench.worker import WORKER
 from enrich.documents import Document, Occurrence, Part
 from runtime.settings import ROOT, Settings
@@ -31,7 +31,7 @@ TOPICS = tuple(
 console = report.console()
 
 
-BARE_WRITES = Command((sys.executable, "-m", "bench.bare_writes"), {})
+BASELINE_WRITES = Command((sys.executable, "-m", "bench.baseline_writes"), {})
 
 
 @dataclass(slots=True)
@@ -41,13 +41,13 @@ class Path:
     Attributes:
         topic: The topic.
         documents: How many documents its events become, by collection.
-        bare: The runs of bare writes.
+        baseline: The runs of baseline writes.
         inkstream: The runs of the agent, in the same rounds.
     """
 
     topic: str
     documents: Mapping[str, int]
-    bare: list[Figures] = field(default_factory=list)
+    baseline: list[Figures] = field(default_factory=list)
     inkstream: list[Figures] = field(default_factory=list)
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--events", type=int, default=60_000, help="events in each topic (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both (default %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=TOPICS, metavar="TOPIC", help="some topics; writes no files")
+    parser.add_argument("--only", nargs="+", choices=TOPICS, metavar="TOPIC", help="run some topics; write no files")
     arguments = parser.parse_args()
     try:
         with arena(console.print) as place:
@@ -68,26 +68,26 @@ def main() -> None:
 
 async def run(place: Arena, topics: Sequence[str], events: int, rounds: int, *, whole: bool) -> None:
     """Measure all paths, and tell of it; write the figures where this was the `whole` of it."""
-    console.print(f"telling stories, and filling {len(topics)} topics with {events:,} events each")
-    stories = traffic.Stories(load(ROOT / "topics.yaml", NAMES).inbound.values())
+    console.print(f"making scenarios, and filling {len(topics)} topics with {events:,} events each")
+    scenarios = traffic.Scenarios(load(ROOT / "topics.yaml", NAMES).inbound.values())
     await traffic.create(place.brokers, NAMESPACE, PARTITIONS, topics)
     paths = []
     for topic in topics:
-        await traffic.fill(place.brokers, NAMESPACE + topic, stories.records(topic, events))
+        await traffic.fill(place.brokers, NAMESPACE + topic, scenarios.records(topic, events))
         paths.append(Path(topic, await documents(place.brokers, topic)))
     for number in range(1, rounds + 1):
         for path in paths:
-            for program, runs in ((BARE_WRITES, path.bare), (WORKER, path.inkstream)):
+            for program, runs in ((BASELINE_WRITES, path.baseline), (WORKER, path.inkstream)):
                 # As for page views, the collections' validators are a part of what is measured of Inkstream.
                 validated = program is WORKER
                 topic = NAMESPACE + path.topic
                 runs.append(await place.race(program, topic, events, path.documents, validated=validated))
-            rates = f"bare {path.bare[-1].rate:,.0f}, Inkstream {path.inkstream[-1].rate:,.0f} events/s"
+            rates = f"baseline {path.baseline[-1].rate:,.0f}, Inkstream {path.inkstream[-1].rate:,.0f} events/s"
             console.print(f"round {number}: {path.topic}: {rates}")
     console.print(table(paths).rich())
     if whole:
         figures = {
-            "title": "Every other topic, beside bare writes",
+            "title": "Every other topic, beside baseline writes",
             "command": "make bench-paths",
             **report.circumstances(await place.mongodb_version()),
             "events": events,
@@ -100,9 +100,9 @@ async def run(place: Arena, topics: Sequence[str], events: int, rounds: int, *, 
 async def documents(brokers: str, topic: str) -> dict[str, int]:
     """Return how many documents a topic's events become, by collection."""
     settings = Settings()
-    preparation = bare_writes.Preparation(topic, settings)
+    preparation = baseline_writes.Preparation(topic, settings)
     ids: defaultdict[str, set[str]] = defaultdict(set)
-    async for records in bare_writes.read(brokers, NAMESPACE + topic, settings.batch_records):
+    async for records in baseline_writes.read(brokers, NAMESPACE + topic, settings.batch_records):
         for record in records:
             for write in preparation.writes(record):
                 if isinstance(write, Occurrence):
@@ -119,18 +119,18 @@ def table(paths: Sequence[Path]) -> report.Table:
     """Return the table of all paths."""
     rows = []
     for path in paths:
-        ratios = [ours.rate / bare.rate for ours, bare in zip(path.inkstream, path.bare, strict=True)]
+        ratios = [ours.rate / baseline.rate for ours, baseline in zip(path.inkstream, path.baseline, strict=True)]
         rows.append(
             [
                 path.topic,
                 ", ".join(f"{name} {count:,}" for name, count in path.documents.items()),
-                report.Spread.of([run.rate for run in path.bare]).text(),
+                report.Spread.of([run.rate for run in path.baseline]).text(),
                 report.Spread.of([run.rate for run in path.inkstream]).text(),
                 report.Spread.of(ratios).text(".2f"),
                 f"{max(run.peak_mebibytes for run in path.inkstream):,.0f}",
             ]
         )
-    columns = ["topic", "documents", "bare writes events/s", "Inkstream events/s", "ratio", "Inkstream peak MiB"]
+    columns = ["topic", "documents", "baseline writes events/s", "Inkstream events/s", "ratio", "Inkstream peak MiB"]
     return report.Table("Other topics", columns, rows)
 
 

@@ -1,6 +1,6 @@
-"""What the benchmarks say: figures in; tables for the terminal and for Markdown, JSON, and a picture out.
+"""Write the results of benchmarks: tables for the terminal and for Markdown, JSON, and a picture.
 
-Everything that a reader needs to judge a figure stands beside it: versions, machine, date, and the range of the rounds.
+Everything that a reader needs to judge a figure is beside it: versions, machine, date, and the range of the rounds.
 Only ratios mean anything on another machine.
 """
 

@@ -1,8 +1,8 @@
-"""How page views scale: with worker processes, with partitions, and with the backlog that waits.
+"""Measure how page views scale: with worker processes, with partitions, and with the backlog.
 
-In comes nothing: the program brings up a platform of its own, fills a topic for each case, and runs Inkstream over it.
-Out come a table and, in `docs/benchmarks/`, the figures. Where an event costs as much in a long backlog as in a short
-one, the cost is flat.
+The program starts a platform of its own, fills a topic for each case, and runs Inkstream over it.
+Output: a table and, in `docs/benchmarks/`, the figures. If an event costs as much in a long backlog as in a short one,
+the cost is flat.
 """
 
 import argparse

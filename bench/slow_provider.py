@@ -1,10 +1,11 @@
-"""A provider that takes everything, 50 ms after it came: by SendGrid's contract, and by FCM's.
+"""A provider that accepts everything after 50 ms: by SendGrid's contract, and by FCM's.
 
-In come requests by HTTP/1.1; out go the replies of `POST /v3/mail/send`, of `POST /v1/projects/…/messages:send` and of
-the endpoint that gives access tokens, and, to `GET /taken/<number>`, what was taken since that one: when, and of which
-notification. It checks nothing, as it must cost little beside the workers that it serves.
+Input: requests by HTTP/1.1.
+Output: the replies of `POST /v3/mail/send`, of `POST /v1/projects/…/messages:send` and of the endpoint for access
+tokens; and for `GET /taken/<number>`, what was accepted since that number: when, and of which notification. It checks
+nothing, as it must cost little beside the workers that it serves.
 
-Started as a program, it prints its port, and ends with its input.
+Started as a program, it prints its port, and ends when its input ends.
 """
 
 import asyncio

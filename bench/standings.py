@@ -1,6 +1,6 @@
-"""How the contenders came off: the results of all of them in, tables and a picture out.
+"""Compare the alternatives: tables and a picture of all results.
 
-A rate is compared round by round with that of the yardstick, so that what slows down the whole machine for a while
+A rate is compared round by round with that of the baseline, so that what slows down the whole machine for a while
 counts for both.
 """
 
@@ -15,11 +15,11 @@ from bench.report import Bar, Spread, Table, svg
 
 @dataclass(slots=True)
 class Result:
-    """All that was measured of a contender.
+    """All that was measured of an alternative.
 
     Attributes:
-        name: The contender.
-        safe: Whether its configuration promises that nothing is lost and nothing is there twice.
+        name: The alternative.
+        safe: Whether its configuration promises no loss and no duplicates.
         note: How it is configured.
         runs: One for each round that it went through.
         latency: At a steady rate; `None` where that was not measured.
@@ -36,14 +36,14 @@ class Result:
     problem: str | None = None
 
 
-def ratios(result: Result, yardstick: Result | None) -> list[float]:
-    """Return a contender's rate by the yardstick's, for each round that both went through."""
-    if yardstick is None:
+def ratios(result: Result, baseline: Result | None) -> list[float]:
+    """Return an alternative's rate by the baseline's, for each round that both went through."""
+    if baseline is None:
         return []
-    return [ours.rate / theirs.rate for ours, theirs in zip(result.runs, yardstick.runs, strict=False)]
+    return [ours.rate / theirs.rate for ours, theirs in zip(result.runs, baseline.runs, strict=False)]
 
 
-def speed(results: Sequence[Result], yardstick: Result | None) -> Table:
+def speed(results: Sequence[Result], baseline: Result | None) -> Table:
     """Return the table of speed and cost."""
     rows = []
     for result in results:
@@ -51,13 +51,13 @@ def speed(results: Sequence[Result], yardstick: Result | None) -> Table:
         if not runs:
             rows.append([result.name, f"left out: {result.problem}", *[""] * 8])
             continue
-        by_yardstick = ratios(result, yardstick)
+        by_baseline = ratios(result, baseline)
         latency = result.latency
         rows.append(
             [
                 result.name,
                 Spread.of([run.rate for run in runs]).text(),
-                Spread.of(by_yardstick).text(".2f") if by_yardstick else "",
+                Spread.of(by_baseline).text(".2f") if by_baseline else "",
                 Spread.of([run.cpu_us_per_event for run in runs]).text(),
                 Spread.of([run.mongod_us_per_event for run in runs]).text(),
                 f"{max(run.peak_mebibytes for run in runs):,.0f}",
@@ -68,10 +68,10 @@ def speed(results: Sequence[Result], yardstick: Result | None) -> Table:
             ]
         )
     columns = [
-        "contender", "events/s", "ratio", "CPU µs/event", "mongod µs/event", "peak MiB", "first document s",
+        "alternative", "events/s", "ratio", "CPU µs/event", "mongod µs/event", "peak MiB", "first document s",
         "p50 ms", "p99 ms", "safe",
     ]  # fmt: skip
-    # Where a figure was measured of nobody, it has no column.
+    # A figure without measurements has no column.
     shown = [number for number in range(len(columns)) if not rows or any(row[number] for row in rows)]
     return Table(
         "Speed and cost", [columns[number] for number in shown], [[row[number] for number in shown] for row in rows]
@@ -97,24 +97,24 @@ def trouble(results: Sequence[Result]) -> Table:
                 "yes" if result.safe else "no",
             ]
         )
-    columns = ["contender", "one invalid record", "one event twice", "SIGKILL half-way", "MongoDB away 45 s", "safe"]
+    columns = ["alternative", "one invalid record", "one event twice", "SIGKILL half-way", "MongoDB away 45 s", "safe"]
     return Table("In trouble", columns, rows, verdicts=True)
 
 
 def configurations(results: Sequence[Result]) -> Table:
     """Return the table of how each is configured."""
     rows = [[result.name, result.note] for result in results]
-    return Table("Configurations", ["contender", "how"], rows, verdicts=True)
+    return Table("Configurations", ["alternative", "how"], rows, verdicts=True)
 
 
-def picture(title: str, results: Sequence[Result], yardstick: Result | None, ours: str) -> str:
-    """Draw the ratios to the yardstick."""
+def picture(title: str, results: Sequence[Result], baseline: Result | None, ours: str) -> str:
+    """Draw the ratios to the baseline."""
     bars = []
     for result in results:
-        by_yardstick = ratios(result, yardstick)
-        if by_yardstick:
+        by_baseline = ratios(result, baseline)
+        if by_baseline:
             note = "" if result.safe else "not safe"
-            bars.append(Bar(result.name, Spread.of(by_yardstick), ours=result.name == ours, note=note))
+            bars.append(Bar(result.name, Spread.of(by_baseline), ours=result.name == ours, note=note))
     return svg(title, bars)
 
 

@@ -1,4 +1,4 @@
-"""Events for the benchmarks, and the way into Kafka: seeded records in, a topic that holds all of them out.
+"""Make events for the benchmarks, and fill a topic with them.
 
 The same count and seed give the same events; only times, and the ids that are made of them, follow the clock, so that
 no document is due for deletion. `fill` returns once the broker has everything, or raises.
@@ -90,8 +90,8 @@ def _views(count: int, seed: int) -> Iterator[dict[str, Any]]:
         }
 
 
-class Stories:
-    """Good events of the other topics: the stories of the sample traffic, told again and again.
+class Scenarios:
+    """Good events of the other topics: the scenarios of the sample traffic, told again and again.
 
     Args:
         topics: The declarations of all inbound topics.
@@ -175,7 +175,7 @@ async def rewind(brokers: str, topic: str) -> None:
 
 
 def namespace_of(topic: str) -> str:
-    """Return the namespace before a topic's name, with its dot; nothing where there is none."""
+    """Return the namespace before a topic's name, with its dot; empty if there is no namespace."""
     return topic[: topic.rfind(".") + 1]
 
 

@@ -1,7 +1,7 @@
-"""What a process costs: CPU seconds and memory of it and of all its descendants, whatever they are written in.
+"""Measure what a process costs: CPU seconds and memory of it and of all its descendants, in any language.
 
-In comes a process id; out go sums over the family, brought up to date by each `look`. CPU time of a child that ends
-between two looks is missed from the last look on.
+Input: a process id. Output: sums over the family, updated by each `look`. CPU time of a child that ends between two
+looks is lost from the last look on.
 """
 
 import psutil

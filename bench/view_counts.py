@@ -1,8 +1,9 @@
-"""How fresh `posts."viewCount"` is: page views at a steady rate, and how long each takes from Kafka to PostgreSQL.
+"""Measure how fresh `posts."viewCount"` is: page views at a steady rate, and how long each takes to reach PostgreSQL.
 
-In comes nothing: the script brings up a platform of its own and one worker with the agents that count, and sends views
-of many posts with a long tail, some of them late. Out comes how old views were when they were counted, from the
-worker's own histogram, and whether the counts are exact; exit code 1 where they are not, or come too late.
+The program starts a platform of its own and one worker with the agents that count, and sends views of many posts with a
+long tail, some of them late.
+Output: how old views were when they were counted, from the worker's own histogram, and whether the counts are exact;
+exit code 1 if they are not, or are too late.
 `--hot` puts so many views into one window beforehand, so that counting that one is slow.
 """
 
@@ -208,7 +209,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--rate", type=int, default=2_000, help="views a second (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60, help="for how long (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="send for so long (default %(default)s)")
     parser.add_argument("--hot", type=int, default=0, help="views in one window beforehand (default %(default)s)")
     parser.add_argument("--most", type=float, default=15, help="highest accepted p99, seconds (default %(default)s)")
     arguments = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Inkstream's worker for one topic, as a contender: the BENCH_ environment in, the program that people run out.
+"""Inkstream's worker for one topic, as a measured program: runs the program that people run, by the BENCH_ environment.
 
-The consumer group goes by the topic's name, so BENCH_GROUP has no say; the arena sets its offsets back.
+The consumer group follows from the topic's name, so BENCH_GROUP has no effect; the arena resets the group's offsets.
 """
 
 import os
 import sys
 
-from bench.entrant import Command
+from bench.programs import Command
 from bench.traffic import namespace_of
 
 WORKER = Command((sys.executable, "-m", "bench.worker"), {})

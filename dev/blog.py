@@ -1,6 +1,6 @@
-"""A blog that does not exist: its posts, its people and their devices, where they come from and what breaks there.
+"""A sample blog: its posts, its people and their devices, where they come from and which errors occur there.
 
-In comes a random generator, out go choices as likely as on a real blog: few posts are read by many, most people come
+Input: a random generator. Output: choices as likely as on a real blog: few posts are read by many, most people come
 from a search engine, and the same errors return with other ids and line numbers. The blog is the same in every run.
 """
 
@@ -75,7 +75,7 @@ class Visitor(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """How a visitor comes to a post: the page before, and what is added to the post's address."""
+    """How a visitor reaches a post: the page before, and what is added to the post's address."""
 
     referrer: str | None
     query: str
@@ -89,7 +89,7 @@ class Failure(NamedTuple):
         name: The error's name.
         message: Its message; `{id}`, `{number}` and `{email}` differ every time.
         frames: The service's own frames, `function file`, innermost first.
-        endpoint: The request that it breaks, method and path; empty where there is none.
+        endpoint: The request that it breaks, method and path; empty if there is no such request.
         level: The level it is logged at.
     """
 
@@ -294,11 +294,11 @@ class Blog:
         return self._read_posts.choose(random)
 
     def person(self, random: Random) -> Person:
-        """Choose somebody with an account."""
+        """Choose a person with an account."""
         return random.choice(self.people)
 
     def author(self, random: Random) -> Person:
-        """Choose somebody who writes."""
+        """Choose an author."""
         return random.choice(self._authors)
 
     def visitor(self, random: Random) -> Visitor:
@@ -321,12 +321,12 @@ class Blog:
 
 
 def remark(random: Random) -> str:
-    """Choose what somebody says below a post."""
+    """Choose the text of a comment."""
     return random.choice(_REMARKS)
 
 
 def arrival(random: Random) -> Arrival:
-    """Choose how somebody finds a post: a third come directly, the others from elsewhere."""
+    """Choose how a visitor finds a post: a third come directly, the others from elsewhere."""
     chance = random.random()
     if chance < 0.32:
         return Arrival(None, "")
@@ -336,7 +336,7 @@ def arrival(random: Random) -> Arrival:
 
 
 def query(random: Random) -> tuple[str, int]:
-    """Choose what somebody searches for, spelt as people do, and how many results there are."""
+    """Choose what a visitor searches for, spelt as people do, and how many results there are."""
     if random.random() < 0.12:
         return _QUERIES_IN_VAIN.choose(random), 0
     text = _QUERIES.choose(random)

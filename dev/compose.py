@@ -1,6 +1,7 @@
-"""The platform's servers through Docker: the Compose file and ports in, the native servers' addresses out.
+"""Run the platform's servers with Docker Compose.
 
-The inbox is a process of this machine all the same: a worker that runs here hands it push messages in a file.
+Input: the Compose file and ports. Output: the same addresses as the native servers have.
+The inbox is a process of this machine in any case: a worker that runs here hands it push messages in a file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dev.ports import Ports
 from dev.servers.inbox import Inbox
 from dev.servers.server import ServerError
 
-# The worker and its bootstrap are left to whoever starts the stack; ``docker compose up`` by itself runs them too.
+# The worker and its bootstrap are left to the caller; ``docker compose up`` by itself runs them too.
 SERVERS = ("kafka", "mongo-primary", "mongo-secondary-1", "mongo-secondary-2", "postgres", "redis")
 _INITIATE = "mongo-initiate"
 _UP_SECONDS = 300

@@ -1,7 +1,7 @@
-"""Holds the view counts of posts in PostgreSQL against the views that MongoDB has, post by post.
+"""Compare the view counts of posts in PostgreSQL with the views in MongoDB, post by post.
 
-In come both databases, with the views of this run and of earlier ones; out goes what each says of every post. Nothing
-here writes. The worker is asked only how long counting took, and Redis what is trending.
+Input: both databases, with the views of this run and of earlier ones. Output: what each has for every post.
+Nothing here writes. Only how long counting took comes from the worker, and what is trending from Redis.
 """
 
 from collections import defaultdict

@@ -1,13 +1,13 @@
-"""From a fact to a record's value and headers, in each of the three forms that Inkstream reads.
+"""Encode a fact as a record's value and headers, in each of the three forms that Inkstream reads.
 
-In comes a fact, out go bytes. The forms are CloudEvents 1.0 in binary and in structured mode, and a plain JSON body.
+Input: a fact. Output: bytes. The forms are CloudEvents 1.0 in binary and in structured mode, and a plain JSON body.
 
 Format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
 
 import orjson
 
-from dev.stories import Fact
+from dev.scenarios import Fact
 
 Headers = tuple[tuple[str, bytes], ...]
 Encoded = tuple[bytes, Headers]

@@ -1,8 +1,8 @@
-"""Holds the notifications of a run against what was sent, one by one, up to the mail in the inbox.
+"""Compare the notifications of a run with what was sent, one by one, up to the mail in the inbox.
 
-In come the records that Kafka confirmed. Whom they must tell what follows by the pure functions that the worker has as
-well, and so does whether a message may go: what a person turned off must not come. Out goes how far delivery is and
-what is wrong, read from MongoDB by id, never from the worker's own counters.
+Input: the records that Kafka confirmed. Pure functions that the worker uses as well say whom each must notify of what,
+and whether a message may be sent: what a person turned off must not arrive.
+Output: how far delivery is and what is wrong, read from MongoDB by id, never from the worker's own counters.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ Database = AsyncDatabase[dict[str, Any]]
 _IDS_IN_ONE_QUERY = 1_000
 _PROBLEMS_SHOWN = 3
 _LOGS: Mapping[Channel, str] = {"email": EMAIL_LOGS.name, "push": PUSH_NOTIFICATION_LOGS.name}
-_STATUSES: Mapping[str, Collection[str]] = {
+LOG_STATUSES: Mapping[str, Collection[str]] = {
     "sent": ("sent", "delivered"),
     "delivered": ("sent", "delivered"),
     "failed": ("failed", "bounced"),
 }
-"""What the log of a delivery may say, by the delivery's state."""
+"""The statuses that the log of a delivery may have, by the state of the delivery."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Reached(NamedTuple):
         in_app: How many are in the application.
         emails: How many e-mails a provider took.
         pushes: How many push messages.
-        failed: How many messages nobody took.
+        failed: How many messages no provider accepted.
         skipped: How many messages were not to be sent, by the reason.
         quiet: How many notifications wait for the end of somebody's quiet hours.
         waiting: How many are still to be made or to be sent.
@@ -79,7 +79,7 @@ class Reached(NamedTuple):
     waiting: int
 
 
-class NotificationAccount:
+class NotificationLedger:
     """The account of a run's notifications.
 
     Args:
@@ -239,7 +239,7 @@ class NotificationAccount:
             return
         if may_not is not None:
             self._problem(item, f"was sent by {delivery.channel}, and should not for {may_not}")
-        if logs.get(key) not in _STATUSES.get(delivery.state, ()):
+        if logs.get(key) not in LOG_STATUSES.get(delivery.state, ()):
             self._problem(item, f"is {delivery.state} by {delivery.channel}, and its log says {logs.get(key)}")
         if key in logs:
             self.documents[_LOGS[delivery.channel]] += 1

@@ -1,4 +1,4 @@
-"""Writes what declarations decide into the pages of docs/: `make docs`.
+"""Write what declarations decide into the pages of docs/: `make docs`.
 
 Input: topics, collections and settings. Output: `docs/topics.md`, `docs/settings.md`, and in `docs/collections.md` the
 blocks between `<!-- declared: … -->` and `<!-- end -->`. A collection without a section gets one, after the last.

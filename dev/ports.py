@@ -1,4 +1,4 @@
-"""The ports of one platform: from settings or free ones in, numbers that both Docker and native servers use out."""
+"""The ports of one platform, from settings or free ones, for Docker and native servers alike."""
 
 from __future__ import annotations
 

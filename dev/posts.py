@@ -1,8 +1,8 @@
-"""The sample blog in the platform's own PostgreSQL tables, as the platform's services would write it.
+"""Write the sample blog into the platform's own PostgreSQL tables, as the platform's services would.
 
-In come the blog's people and posts, and posts as they are written during the traffic; out go rows of `users`, `posts`,
-`devices` and `notification_preferences`, each once however often it comes. What PostgreSQL does not take now is written
-with what comes next.
+Input: the blog's people and posts, and posts as they are written during the traffic. Output: rows of `users`, `posts`,
+`devices` and `notification_preferences`, each once however often it is written. What PostgreSQL does not accept now is
+written with the next rows.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from dev.blog import Blog
-from dev.stories import Fact
+from dev.scenarios import Fact
 from notifications.preferences import DEFAULTS
 
 _CONNECT_TIMEOUT_SECONDS = 2

@@ -1,6 +1,6 @@
-"""Sends samples to Kafka as the platform's services would: some compressed, each with one codec or another.
+"""Send samples to Kafka as the platform's services would: some compressed, each with one codec or another.
 
-In come samples; out go records, and to the account each record that Kafka has confirmed, with its place. A record that
+Input: samples. Output: records; the ledger gets each record that Kafka has confirmed, with its place. A record that
 Kafka did not confirm is counted as such, and may or may not be there.
 """
 
@@ -25,7 +25,7 @@ class Producer:
     Args:
         client_options: How to reach Kafka.
         namespace: What stands before the name of every topic.
-        confirmed: Is told of each record that Kafka has, with its partition, offset and timestamp.
+        confirmed: Is called with each record that Kafka has, its partition, offset and timestamp.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Write `docs/recognition.md`: how many user agents of public sets are recognised rightly, and which are not.
+"""Write `docs/recognition.md`: how many user agents of public sets are recognised correctly, and which are not.
 
     python -m dev.recognition DIRECTORY > docs/recognition.md
 
 Input: a directory with the sets, laid out as `SETS` says: repositories cloned, packages unpacked. Output: the page.
-After taking newer sets, bring their versions in `SETS` up to date.
+After taking newer sets, update their versions in `SETS`.
 """
 
 import json

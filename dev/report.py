@@ -1,6 +1,6 @@
-"""What a run comes to, for the person at the terminal: the account per topic, the documents, and what they tell.
+"""Report a run at the terminal: the ledger by topic, the documents, and a summary of the data.
 
-In come the account and the database; out go tables and lines of insight. Nothing here writes.
+Input: the ledger and the database. Output: tables and lines. Nothing here writes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dev.account import Account, TopicAccount
 from dev.counts import PostCount
+from dev.ledger import EventLedger, TopicLedger
 from dev.notifications import Reached
 
 Database = AsyncDatabase[dict[str, Any]]
@@ -26,17 +26,17 @@ _HUMAN = {"bot": {"$exists": False}, "incomplete": {"$ne": True}}
 
 
 class Insight(NamedTuple):
-    """Something that the documents tell: a title, and how often what."""
+    """A summary of documents: a title, and how often each thing occurred."""
 
     title: str
     lines: list[tuple[str, str]]
 
 
-def account_table(account: Account) -> Table:
+def ledger_table(ledger: EventLedger) -> Table:
     """Return a table of what became of the records of each topic."""
-    has_losses = any(topic.lost for topic in account.topics.values())
-    total = TopicAccount()
-    for topic in account.topics.values():
+    has_losses = any(topic.lost for topic in ledger.topics.values())
+    total = TopicLedger()
+    for topic in ledger.topics.values():
         total.sent += topic.sent
         total.stored += topic.stored
         total.duplicate += topic.duplicate
@@ -44,10 +44,10 @@ def account_table(account: Account) -> Table:
         total.lost += topic.lost
     table = Table(box=box.SIMPLE, padding=(0, 1), header_style="dim", footer_style="bold", show_footer=True)
     table.add_column("topic", "all", min_width=20)
-    headings = ["sent", "stored", "duplicate", "dead letter", "on the way", *(["missing"] if has_losses else [])]
+    headings = ["sent", "stored", "duplicate", "dead letter", "in progress", *(["missing"] if has_losses else [])]
     for heading, sum_of_all in zip(headings, _counts(total, has_losses=has_losses), strict=True):
         table.add_column(heading, sum_of_all, justify="right", min_width=8)
-    for name, topic in account.topics.items():
+    for name, topic in ledger.topics.items():
         table.add_row(name, *_counts(topic, has_losses=has_losses))
     return table
 
@@ -73,7 +73,7 @@ def view_counts_table(counts: Sequence[PostCount]) -> Table:
     table.add_column("post", min_width=20)
     table.add_column("viewCount in PostgreSQL", justify="right")
     if have_begun_before:
-        table.add_column("of it from before", justify="right")
+        table.add_column("from earlier runs", justify="right")
     table.add_column("views in MongoDB", justify="right")
     for count in shown:
         before = [f"{count.before:,}"] if have_begun_before else []
@@ -88,7 +88,7 @@ def view_counts_problems(counts: Sequence[PostCount]) -> list[str]:
     lines = [
         f'{count.slug}: posts."viewCount" is {count.view_count:,}, '
         f"and should be {count.before + count.stored:,}: {count.stored:,} views by people are stored"
-        + (f", {count.before:,} were there before" if count.before else "")
+        + (f", {count.before:,} are from earlier runs" if count.before else "")
         for count in wrong[:_SHOWN]
     ]
     more = len(wrong) - len(lines)
@@ -98,7 +98,7 @@ def view_counts_problems(counts: Sequence[PostCount]) -> list[str]:
 def view_counts_lines(
     counts: Sequence[PostCount], counted_within: Sequence[float], trending: Sequence[str]
 ) -> list[str]:
-    """Return what the counts come to.
+    """Return a summary of the counts.
 
     Args:
         counts: Of all posts.
@@ -117,7 +117,7 @@ def view_counts_lines(
         lines.append(f"{wrong:,} of {len(read):,} posts that were read disagree.")
     if counted_within:
         half, most = counted_within
-        lines.append(f"From Kafka to PostgreSQL a count took {half:.1f} s (p50), {most:.1f} s (p99).")
+        lines.append(f"Time from Kafka to PostgreSQL: {half:.1f} s (p50), {most:.1f} s (p99).")
     slugs = {count.id: count.slug for count in counts}
     if known := [slugs[post_id] for post_id in trending if post_id in slugs]:
         lines.append(f"Trending now, from Redis: {', '.join(known)}.")
@@ -128,26 +128,26 @@ _REASONS = {
     "preferences": "turned off by the person",
     "no-address": "without an address or a device",
     "no-provider": "on channels without a provider",
-    "suppressed": "to addresses that are not written to any more",
-    "throttled": "too many for one person in a day",
-    "expired": "past their time",
+    "suppressed": "to suppressed addresses",
+    "throttled": "over a person's daily limit",
+    "expired": "expired",
     "cancelled": "cancelled",
 }
 
 
 def notifications_lines(reached: Reached, inbox_url: str) -> list[str]:
-    """Return what the run's notifications come to, and where to read them."""
+    """Return a summary of the run's notifications, and where to read them."""
     lines = [
         f"{reached.in_app:,} in the application, {reached.emails:,} mails (read them at {inbox_url}), "
         f"{reached.pushes:,} push messages ({inbox_url}/push-messages), {reached.waiting:,} waiting."
     ]
     unsent = [f"{count:,} {_REASONS.get(reason, reason)}" for reason, count in sorted(reached.skipped.items())]
     if reached.failed:
-        unsent.append(f"{reached.failed:,} that nobody took")
+        unsent.append(f"{reached.failed:,} that no provider accepted")
     if unsent:
         lines.append(f"Messages that were not sent: {', '.join(unsent)}.")
     if reached.quiet:
-        lines.append(f"{reached.quiet:,} notifications wait for the end of somebody's quiet hours.")
+        lines.append(f"{reached.quiet:,} notifications wait until quiet hours end.")
     return lines
 
 
@@ -165,7 +165,7 @@ def insights_table(insights: list[Insight]) -> Table:
 
 
 async def insights(database: Database, since: datetime) -> list[Insight]:
-    """Ask the collections what happened since a moment."""
+    """Query the collections for what happened since a moment."""
     found = [
         await _posts(database, since),
         await _readers(database, since),
@@ -303,7 +303,7 @@ def _stay(seconds: float | None) -> str:
     return "" if seconds is None else f"  ({seconds:.0f} s read on average)"
 
 
-def _counts(topic: TopicAccount, *, has_losses: bool) -> list[Text]:
+def _counts(topic: TopicLedger, *, has_losses: bool) -> list[Text]:
     cells = [
         Text(f"{topic.sent:,}"),
         Text(f"{topic.stored:,}", "green"),

@@ -1,7 +1,7 @@
-"""The platform at work, in one command: servers, worker and sample traffic, and at the end what became of every event.
+"""Run the platform in one command: servers, worker and sample traffic, and a report on every event at the end.
 
-In come the options of `make run`; out go live progress, a report, and exit code 0 only if every event that was sent is
-accounted for. However it ends, it leaves no process that it started behind, and the data kept.
+Input: the options of `make run`. Output: live progress, a report, and exit code 0 only if every event that was sent is
+accounted for. However it ends, it leaves no process that it started, and keeps the data.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from rich.table import Table
 from rich.text import Text
 
 from delivery.kafka import client_options
-from dev.account import Account
 from dev.blog import Blog
 from dev.counts import PostCount, counted_within, trending, view_counts
+from dev.ledger import EventLedger
 from dev.notifications import arrived
 from dev.posts import WrittenPosts, add_blog
 from dev.producer import Producer
 from dev.report import (
-    account_table,
     documents_table,
     error_groups,
     insights,
     insights_table,
+    ledger_table,
     notifications_lines,
     view_counts_lines,
     view_counts_problems,
@@ -61,7 +61,7 @@ FIRST_REPORT_AFTER_SECONDS = 20.0
 ACCOUNTED_WITHIN_SECONDS = 30.0
 COUNTED_WITHIN_SECONDS = 20.0
 DELIVERED_WITHIN_SECONDS = 90.0
-"""More than a lease: what a killed worker had in hand is taken up once that is over."""
+"""More than a lease: another worker recovers a killed worker's items once the lease has expired."""
 
 CAUGHT_UP_WITHIN_SECONDS = 120.0
 _REFRESH_SECONDS = 0.5
@@ -87,7 +87,7 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says.
+    """The options of the command line.
 
     Attributes:
         seconds: How long to send; `None` until Ctrl-C.
@@ -115,7 +115,8 @@ def main() -> int:
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print(
-            "Stopped before all was accounted for; what was sent is kept, and read next time.", style="yellow"
+            "Stopped before all events were accounted for; Kafka keeps them, and the next run reads them.",
+            style="yellow",
         )
         return _INTERRUPTED
 
@@ -182,7 +183,7 @@ class _Run:
             report=lambda line: console.print(line, style="yellow", markup=False),
         )
         self._began = datetime.now(UTC)
-        self._account = Account(settings, self._topics.values(), self._began)
+        self._ledger = EventLedger(settings, self._topics.values(), self._began)
         self._stop = asyncio.Event()
         self._sending = False
         self._failed_sends = 0
@@ -197,7 +198,7 @@ class _Run:
                 _step(
                     self._console, "Worker", f"ready after {time.monotonic() - began:.1f} s, process {self._worker.pid}"
                 )
-                async with self._account:
+                async with self._ledger:
                     await self._catch_up()
                     self._show_addresses()
                     code = await self._traffic()
@@ -215,27 +216,27 @@ class _Run:
         await self._send(self._options.seconds or FIRST_REPORT_AFTER_SECONDS)
         all_is_well = await self._report()
         if self._options.seconds is None and not self._stop.is_set():
-            self._console.print("Traffic goes on until Ctrl-C; then comes the report of the whole run.\n", style="dim")
+            self._console.print("Traffic continues until Ctrl-C; then the whole run is reported.\n", style="dim")
             await self._send(None)
             all_is_well = await self._report()
         return 0 if all_is_well else 1
 
     async def _catch_up(self) -> None:
-        """Wait until the worker has read what earlier runs left, so that this one begins with a clean account."""
-        backlog = await self._account.backlog()
+        """Wait until the worker has read what earlier runs left, so that this one begins with an empty ledger."""
+        backlog = await self._ledger.backlog()
         if not backlog:
             return
         deadline = time.monotonic() + CAUGHT_UP_WITHIN_SECONDS
         with self._console.status("") as status:
-            while left := await self._account.backlog():
-                status.update(f"catching up: {left:,} records of earlier runs are still to be read")
+            while left := await self._ledger.backlog():
+                status.update(f"catching up: {left:,} records of earlier runs left to read")
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"The worker has still {left:,} records of earlier runs to read after "
-                        f"{CAUGHT_UP_WITHIN_SECONDS:.0f} s. Its log says why: {self._worker.log}"
+                        f"The worker has not read {left:,} records of earlier runs within "
+                        f"{CAUGHT_UP_WITHIN_SECONDS:.0f} s. See its log: {self._worker.log}"
                     )
                 await asyncio.sleep(_REFRESH_SECONDS)
-        await self._account.rebase()
+        await self._ledger.rebase()
         _step(self._console, "Caught up", f"{backlog:,} records that an earlier run had left")
 
     async def _send(self, seconds: float | None) -> None:
@@ -243,28 +244,28 @@ class _Run:
         traffic = Traffic(
             self._topics.values(), began=datetime.now(UTC), rate=self._options.rate, seed=self._options.seed
         )
-        self._account.expect(traffic.ids)
+        self._ledger.expect(traffic.ids)
         self._sending = True
         began = time.monotonic()
         async with (
-            Producer(client_options(self._settings), self._settings.namespace, self._account.confirm) as producer,
+            Producer(client_options(self._settings), self._settings.namespace, self._ledger.confirm) as producer,
             self._watched_worker() as watch,
         ):
             with self._progress(began, seconds) as show:
                 await self._follow(asyncio.create_task(self._feed(producer, traffic, seconds)), watch, show)
                 self._sending = False
-                show("waiting until all is accounted for")
+                show("waiting until all events are accounted for")
                 deadline = time.monotonic() + ACCOUNTED_WITHIN_SECONDS
-                while self._account.open and time.monotonic() < deadline:
+                while self._ledger.open and time.monotonic() < deadline:
                     await self._settle()
-                    show("waiting until all is accounted for")
+                    show("waiting until all events are accounted for")
                     await asyncio.sleep(0.1)
                 deadline = time.monotonic() + COUNTED_WITHIN_SECONDS
                 while not await self._are_counted() and time.monotonic() < deadline:
                     show("waiting until all views are counted")
                     await asyncio.sleep(_REFRESH_SECONDS)
                 deadline = time.monotonic() + DELIVERED_WITHIN_SECONDS
-                while (waiting := self._account.notifications.reached.waiting) and time.monotonic() < deadline:
+                while (waiting := self._ledger.notifications.reached.waiting) and time.monotonic() < deadline:
                     await self._settle()
                     show(f"waiting until all notifications are delivered, {waiting:,} to go")
                     await asyncio.sleep(_REFRESH_SECONDS)
@@ -284,7 +285,7 @@ class _Run:
     async def _follow(
         self, sending: "asyncio.Task[None]", watch: "asyncio.Task[None]", show: Callable[[str], None]
     ) -> None:
-        """Keep the account and the display up to date while traffic is sent."""
+        """Update the ledger and the display while traffic is sent."""
         try:
             while not sending.done():
                 await asyncio.wait((sending, watch), timeout=_REFRESH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -297,10 +298,10 @@ class _Run:
             sending.cancel()
 
     async def _settle(self) -> None:
-        # A server may be stopped on purpose, to see what happens; the account goes on when it is back.
+        # A server may be stopped on purpose, to see what happens; the ledger continues when it is back.
         with contextlib.suppress(PyMongoError, KafkaError):
-            await self._account.settle()
-            await self._account.notifications.settle(self._account.database)
+            await self._ledger.settle()
+            await self._ledger.notifications.settle(self._ledger.database)
         await self._written_posts.write()
 
     async def _are_counted(self) -> bool:
@@ -310,7 +311,7 @@ class _Run:
         return False
 
     async def _view_counts(self) -> list[PostCount]:
-        return await view_counts(self._settings, self._account.database)
+        return await view_counts(self._settings, self._ledger.database)
 
     @contextlib.asynccontextmanager
     async def _watched_worker(self) -> AsyncIterator["asyncio.Task[None]"]:
@@ -321,30 +322,28 @@ class _Run:
             watch.cancel()
 
     async def _report(self) -> bool:
-        """Print what the run comes to so far; return whether all is accounted for."""
-        account, console = self._account, self._console
-        console.print(Rule("What became of every event", style="cyan", align="left"))
-        console.print(account_table(account))
+        """Print the results of the run so far; return whether all events are accounted for."""
+        ledger, console = self._ledger, self._console
+        console.print(Rule("Events", style="cyan", align="left"))
+        console.print(ledger_table(ledger))
         problems = [
             *await self._problems(),
             *await self._report_view_counts(),
             *await self._report_notifications(),
         ]
         console.print(Rule("Documents", style="cyan", align="left"))
-        groups = await error_groups(account.database, self._began)
-        console.print(documents_table(account.documents, await account.totals(), groups))
-        console.print(Rule("What they tell, since the run began", style="cyan", align="left"))
-        console.print(Padding(insights_table(await insights(account.database, self._began)), (1, 1)))
+        groups = await error_groups(ledger.database, self._began)
+        console.print(documents_table(ledger.documents, await ledger.totals(), groups))
+        console.print(Rule("Summary of the data, since the run began", style="cyan", align="left"))
+        console.print(Padding(insights_table(await insights(ledger.database, self._began)), (1, 1)))
         if problems:
-            console.print("Not all is accounted for.", style="bold red")
+            console.print("Not all events are accounted for.", style="bold red")
             for problem in problems:
                 console.print(f"  {problem}", style="red", markup=False)
-            console.print(
-                f"  Look at the worker's log, {self._worker.log}, and at what `inkstream doctor` says.\n", style="red"
-            )
+            console.print(f"See the worker's log, {self._worker.log}, and run `inkstream doctor`.\n", style="red")
         else:
             console.print(
-                f"[bold green]All {account.sent:,} events are accounted for:[/] "
+                f"[bold green]All {ledger.sent:,} events are accounted for:[/] "
                 "sent = stored + duplicate + dead letter, each looked up by its id.\n"
             )
         return not problems
@@ -355,7 +354,7 @@ class _Run:
         try:
             counts = await self._view_counts()
         except psycopg.OperationalError as error:
-            return [f"view counts: PostgreSQL does not answer: {error}"]
+            return [f"view counts: cannot reach PostgreSQL: {error}"]
         self._console.print(view_counts_table(counts))
         seconds = counted_within(await asyncio.to_thread(self._worker.metrics), 0.5, 0.99)
         for line in view_counts_lines(counts, seconds, await trending(self._settings, _TRENDING_SHOWN)):
@@ -364,29 +363,29 @@ class _Run:
         return view_counts_problems(counts)
 
     async def _report_notifications(self) -> list[str]:
-        """Print what the notifications come to; return what is wrong with them."""
+        """Print a summary of the notifications; return what is wrong with them."""
         self._console.print(Rule("Notifications", style="cyan", align="left"))
         self._console.print()
-        reached = self._account.notifications.reached
+        reached = self._ledger.notifications.reached
         for line in notifications_lines(reached, self._inbox_url):
             self._console.print(Padding(Text(line), (0, 1)))
         self._console.print()
         received = await asyncio.to_thread(arrived, reached, self._inbox_url, self._settings.push_file)
-        return await self._account.notifications.differences(self._account.database, received)
+        return await self._ledger.notifications.differences(self._ledger.database, received)
 
     async def _problems(self) -> list[str]:
         problems = []
-        for name, topic in self._account.topics.items():
+        for name, topic in self._ledger.topics.items():
             if topic.open:
                 problems.append(
-                    f"{name}: nothing is known of {topic.open:,} events: {', '.join(self._account.unknown(name))}, …"
+                    f"{name}: outcome of {topic.open:,} events is unknown: {', '.join(self._ledger.unknown(name))}, …"
                 )
             problems += [f"{name}: {loss.id} at {loss.place} {loss.problem}" for loss in topic.lost[:_LOSSES_SHOWN]]
             if len(topic.lost) > _LOSSES_SHOWN:
                 problems.append(f"{name}: and {len(topic.lost) - _LOSSES_SHOWN:,} more")
         if self._failed_sends:
             problems.append(f"Kafka did not confirm {self._failed_sends:,} events")
-        return problems or await self._account.differences()
+        return problems or await self._ledger.differences()
 
     def _show_addresses(self) -> None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
@@ -407,12 +406,12 @@ class _Run:
 
     @contextlib.contextmanager
     def _progress(self, began: float, seconds: float | None) -> Iterator[Callable[[str], None]]:
-        """Show the account as it grows: a table that stays in place on a terminal, else a line every few seconds."""
-        sent_before = self._account.sent
+        """Show the ledger as it grows: a table that stays in place on a terminal, else a line every few seconds."""
+        sent_before = self._ledger.sent
 
         def headline(doing: str) -> str:
             passed = time.monotonic() - began
-            rate = (self._account.sent - sent_before) / max(passed, 0.001)
+            rate = (self._ledger.sent - sent_before) / max(passed, 0.001)
             limit = "Ctrl-C ends" if seconds is None else f"{min(passed, seconds):.0f} of {seconds:.0f} s"
             return f"{doing}  ·  {rate:,.0f} events/s  ·  {limit}" if doing == "sending" else doing
 
@@ -424,13 +423,13 @@ class _Run:
                 if time.monotonic() - printed < _LINE_EVERY_SECONDS:
                     return
                 printed = time.monotonic()
-                counts = self._account.topics.values()
+                counts = self._ledger.topics.values()
                 self._console.print(
-                    f"  {headline(doing)}  ·  {self._account.sent:,} sent, "
+                    f"  {headline(doing)}  ·  {self._ledger.sent:,} sent, "
                     f"{sum(topic.stored for topic in counts):,} stored, "
                     f"{sum(topic.duplicate for topic in counts):,} duplicate, "
                     f"{sum(topic.dead_lettered for topic in counts):,} dead letters, "
-                    f"{self._account.open:,} on the way",
+                    f"{self._ledger.open:,} in progress",
                     soft_wrap=True,
                 )
 
@@ -438,7 +437,7 @@ class _Run:
             return
 
         def view(doing: str) -> Any:  # noqa: ANN401 - anything that rich can show
-            return Group(Text(f" {headline(doing)}", "bold"), account_table(self._account))
+            return Group(Text(f" {headline(doing)}", "bold"), ledger_table(self._ledger))
 
         with Live(view("sending"), console=self._console, auto_refresh=False, transient=True) as live:
             yield lambda doing: live.update(view(doing), refresh=True)
@@ -498,7 +497,7 @@ def _add_blog(stack: Stack, console: Console) -> None:
     try:
         add_blog(stack.owner_url, blog)
     except psycopg.Error as error:
-        raise RunError(f"PostgreSQL did not take the blog's posts: {error}") from error
+        raise RunError(f"PostgreSQL did not accept the blog's posts: {error}") from error
     what = f"{len(blog.posts):,} posts and {len(blog.people):,} people are in the platform's own tables"
     _step(console, "Blog", what)
 
@@ -527,9 +526,13 @@ def _options() -> Options:
         prog="python -m dev.run",
         description="Run the platform: servers, worker and sample traffic, and account for every event.",
     )
-    parser.add_argument("--seconds", type=_positive, help="send for so long, report, and end; without it, until Ctrl-C")
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        help="send traffic for this many seconds, then report and exit (default: until Ctrl-C)",
+    )
     parser.add_argument("--rate", type=_positive, default=RATE, help="events per second (default: %(default).0f)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other traffic (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample traffic (default: %(default)s)")
     arguments = parser.parse_args()
     return Options(arguments.seconds, arguments.rate, arguments.seed)
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make .venv from the lock (requirements/development.txt), installing what the system lacks where we may.
-# Nothing is done when lock and pyproject.toml are those of the last time. Works on Linux and macOS, as root or not.
+# Create .venv from the lock (requirements/development.txt), and install missing system packages if permitted.
+# Do nothing if lock and pyproject.toml have not changed since. Works on Linux and macOS, as root or not.
 # INKSTREAM_STACK_PYTHON=python3.12 names the interpreter; without it, the first that is found.
 set -eu
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$current" ] && 
     exit 0
 fi
 
-# Runs a command as root: directly, or by sudo where that asks for no password.
+# Run a command as root: directly, or by sudo if that asks for no password.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -26,11 +26,11 @@ as_root() {
     fi
 }
 
-# Installs packages by apt-get where that exists and we may; else says what to type.
+# Install packages by apt-get if permitted, or print the command.
 install_packages() {
     command -v apt-get >/dev/null 2>&1 ||
-        fail "please install Python 3.11 or newer with its module venv, and try again (macOS: brew install python@3.13)"
-    as_root true || fail "please type  sudo apt-get install $*  and try again"
+        fail "install Python 3.11 or newer with its module venv, then run this again (macOS: brew install python@3.13)"
+    as_root true || fail "run  sudo apt-get install $*  then run this again"
     say "installing $*"
     as_root sh -c 'export DEBIAN_FRONTEND=noninteractive
         apt-get install -y --no-install-recommends "$@" >/dev/null 2>&1 ||
@@ -50,23 +50,23 @@ find_python() {
 }
 
 python=$(find_python) || { install_packages python3 python3-venv; python=$(find_python); } ||
-    fail "Python 3.11 or newer is needed, and $(command -v python3 || echo python3) is older or missing"
+    fail "Python 3.11 or newer is required; $(command -v python3 || echo python3) is older or missing. Install it, or set INKSTREAM_STACK_PYTHON"
 
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     # Debian keeps these in a package of its own, named after the version.
     install_packages "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 fi
 
-say "making .venv with $("$python" --version)"
+say "creating .venv with $("$python" --version)"
 "$python" -m venv --clear .venv
 uv=$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements/development.txt)
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$uv"
-# uv reads none of pip's settings; an index of one's own is the one that it can't do without.
+# uv does not read pip's settings; it needs the one for a private index.
 [ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}"
 .venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python requirements/development.txt
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
 
-# MongoDB's package brings the program and not the system libraries that it uses.
+# MongoDB's package contains the program but not the system libraries that it needs.
 if [ "$(uname -s)" = Linux ]; then
     mongod=$(find .venv/lib -name mongod -path '*/bin/*' | head -n 1)
     if [ -n "$mongod" ]; then

@@ -1,7 +1,7 @@
-"""The platform's servers in one command: settings in, five servers that answer at known addresses out.
+"""Run the platform's five servers at known addresses, in one command.
 
-`Platform` is a set of native servers in one directory; ``python -m dev.stack`` runs the development platform, through
-Docker where an engine answers and natively elsewhere. A failed ``up`` stops what it started and leaves the data.
+`Platform` is a set of native servers in one directory; ``python -m dev.stack`` runs the development platform: with
+Docker if it is running, natively otherwise. A failed ``up`` stops what it started and leaves the data.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _docker_answers() -> bool:
 def _state(server: Server) -> str:
     if not server.is_running:
         return "not running"
-    return f"{'ready' if server.ready() else 'running, does not answer'} on port {server.port}, process {server.pid}"
+    return f"{'ready' if server.ready() else 'running, not ready'} on port {server.port}, process {server.pid}"
 
 
 def main() -> int:
@@ -225,7 +225,7 @@ def main() -> int:
         Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False, highlight=False)
         return 1
     except PermissionError as error:
-        hint = "Was the platform last used by another user? Then that user can 'make clean'."
+        hint = "If another user ran the platform before, run 'make clean' as that user."
         Console(stderr=True, soft_wrap=True).print(f"{error}. {hint}", style="red", markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:
@@ -235,19 +235,19 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dev.stack",
-        description="Run the platform's servers, Kafka, MongoDB, PostgreSQL and Redis, and an inbox for what is sent.",
-        epilog="INKSTREAM_STACK=auto|docker|native picks the way (auto: Docker where an engine answers). "
+        description="Run the platform's servers: Kafka, MongoDB, PostgreSQL, Redis, and an inbox for messages.",
+        epilog="INKSTREAM_STACK=auto|docker|native selects how servers run (auto: Docker if running, else native). "
         "INKSTREAM_STACK_<SERVER>_PORT moves a port: "
         f"{', '.join(map(Ports.setting, ('kafka', 'mongo', 'postgres', 'redis', 'smtp', 'inbox', 'worker')))}. "
         f"{Ports.setting('kafka_controller')} is for native servers alone, {Ports.setting('prometheus')} for Docker. "
         "Data and logs are in .stack/.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("up", help="start what is not running, and return when every server is ready")
+    commands.add_parser("up", help="start the servers that are not running; return when all are ready")
     commands.add_parser("down", help="stop every server; the data stays")
-    commands.add_parser("status", help="say how each server is; exit code 1 unless all are ready")
+    commands.add_parser("status", help="show the state of each server; exit code 1 unless all are ready")
     commands.add_parser("clean", help="stop every server and delete the data")
-    environment = commands.add_parser("environment", help="print the settings that lead a worker to the servers")
+    environment = commands.add_parser("environment", help="print the settings with which a worker reaches the servers")
     environment.add_argument("--json", action="store_true", help="as one JSON object instead of NAME=value lines")
     return parser
 
@@ -268,7 +268,9 @@ def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> int:
         return _show_states(stack, console)
     with console.status("stopping the platform"):
         (stack.forget if arguments.command == "clean" else stack.down)()
-    console.print("The platform is forgotten." if arguments.command == "clean" else "The platform is down.")
+    console.print(
+        "The platform is stopped, and its data deleted." if arguments.command == "clean" else "The platform is stopped."
+    )
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Sample traffic for every topic: good events, events sent twice, and records that can't be read, all mixed.
+"""Make sample traffic for every topic: valid events, events sent twice, and invalid records, all mixed.
 
-In come the declarations of topics, a seed and a rate; out come samples in the order to send them, each with what must
+Input: the declarations of topics, a seed and a rate. Output: samples in the order to send them, each with what must
 become of it. The same seed, run and rate give the same samples, byte for byte.
 """
 
@@ -15,9 +15,9 @@ from typing import Literal
 
 from dev.blog import Blog
 from dev.encoding import Encoded, Headers, binary, plain, structured
-from dev.mishaps import MISHAPS
+from dev.invalid_events import INVALID_EVENTS
 from dev.posts import PostRow, row_of
-from dev.stories import Fact, Ids, Stories, Trace
+from dev.scenarios import Fact, Ids, Scenarios, Trace
 from schemas.topics import EventType, Topic
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"] | None
@@ -28,10 +28,10 @@ Outcome = Literal["stored", "duplicate", "dead-lettered"]
 
 DUPLICATES = 0.03
 """The share of events that are sent again; half of them at once, half seconds later."""
-MISHAP_EVERY = 100
+INVALID_EVERY = 100
 """After how many events of a topic a record usually comes that can't be read; the first comes sooner."""
 
-_FIRST_MISHAP = 20
+_FIRST_INVALID = 20
 _UNTOLD = 0.01
 _STORIES_HEARD = 2_000
 _CLOCK_AHEAD = 0.003
@@ -77,29 +77,29 @@ class Sample:
 class Traffic:
     """The samples of one run, without an end.
 
-    Stories begin as fast as the rate allows; what happens later in one is sent when its moment has come.
+    Scenarios begin as fast as the rate allows; what happens later in one is sent when its moment has come.
 
     Args:
-        topics: The declarations of all topics; those that no story tells of get the examples of their classes.
+        topics: The declarations of all topics; those that no scenario tells of get the examples of their classes.
         began: When the run begins; all ids of the run are made of it, so no two runs share any.
         rate: Samples per second.
         seed: Decides everything else.
 
     Attributes:
-        mishap_every: After how many events of a topic a record comes that can't be read; may be changed meanwhile.
+        invalid_every: After how many events of a topic an invalid record comes; may be changed meanwhile.
     """
 
     def __init__(self, topics: Iterable[Topic], *, began: datetime, rate: float, seed: int = 1) -> None:
-        self.mishap_every = MISHAP_EVERY
+        self.invalid_every = INVALID_EVERY
         self._topic_of: dict[str, Topic] = {event: topic for topic in topics for event in topic.events}
         self._began = began
         self._rate = rate
         self._random = Random(seed)  # noqa: S311 - nothing secret is made of it
         self._ids = Ids(int(began.timestamp() * 1000), self._random)
         blog = Blog()
-        self._stories = Stories(blog, self._random, self._ids)
+        self._scenarios = Scenarios(blog, self._random, self._ids)
         self._untold = deque(sorted(set(self._topic_of) - told(blog)))
-        self._mishaps = deque(MISHAPS)
+        self._invalid_events = deque(INVALID_EVENTS)
         self._events_of = Counter[str]()
         self._sequence = count()
         self._coming: list[tuple[float, int, Fact | Sample]] = []
@@ -112,7 +112,7 @@ class Traffic:
     def __iter__(self) -> Iterator[Sample]:
         """Yield samples in the order of their moments, at a steady rate."""
         for number in count():
-            # In whole microseconds, as times are, so that a story that begins now is due now.
+            # In whole microseconds, as times are, so that a scenario that begins now is due now.
             due = int(number * 1_000_000 / self._rate) / 1_000_000
             while not self._coming or self._coming[0][0] > due:
                 self._begin(due)
@@ -127,9 +127,9 @@ class Traffic:
         self._coming.clear()
 
     def _begin(self, due: float) -> None:
-        """Begin a story, or now and then show an event that stories do not tell of."""
+        """Begin a scenario, or now and then show an event that scenarios do not tell of."""
         moment = self._began + timedelta(seconds=due)
-        facts = self._stories.next(moment)
+        facts = self._scenarios.next(moment)
         if self._untold and self._random.random() < _UNTOLD:
             facts = [self._example(self._untold[0], moment)]
             self._untold.rotate(-1)
@@ -154,7 +154,7 @@ class Traffic:
             later = self._random.choice((0.0, self._random.uniform(1, _LATEST_DUPLICATE_SECONDS)))
             self._push(due + later, replace(sample, outcome="duplicate", compression=self._compression(), owed=False))
         self._events_of[sample.topic] += 1
-        if self._events_of[sample.topic] % self.mishap_every == _FIRST_MISHAP % self.mishap_every:
+        if self._events_of[sample.topic] % self.invalid_every == _FIRST_INVALID % self.invalid_every:
             self._push(due, self._spoilt(coming))
         return sample
 
@@ -192,34 +192,34 @@ class Traffic:
         """Send a fact's like once more, wrong in the way that has waited longest for an event that it suits."""
         topic = self._topic_of[fact.type]
         like = fact._replace(id=self._ids.new())
-        for number, spoil in enumerate(self._mishaps):
-            mishap = spoil(like, topic)
-            if mishap is not None:
-                del self._mishaps[number]
-                self._mishaps.append(spoil)
+        for number, spoil in enumerate(self._invalid_events):
+            invalid = spoil(like, topic)
+            if invalid is not None:
+                del self._invalid_events[number]
+                self._invalid_events.append(spoil)
                 return Sample(
                     due=0.0,
                     topic=topic.name,
                     key=_key(fact.data, topic.events[fact.type]),
-                    value=mishap.value,
-                    headers=mishap.headers,
+                    value=invalid.value,
+                    headers=invalid.headers,
                     compression=self._compression(),
                     outcome="dead-lettered",
                     id=None,
                     traces=(),
-                    reason=mishap.reason,
+                    reason=invalid.reason,
                 )
-        raise AssertionError("some mishaps suit every event")
+        raise AssertionError("some kinds of invalid events suit every event")
 
     def _compression(self) -> Compression:
         return self._random.choice(COMPRESSIONS)
 
 
 def told(blog: Blog) -> set[str]:
-    """Return the types of events that stories tell of, found by listening to some."""
+    """Return the types of events that scenarios tell of, found by listening to some."""
     random = Random(0)  # noqa: S311 - nothing secret is made of it
-    stories = Stories(blog, random, Ids(0, random))
-    return {fact.type for _ in range(_STORIES_HEARD) for fact in stories.next(datetime.fromtimestamp(0, UTC))}
+    scenarios = Scenarios(blog, random, Ids(0, random))
+    return {fact.type for _ in range(_STORIES_HEARD) for fact in scenarios.next(datetime.fromtimestamp(0, UTC))}
 
 
 def _key(data: Mapping[str, object], event: EventType) -> bytes:

@@ -1,7 +1,7 @@
-"""The worker as a child process, with somebody who starts it again when it dies.
+"""Run the worker as a child process, and restart it when it dies.
 
-In come the settings' environment; out goes a worker that is ready, or an error with the end of its log. However the
-run ends, `stop` leaves no process behind.
+Input: the settings' environment. Output: a worker that is ready, or an error with the end of its log. However the run
+ends, `stop` leaves no process behind.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""The peers' own environments under `.stack/peers`: requirement files and lock lists in, programs that run out.
+"""Install each peer into an environment of its own under `.stack/peers`.
 
-Each peer is installed once; a marker, written last, holds what it was made from, so a changed requirement or an
-installation that was broken off is made anew. Nothing of a peer gets into this project's own environment.
+Input: requirement files and lock lists. Output: programs that run.
+Each peer is installed once. A marker, written last, holds what it was made from, so a changed requirement or an
+interrupted installation is repeated. Nothing of a peer gets into this project's own environment.
 """
 
 import hashlib

@@ -1,1 +1,1 @@
-"""The inbox of development: takes every mail that is sent, and shows it and all push messages on a page."""
+"""The inbox of development: accepts every mail, and shows it and all push messages on a page."""

@@ -1,7 +1,7 @@
-"""The inbox as a process: `python -m dev.inbox DIRECTORY`.
+"""Run the inbox as a process: `python -m dev.inbox DIRECTORY`.
 
-In come a directory and two ports; out go a mail server and a page, until SIGTERM. What is in the directory is shown
-again the next time.
+Input: a directory and two ports. Output: a mail server and a page, until SIGTERM. What is in the directory is shown
+again after a restart.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> int:
     try:
         asyncio.run(_serve(arguments.directory, arguments.host, arguments.smtp_port, arguments.port))
     except OSError as error:
-        print(f"The inbox can't be served: {error}", file=sys.stderr)
+        print(f"Cannot start the inbox: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -40,7 +40,7 @@ async def _serve(directory: Path, host: str, smtp_port: int, port: int) -> None:
     # The page comes last: once it answers, mail is taken as well.
     await web.TCPSite(runner, host, port).start()
     shown = f"[{host}]" if ":" in host else host
-    print(f"Mail is taken on {shown}:{smtp_port} and shown on http://{shown}:{port}", flush=True)
+    print(f"Mail server on {shown}:{smtp_port}, inbox on http://{shown}:{port}", flush=True)
     await stop.wait()
     catcher.close()
     await runner.cleanup()
@@ -48,12 +48,12 @@ async def _serve(directory: Path, host: str, smtp_port: int, port: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m dev.inbox", description="Take every mail, deliver none, and show them on a page."
+        prog="python -m dev.inbox", description="Accept every mail, deliver none, and show them on a page."
     )
-    parser.add_argument("directory", type=Path, help="where mails and push messages are kept")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    parser.add_argument("--smtp-port", type=int, default=16025, help="for mail (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=16026, help="for the page (default: %(default)s)")
+    parser.add_argument("directory", type=Path, help="directory for mails and push messages")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--smtp-port", type=int, default=16025, help="port for mail (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=16026, help="port for the page (default: %(default)s)")
     return parser.parse_args()
 
 

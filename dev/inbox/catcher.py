@@ -1,7 +1,7 @@
-"""Takes mail by SMTP, whoever sends it and whomever it is for, and delivers none of it.
+"""Accept mail by SMTP from any sender for any recipient, and deliver none of it.
 
-In come messages on loopback; out they go into the mailbox. A message is acknowledged once it is kept; where it can't
-be, the sender is told to try again later.
+Input: messages on loopback. Output: mails in the mailbox. A message is acknowledged once it is stored; if it can't be
+stored, the sender is told to try again later.
 
 Protocol: https://www.rfc-editor.org/rfc/rfc5321
 """

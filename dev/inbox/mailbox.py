@@ -1,9 +1,9 @@
-"""Mails as files in a directory, `<moment>-<digits>.eml`: what came in stays byte for byte, the newest so many of it.
+"""Store mails as files in a directory, `<moment>-<digits>.eml`: byte for byte, and only the newest.
 
-In come messages as SMTP brought them; out go lists, newest first, and one mail as a reader shows it. A mail is there
-once `add` returns. What can't be read of a mail is shown as it came, and nothing of it raises.
+Input: messages as SMTP brought them. Output: lists, newest first, and one mail as a reader shows it. A mail is stored
+once `add` returns. A part of a mail that can't be read is shown as it came, and raises nothing.
 
-Format: https://www.rfc-editor.org/rfc/rfc5322; sender and recipients of the envelope stand before it, as `Return-Path`
+Format: https://www.rfc-editor.org/rfc/rfc5322; sender and recipients of the envelope come first, as `Return-Path`
 and `Delivered-To`, as servers write them at final delivery.
 """
 
@@ -70,7 +70,7 @@ class Mailbox:
     """All mails that are kept.
 
     Args:
-        directory: Where they are; made where there is none.
+        directory: Where they are; created if it is missing.
         kept: How many there may be.
 
     Raises:
@@ -103,7 +103,7 @@ class Mailbox:
         id_ = f"{received.astimezone(UTC).strftime(_MOMENT)}-{token_hex(4)}"
         envelope = "".join([f"Return-Path: <{sender}>\r\n", *(f"Delivered-To: {to}\r\n" for to in recipients)])
         path = self._path(id_)
-        # Under another name first: whoever reads the directory never sees half a mail.
+        # Under another name first: readers of the directory never see half a mail.
         partial = path.with_suffix(".partial")
         try:
             partial.write_bytes(envelope.encode() + content)
@@ -116,7 +116,7 @@ class Mailbox:
         return id_
 
     def newest(self, recipient: str = "") -> list[Mail]:
-        """Return all mails to whoever has these letters in their address, the newest first."""
+        """Return all mails to addresses that contain these letters, the newest first."""
         wanted = recipient.strip().casefold()
         return [
             mail
@@ -125,7 +125,7 @@ class Mailbox:
         ]
 
     def open(self, id_: str) -> OpenMail | None:
-        """Return a mail; `None` where there is none of this id."""
+        """Return a mail; `None` if there is no mail with this id."""
         content = self.raw(id_)
         if content is None:
             return None
@@ -138,7 +138,7 @@ class Mailbox:
         )
 
     def raw(self, id_: str) -> bytes | None:
-        """Return all bytes of a mail; `None` where there is none of this id."""
+        """Return all bytes of a mail; `None` if there is no mail with this id."""
         if id_ not in self._mails:
             return None
         try:

@@ -1,7 +1,7 @@
-"""The inbox's pages: lists of mails and push messages, and one mail with all that it consists of.
+"""Serve the inbox's pages: lists of mails and push messages, and one mail with all its parts.
 
-In come the mailbox and the push messages; out go pages that need no JavaScript and load nothing from anywhere else.
-What a mail says is escaped, and its HTML is shown in a frame that runs no scripts and loads nothing either.
+Input: the mailbox and the push messages. Output: pages that need no JavaScript and load nothing from anywhere else.
+The text of a mail is escaped, and its HTML is shown in a frame that runs no scripts and loads nothing either.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Push messages as a worker of development writes them: one JSON object a line, the newest last.
+"""Read push messages as a worker of development writes them: one JSON object a line, the newest last.
 
 Input: the file that `INKSTREAM_PUSH_FILE` names, as `providers/push/file.py` appends to it. Output: messages, the
 newest first. The file may be missing, grow meanwhile, or end in half a line: what can't be read is left out.

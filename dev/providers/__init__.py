@@ -1,1 +1,1 @@
-"""Providers of e-mail and push as real servers on loopback, which speak their published contracts."""
+"""Providers of e-mail and push as real servers on loopback, which follow their published contracts."""

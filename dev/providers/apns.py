@@ -1,7 +1,7 @@
 """Apple Push Notification service on loopback: HTTP/2 over TLS, with provider tokens.
 
-In come requests as https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns
-has them; each is checked in Apple's words, and what is accepted is kept.
+Input: requests as https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns
+specifies. Each is checked and refused in Apple's words; what is accepted is kept.
 """
 
 import json

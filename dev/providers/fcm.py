@@ -1,7 +1,7 @@
 """Firebase Cloud Messaging on loopback: its HTTP v1 API, and the endpoint that gives access tokens.
 
-In come requests as https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages and
-https://developers.google.com/identity/protocols/oauth2/service-account#httprest have them; each is checked, and what is
+Input: requests as https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages and
+https://developers.google.com/identity/protocols/oauth2/service-account#httprest specify. Each is checked; what is
 accepted is kept.
 """
 

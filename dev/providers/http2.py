@@ -1,6 +1,6 @@
 """A real HTTP server on loopback, by HTTP/1.1 and HTTP/2, that can be told to fail.
 
-In come requests; out go the replies of a provider's contract, or those of a script. Hypercorn speaks the protocols. All
+Input: requests. Output: the replies of a provider's contract, or those of a script. Hypercorn speaks the protocols. All
 is in memory and gone with the server.
 """
 

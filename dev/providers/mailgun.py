@@ -1,6 +1,6 @@
 """Mailgun on loopback: `POST /v3/{domain}/messages`.
 
-In comes a form as https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages has it.
+Input: a form as https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages specifies.
 """
 
 import re
@@ -20,7 +20,7 @@ _TAG_LENGTH = 128
 
 
 class MailgunServer(HttpEmailServer):
-    """Takes messages of whoever has the key, for one domain.
+    """Accepts messages with the right key, for one domain.
 
     Args:
         api_key: The one that is right.

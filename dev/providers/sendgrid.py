@@ -1,7 +1,7 @@
 """SendGrid on loopback: `POST /v3/mail/send`.
 
-In comes a mail as https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send has it; it is checked for what
-https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors names.
+Input: a mail as https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send specifies; it is checked for
+what https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors names.
 """
 
 import json
@@ -24,7 +24,7 @@ _CUSTOM_ARGUMENTS_BYTES = 10_000
 
 
 class SendGridServer(HttpEmailServer):
-    """Takes mails of whoever has the key.
+    """Accepts mails with the right key.
 
     Args:
         api_key: The one that is right.

@@ -1,7 +1,7 @@
-"""What the providers' servers have in common: what they keep, how they are told to fail, and how HTTP ones run.
+"""What the providers' servers share: what they keep, how they are told to fail, and how HTTP servers run.
 
-In come requests as the provider's contract has them; out go its replies. Each request is checked as the provider
-would; one that is right is kept, unless the plan says otherwise.
+Input: requests by the provider's contract. Output: its replies. Each request is checked as the provider would; a valid
+one is kept, unless the plan says otherwise.
 """
 
 import asyncio

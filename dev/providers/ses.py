@@ -1,6 +1,6 @@
 """Amazon SES on loopback: `SendEmail` of its API, version 2.
 
-In comes a request that is held against AWS's own description of the API (botocore's model `sesv2`), and its signature
+Input: a request. It is checked against AWS's own description of the API (botocore's model `sesv2`), and its signature
 against the secret (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html).
 """
 
@@ -34,7 +34,7 @@ _INPUT = ServiceModel(Loader().load_service_model("sesv2", "service-2")).operati
 
 
 class SesServer(HttpEmailServer):
-    """Takes e-mails of whoever signs with the secret, for one region.
+    """Accepts e-mails signed with the secret, for one region.
 
     Args:
         credentials: Access key, secret, and session token where there is one.

@@ -1,6 +1,6 @@
-"""A mail server on loopback: SMTP (RFC 5321), with TLS, authentication and SMTPUTF8 where asked for.
+"""A mail server on loopback: SMTP (RFC 5321), with TLS, authentication and SMTPUTF8 if requested.
 
-In come messages; each is parsed as a mail reader would.
+Input: messages; each is parsed as a mail reader would.
 """
 
 import asyncio

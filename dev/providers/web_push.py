@@ -1,7 +1,7 @@
 """A push service and its browsers on loopback: subscriptions, and what is sent to them.
 
-In come requests as https://www.rfc-editor.org/rfc/rfc8030 has them; each is checked: who sends it by
-https://www.rfc-editor.org/rfc/rfc8292, and what it says by decrypting it as the browser would, by
+Input: requests as https://www.rfc-editor.org/rfc/rfc8030 specifies. Each is checked: its sender by
+https://www.rfc-editor.org/rfc/rfc8292, and its content by decrypting it as the browser would, by
 https://www.rfc-editor.org/rfc/rfc8291.
 """
 

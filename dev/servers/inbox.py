@@ -1,6 +1,6 @@
-"""The inbox of development, `dev/inbox/`: a directory and two ports in, a mail server and a page of what came out.
+"""Run the inbox of development, `dev/inbox/`: a mail server, and a page of what was sent.
 
-Mails and push messages stay in the directory, and are shown again after a restart.
+Input: a directory and two ports. Mails and push messages stay in the directory, and are shown again after a restart.
 """
 
 from __future__ import annotations

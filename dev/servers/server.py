@@ -1,8 +1,9 @@
-"""One server as a detached local process: a directory and a port go in, a server that answers comes out.
+"""Run one server as a detached local process.
 
+Input: a directory and a port. Output: a server that answers.
 A server outlives the program that started it. Its process is found again through a file that holds the process id and
-the whole command line, so a stranger that was given the same id later is never signalled. After a failed start the
-server's data is as it was, and the message names the log file.
+the whole command line, so another process that got the same id later is never signalled. After a failed start the
+server's data is unchanged, and the message names the log file.
 """
 
 from __future__ import annotations

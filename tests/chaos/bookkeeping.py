@@ -1,4 +1,4 @@
-"""The platform's own record of what it did to its posts in a run. Nothing here does anything."""
+"""The platform's own record of what it did to its posts in a run: plain data."""
 
 from collections import Counter
 from dataclasses import dataclass, field

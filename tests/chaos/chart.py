@@ -1,5 +1,6 @@
-"""Curves over time for a page that needs no scripts: measured points in, shapes and labels at their places out.
+"""Draw curves over time for a page without scripts.
 
+Input: measured points. Output: shapes and labels with their positions.
 Shapes are in a square of 1000 by 1000 that the page stretches to its width; labels are beside them, in percent, as text
 must not be stretched. Nothing here knows what was measured.
 """

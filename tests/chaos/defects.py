@@ -1,7 +1,8 @@
-"""Defects, each by its name: what a worker must never do, done, so that the judge can be seen to notice.
+"""Switch a defect on in a worker, so that it can be seen whether the judge finds it.
 
-In comes a name, in a worker that is about to begin; the product in that process then has the defect, and no other. A
-place that the product no longer has ends the worker, so that no defect passes for harmless because it is not there.
+Input: a defect's name, in a worker that is about to begin.
+Output: the product in that process has the defect, and no other. A place that the product no longer has ends the
+worker, so that no defect seems harmless because it is not there.
 """
 
 import random

@@ -1,7 +1,8 @@
-"""The faults: what goes wrong in a run, each by its name.
+"""The faults: what fails in a run, each by its name.
 
-In comes the scene of a run; out goes what was done, in a few words. Whatever a fault breaks is whole again when it
-returns, also when it is interrupted: servers answer, connections go through, no worker has an order left.
+Input: the scene of a run. Output: what was done, in a few words.
+A fault repairs what it breaks before it returns, even if it is interrupted: servers answer, connections go through, no
+worker has an order left.
 """
 
 import asyncio
@@ -24,9 +25,9 @@ from redis.asyncio import Redis as RedisClient
 from dev.servers.mongo import Mongo
 from dev.servers.server import Server
 from tests.chaos import inside, points, posts
-from tests.chaos.crew import Post, send_signal
 from tests.chaos.history import Injection
 from tests.chaos.scene import Scene
+from tests.chaos.workers import Slot, send_signal
 
 _TWO_TOGETHER = 0.3
 """The share of cycles that have two faults at once."""
@@ -75,7 +76,7 @@ class Fault:
 
 
 async def injected(scene: Scene, fault: Fault) -> Injection:
-    """Let a fault happen, and heal; return what happened, and when."""
+    """Inject a fault, repair it, and return what happened and when."""
     # A chance of its own, so that what one fault draws does not depend on how fast another one is.
     own = replace(scene, chance=Random(scene.chance.getrandbits(64)))
     began = scene.clock()
@@ -111,101 +112,103 @@ def _one_of(chance: Random, faults: list[Fault]) -> Fault:
 
 
 async def _kill_worker(scene: Scene) -> str:
-    post = await _anybody(scene)
+    slot = await _anybody(scene)
     await asyncio.sleep(scene.chance.uniform(0, 0.5))
-    if post is None or post.pid is None or not scene.crew.kill(post.pid, "at any moment"):
-        return "nobody was there to be killed"
-    return f"{post.name}, at any moment"
+    if slot is None or slot.pid is None or not scene.workers.kill(slot.pid, "at any moment"):
+        return "no worker was there to be killed"
+    return f"{slot.name}, at any moment"
 
 
 async def _kill_worker_at_a_point(scene: Scene) -> str:
     point = scene.chance.choice(points.NAMES)
     passing = scene.chance.choice(_PASSINGS)
-    post = await _some_worker(scene, _listens(scene))
-    if post is None or (pid := post.pid) is None:
-        return "nobody was there to be killed"
-    what = f"{post.name}, at {point}, passing {passing}"
+    slot = await _some_worker(scene, _listens(scene))
+    if slot is None or (pid := slot.pid) is None:
+        return "no worker was there to be killed"
+    what = f"{slot.name}, at {point}, passing {passing}"
     try:
-        if not await inside.order(scene.crew, pid, scene.directory, die_at=point, passing=passing):
-            return f"{what}: it took no order, and was killed"
+        if not await inside.order(scene.workers, pid, scene.directory, die_at=point, passing=passing):
+            return f"{what}: it accepted no order, and was killed"
         if point in points.ON_STOP:
-            scene.crew.dismissed[pid] = "to die on the way"
+            scene.workers.stopped[pid] = "to die on the way"
             send_signal(pid, signal.SIGTERM)
         if point in points.ON_REBALANCE:
-            await _have_partitions_move(scene, post)
+            await _have_partitions_move(scene, slot)
         is_far = point in points.ON_STOP or point in points.ON_REBALANCE
         if await _ended(scene, pid, _DIES_FAR_OFF_WITHIN_SECONDS if is_far else _DIES_WITHIN_SECONDS):
             return what
-        return f"{what}: it did not come by, and was killed"
+        return f"{what}: it did not reach the point, and was killed"
     finally:
-        if inside.lives(scene.crew, pid):
-            scene.crew.doom(pid, "at any moment")
+        if inside.lives(scene.workers, pid):
+            scene.workers.expect_death(pid, "at any moment")
             send_signal(pid, signal.SIGKILL)
 
 
-async def _have_partitions_move(scene: Scene, receiver: Post) -> None:
+async def _have_partitions_move(scene: Scene, receiver: Slot) -> None:
     """Tell another worker to stop: its partitions go to those who stay, and some of them to the one that comes next."""
-    other = await _some_worker(scene, lambda post: post is not receiver and _can_stop(post))
+    other = await _some_worker(scene, lambda slot: slot is not receiver and _can_stop(slot))
     if other is not None and other.pid is not None:
-        scene.crew.dismiss(other.pid, "to have its partitions move")
+        scene.workers.terminate(other.pid, "to have its partitions move")
 
 
 async def _stop_worker(scene: Scene) -> str:
-    post = await _some_worker(scene, _can_stop)
-    if post is None or (pid := post.pid) is None or not scene.crew.dismiss(pid, "to be started again"):
-        return "nobody was there to be stopped"
+    slot = await _some_worker(scene, _can_stop)
+    if slot is None or (pid := slot.pid) is None or not scene.workers.terminate(pid, "to be started again"):
+        return "no worker was there to be stopped"
     began = time.monotonic()
     if await _ended(scene, pid, _STOPS_WITHIN_SECONDS):
-        return f"{post.name}, which took {time.monotonic() - began:.1f} s"
-    send_signal(pid, signal.SIGKILL)  # nobody is told, so it counts as a worker that ended by itself
-    return f"{post.name}, which did not stop within {_STOPS_WITHIN_SECONDS:.0f} s"
+        return f"{slot.name}, which took {time.monotonic() - began:.1f} s"
+    send_signal(pid, signal.SIGKILL)  # not recorded, so it counts as a worker that ended by itself
+    return f"{slot.name}, which did not stop within {_STOPS_WITHIN_SECONDS:.0f} s"
 
 
 async def _freeze_worker(scene: Scene) -> str:
     seconds = _SESSION_SECONDS + scene.chance.uniform(2, 3)
-    post = await _some_worker(scene)
-    if post is None or (pid := post.pid) is None:
-        return "nobody was there to be frozen"
+    slot = await _some_worker(scene)
+    if slot is None or (pid := slot.pid) is None:
+        return "no worker was there to be frozen"
     send_signal(pid, signal.SIGSTOP)
     try:
         await _ended(scene, pid, seconds)
     finally:
-        if inside.lives(scene.crew, pid):
+        if inside.lives(scene.workers, pid):
             send_signal(pid, signal.SIGCONT)
-    return f"{post.name}, for {seconds:.1f} s"
+    return f"{slot.name}, for {seconds:.1f} s"
 
 
 async def _kill_all_workers(scene: Scene) -> str:
     await _anybody(scene)
-    killed = [post.name for post in scene.crew.posts if post.pid and scene.crew.kill(post.pid, "together with all")]
-    return ", ".join(killed) or "nobody was there to be killed"
+    killed = [
+        slot.name for slot in scene.workers.slots if slot.pid and scene.workers.kill(slot.pid, "together with all")
+    ]
+    return ", ".join(killed) or "no worker was there to be killed"
 
 
 async def _turn_clock(scene: Scene) -> str:
     seconds = scene.chance.choice((-1, 1)) * round(scene.chance.uniform(60, 3600))
     hold = scene.chance.uniform(3, 5)
-    post = await _some_worker(scene, _listens(scene))
-    if post is None or (pid := post.pid) is None:
-        return "nobody was there to be misled"
+    slot = await _some_worker(scene, _listens(scene))
+    if slot is None or (pid := slot.pid) is None:
+        return "no worker was there for a wrong clock"
     try:
-        obeyed = await inside.order(scene.crew, pid, scene.directory, clock=seconds)
+        obeyed = await inside.order(scene.workers, pid, scene.directory, clock=seconds)
         await _ended(scene, pid, hold)
     finally:
-        scene.crew.kill(pid, "after its clock had jumped")
-    return f"{post.name}, by {seconds:+,} s for {hold:.1f} s" + ("" if obeyed else ", which it did not hear of")
+        scene.workers.kill(pid, "after its clock had jumped")
+    return f"{slot.name}, by {seconds:+,} s for {hold:.1f} s" + ("" if obeyed else ", an order that it did not get")
 
 
 async def _rebalance_again_and_again(scene: Scene) -> str:
     extras = _Extras(scene)
     try:
         for _ in range(_STORM_ROUNDS):
-            extras.hire()
+            extras.add()
             await asyncio.sleep(scene.chance.uniform(0.7, 1.3))
             ready = extras.ready()
             if len(ready) >= _EXTRAS:
-                scene.crew.close_post(ready[0], _ONLY_FOR_A_MOMENT)
+                scene.workers.remove(ready[0], _ONLY_FOR_A_MOMENT)
     finally:
-        await extras.dismiss()
+        await extras.stop()
     return f"{_STORM_ROUNDS} workers came and went"
 
 
@@ -213,57 +216,55 @@ class _Extras:
     """Workers more than usual, for as long as a fault takes.
 
     Args:
-        scene: Where to hire them.
+        scene: Where to start them.
     """
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._posts: list[Post] = []
+        self._slots: list[Slot] = []
         self._could_stop: dict[int | None, float] = {}
 
-    def hire(self) -> None:
+    def add(self) -> None:
         """Have one more."""
-        self._posts.append(self._scene.hire())
+        self._slots.append(self._scene.add_worker())
 
-    def ready(self) -> list[Post]:
+    def ready(self) -> list[Slot]:
         """Return those that have had time to join their groups, and are not told to stop."""
         now = time.monotonic()
-        for post in self._posts:
-            if _can_stop(post):
-                self._could_stop.setdefault(post.pid, now)
+        for slot in self._slots:
+            if _can_stop(slot):
+                self._could_stop.setdefault(slot.pid, now)
         joined_before = now - _JOINS_WITHIN_SECONDS
-        return [post for post in self._posts if post.is_wanted and self._could_stop.get(post.pid, now) < joined_before]
+        return [slot for slot in self._slots if slot.is_wanted and self._could_stop.get(slot.pid, now) < joined_before]
 
-    async def dismiss(self) -> None:
+    async def stop(self) -> None:
         """Have none of them any longer."""
         deadline = time.monotonic() + _STOPS_WITHIN_SECONDS
-        while left := [post for post in self._posts if post.is_wanted or post.pid is not None]:
+        while left := [slot for slot in self._slots if slot.is_wanted or slot.pid is not None]:
             is_late = time.monotonic() > deadline
-            for post in self.ready():
-                self._scene.crew.close_post(post, _ONLY_FOR_A_MOMENT)
-            for post in left if is_late else ():
-                post.is_wanted = False
-                if post.pid is not None:
-                    send_signal(
-                        post.pid, signal.SIGKILL
-                    )  # nobody is told, so it counts as a worker that ended by itself
+            for slot in self.ready():
+                self._scene.workers.remove(slot, _ONLY_FOR_A_MOMENT)
+            for slot in left if is_late else ():
+                slot.is_wanted = False
+                if slot.pid is not None:
+                    send_signal(slot.pid, signal.SIGKILL)  # not recorded, so it counts as a worker that ended by itself
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _anybody(scene: Scene) -> Post | None:
+async def _anybody(scene: Scene) -> Slot | None:
     """Return a worker, whatever it is doing."""
     return await _some_worker(scene, must_work=False)
 
 
 async def _some_worker(
-    scene: Scene, suits: Callable[[Post], bool] = lambda post: True, *, must_work: bool = True
-) -> Post | None:
+    scene: Scene, suits: Callable[[Slot], bool] = lambda slot: True, *, must_work: bool = True
+) -> Slot | None:
     """Return a worker that suits; wait for one, and for a while for one that is at work."""
     deadline = time.monotonic() + _A_WORKER_WITHIN_SECONDS
     while True:
         is_late = time.monotonic() > deadline
-        suited = [post for post in scene.crew.posts if post.is_wanted and _is_there(scene, post) and suits(post)]
-        at_work = [post for post in suited if post.pid and inside.is_at_work(post.pid, scene.directory)]
+        suited = [slot for slot in scene.workers.slots if slot.is_wanted and _is_there(scene, slot) and suits(slot)]
+        at_work = [slot for slot in suited if slot.pid and inside.is_at_work(slot.pid, scene.directory)]
         if choice := at_work if must_work and not is_late else suited:
             return scene.chance.choice(choice)
         if is_late:
@@ -271,18 +272,18 @@ async def _some_worker(
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _is_there(scene: Scene, post: Post) -> bool:
-    return post.pid is not None and scene.crew.has(post.pid)
+def _is_there(scene: Scene, slot: Slot) -> bool:
+    return slot.pid is not None and scene.workers.has(slot.pid)
 
 
-def _listens(scene: Scene) -> Callable[[Post], bool]:
-    return lambda post: post.pid is not None and inside.listens(scene.crew, post.pid, scene.directory)
+def _listens(scene: Scene) -> Callable[[Slot], bool]:
+    return lambda slot: slot.pid is not None and inside.listens(scene.workers, slot.pid, scene.directory)
 
 
-def _can_stop(post: Post) -> bool:
+def _can_stop(slot: Slot) -> bool:
     """Whether a worker has come so far that it stops when it is told to; before, the signal just ends it."""
     try:
-        status = Path(f"/proc/{post.pid}/status").read_text()
+        status = Path(f"/proc/{slot.pid}/status").read_text()
     except OSError:
         return False
     caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
@@ -292,7 +293,7 @@ def _can_stop(post: Post) -> bool:
 async def _ended(scene: Scene, pid: int, seconds: float) -> bool:
     """Return whether a worker has ended, as soon as it has."""
     deadline = time.monotonic() + seconds
-    while inside.lives(scene.crew, pid):
+    while inside.lives(scene.workers, pid):
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(_LOOK_SECONDS)
@@ -332,7 +333,7 @@ async def _pause_mongo(scene: Scene) -> str:
 async def _fill_mongos_disk(scene: Scene) -> str:
     """Let no file of MongoDB's grow: as at a disk that is full, it ends itself at its next write, amid its clients'.
 
-    On a full file system mongod 6 ends by a fatal assertion of its storage engine, and whoever waits for an answer
+    On a full file system mongod 6 ends by a fatal assertion of its storage engine, and a waiting client
     sees the connection close. It never says that there is no space. The limit is on the process, and goes with it.
     """
     mongo = scene.platform.mongo
@@ -347,7 +348,7 @@ async def _fill_mongos_disk(scene: Scene) -> str:
         deadline = time.monotonic() + _SERVER_ENDS_WITHIN_SECONDS
         client: MongoClient[dict[str, object]]
         with suppress(PyMongoError), MongoClient(mongo.url, journal=True, **_AT_ONCE) as client:
-            client["chaos"]["any"].insert_one({"_id": time.time_ns()})  # where nobody else writes just now
+            client["chaos"]["any"].insert_one({"_id": time.time_ns()})  # in a collection that no one else writes to
         while mongo.is_running and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
         if mongo.is_running:
@@ -455,7 +456,7 @@ async def _black_hole(server: str, scene: Scene) -> str:
     async with _healed(scene, server):
         await scene.proxy.black_hole(server)
         await asyncio.sleep(hold)
-    return f"no word for {hold:.1f} s"
+    return f"silent for {hold:.1f} s"
 
 
 @asynccontextmanager
@@ -471,6 +472,7 @@ async def _healed(scene: Scene, server: str) -> AsyncIterator[None]:
 
 async def _storm(kind: Literal["poison", "duplicates", "late"], scene: Scene) -> str:
     seconds = scene.chance.uniform(3, 6)
+    assert scene.sender is not None, "only a run of sample traffic has storms"
     return f"{await scene.sender.storm(kind, seconds)} in {seconds:.1f} s"
 
 
@@ -490,10 +492,10 @@ def _on_workers() -> list[Fault]:
             kills=True,
             weight=6.0,
         ),
-        Fault("worker-stopped", "SIGTERM: it ends in order, with exit code 0", _stop_worker, touches, "page-views"),
+        Fault("worker-stopped", "SIGTERM: graceful shutdown with exit code 0", _stop_worker, touches, "page-views"),
         Fault(
             "worker-frozen",
-            "SIGSTOP until the worker passes for dead, then SIGCONT: it goes on as if nothing had happened",
+            "SIGSTOP until the group takes the worker for dead, then SIGCONT: it goes on as if nothing had happened",
             _freeze_worker,
             touches,
             "page-views",
@@ -528,7 +530,7 @@ def _on_servers() -> list[Fault]:
         Fault("mongo-paused", "SIGSTOP for some seconds", _pause_mongo, mongo, "page-views"),
         Fault(
             "mongo-disk-full",
-            "no room for a byte: MongoDB ends at its next write, and is started when there is room",
+            "the disk is full: MongoDB ends at its next write, and is restarted when there is space",
             _fill_mongos_disk,
             mongo,
             "page-views",
@@ -577,7 +579,7 @@ def _on_connections() -> list[Fault]:
 def _on_what_is_sent() -> list[Fault]:
     sender = frozenset({"sender"})
     return [
-        Fault("poison-storm", "many records that can't be read", partial(_storm, "poison"), sender, None),
+        Fault("poison-storm", "many invalid records", partial(_storm, "poison"), sender, None),
         Fault("duplicates-storm", "many events again", partial(_storm, "duplicates"), sender, None),
         Fault("late-storm", "many events late, and out of order", partial(_storm, "late"), sender, None),
     ]

@@ -1,6 +1,6 @@
-"""What happened in a run, as plain data: what the harness notes while it goes on, and what its report is made of.
+"""What happened in a run, as plain data: the harness writes it, and the report reads it.
 
-Nothing here does anything. Moments are seconds since the run began, unless they say otherwise.
+Times are seconds since the run began, unless they say otherwise.
 """
 
 from dataclasses import dataclass, field
@@ -102,12 +102,13 @@ class History:
         seed: What decided everything.
         began: When it began, in ISO 8601.
         machine: What it ran on, in a few words.
-        settings: What was asked for, by name.
+        settings: The options of the run, by name.
         cycles: All rounds.
         moments: What was measured, every second.
         checks: What was judged in the end.
         kills: How many workers were killed, by how.
         topics: How many events were sent, by topic.
+        counts: What else was counted, by heading and name.
         seconds: How long it took, by phase.
     """
 
@@ -121,6 +122,7 @@ class History:
     checks: list[Check] = field(default_factory=list)
     kills: dict[str, int] = field(default_factory=dict)
     topics: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

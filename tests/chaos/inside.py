@@ -1,7 +1,7 @@
-"""Orders to a running worker: to die at a marked point, or to have a clock that is wrong.
+"""Give orders to a running worker: to die at a marked point, or to have a wrong clock.
 
-In comes a signal, with the order in a file that has the worker's process id for its name; out goes the file
-once it is obeyed. A worker that does not listen yet is sent no signal, as that would end it.
+Input: a signal, with the order in a file named after the worker's process id. The worker deletes the file once it has
+obeyed. A worker that does not listen yet is sent no signal, as that would end it.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from tests.chaos import points
-from tests.chaos.crew import Crew
+from tests.chaos.workers import Workers
 
 SIGNAL = signal.SIGWINCH
 """Faust, its event loop and our libraries leave it alone, every system has it, and who does not listen ignores it."""
@@ -42,34 +42,34 @@ def listen(directory: str) -> None:
     _listening(path, os.getpid()).touch()
 
 
-async def order(crew: Crew, pid: int, directory: Path, **what: Any) -> bool:
+async def order(workers: Workers, pid: int, directory: Path, **what: Any) -> bool:
     """Give a worker an order; return whether it has obeyed, or is dead by now.
 
     Args:
-        crew: Takes note of a worker that is told to die.
+        workers: Is told of a worker that is ordered to die.
         pid: The worker.
         directory: Where it looks for orders.
         what: `die_at=point, passing=n`, or `clock=seconds` that its wall clock jumps by.
     """
-    if not listens(crew, pid, directory):
+    if not listens(workers, pid, directory):
         return False
     partial, file = directory / f"{pid}.partial", _orders(directory, pid)
     partial.write_bytes(orjson.dumps(what))
     partial.replace(file)
     if "die_at" in what:
-        crew.doom(pid, f"at the point {what['die_at']}")
+        workers.expect_death(pid, f"at the point {what['die_at']}")
     os.kill(pid, SIGNAL)
     deadline = time.monotonic() + _OBEYED_WITHIN_SECONDS
-    while file.exists() and lives(crew, pid):
+    while file.exists() and lives(workers, pid):
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(_LOOK_SECONDS)
     return True
 
 
-def listens(crew: Crew, pid: int, directory: Path) -> bool:
+def listens(workers: Workers, pid: int, directory: Path) -> bool:
     """Return whether there is a worker that takes orders."""
-    return crew.has(pid) and _listening(directory, pid).exists()
+    return workers.has(pid) and _listening(directory, pid).exists()
 
 
 def is_at_work(pid: int, directory: Path) -> bool:
@@ -77,9 +77,9 @@ def is_at_work(pid: int, directory: Path) -> bool:
     return _at_work(directory, pid).exists()
 
 
-def lives(crew: Crew, pid: int) -> bool:
-    """Return whether a worker is at its post still, doomed or not."""
-    return any(post.pid == pid for post in crew.posts)
+def lives(workers: Workers, pid: int) -> bool:
+    """Return whether a worker has not ended yet, whether it is ordered to die or not."""
+    return any(slot.pid == pid for slot in workers.slots)
 
 
 def _orders(directory: Path, pid: int) -> Path:

@@ -1,12 +1,12 @@
-"""What the workers' logs say that nothing explains: exceptions nobody caught, and errors that no outage brings about.
+"""Find unexplained lines in the workers' logs: uncaught exceptions, and errors that no outage causes.
 
-In come log files of JSON lines (`INKSTREAM_LOG_FORMAT=json`), among them plain lines of an interpreter that dies; out
-goes one `Check`, with each different trouble once, how often it was there, and an example. What libraries say at level
-error while a server is away, as is their way, stands in `ORDINARY`; all else is trouble.
+Input: log files of JSON lines (`INKSTREAM_LOG_FORMAT=json`), among them plain lines of an interpreter that dies.
+Output: one `Check`, with each different problem once, how often it occurred, and an example. `ORDINARY` lists what
+libraries log at level error while a server is unavailable; all else is a problem.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -56,57 +56,57 @@ class Ordinary(NamedTuple):
     reason: str
 
 
-def _ordinary(logger: str, message: str, reason: str) -> Ordinary:
+def ordinary(logger: str, message: str, reason: str) -> Ordinary:
     return Ordinary(logger, re.compile(message, re.DOTALL), reason)
 
 
 ORDINARY: tuple[Ordinary, ...] = (
-    _ordinary("aiokafka", r'Unable connect to ".+:\d+": .*', "a new client's broker is away; the caller tries again"),
-    _ordinary("aiokafka", r"Unable connect to node with id \d+: .*", "the broker is away; it is asked again"),
-    _ordinary("aiokafka", r"Unable to update metadata from \[\d+\]", "the same, as seen by who keeps the metadata"),
-    _ordinary("aiokafka.consumer.fetcher", rf"Failed fetch (messages|offsets) from \d+: {_AWAY}", "fetched again"),
-    _ordinary(
+    ordinary("aiokafka", r'Unable connect to ".+:\d+": .*', "a new client's broker is away; the caller tries again"),
+    ordinary("aiokafka", r"Unable connect to node with id \d+: .*", "the broker is away; it is asked again"),
+    ordinary("aiokafka", r"Unable to update metadata from \[\d+\]", "the same, as seen by who keeps the metadata"),
+    ordinary("aiokafka.consumer.fetcher", rf"Failed fetch (messages|offsets) from \d+: {_AWAY}", "fetched again"),
+    ordinary(
         "aiokafka.consumer.fetcher",
         r"Failed fetch offsets from \d+: \[Error 6\] NotLeaderForPartitionError: .*",
         "a broker that has just started does not know yet what it leads; asked again",
     ),
-    _ordinary(
+    ordinary(
         "asyncio",
         r"Unclosed AIOKafkaConnection\nconn: .*",
         "a worker told to stop while it reaches for Kafka: aiokafka drops that connection, and the process ends",
     ),
-    _ordinary(
+    ordinary(
         "aiokafka.consumer.group_coordinator",
         rf"Error sending \w+ to node \d+ \[{_AWAY}\] -- marking coordinator dead",
         "the coordinator is looked for again",
     ),
-    _ordinary(
+    ordinary(
         "aiokafka.consumer.group_coordinator",
         rf"Group Coordinator Request failed: {_AWAY}",
         "the coordinator is looked for again",
     ),
-    _ordinary(
+    ordinary(
         "aiokafka.consumer.group_coordinator",
         rf"Heartbeat send request failed: {_AWAY}\. Will retry\.",
         "what it says",
     ),
-    _ordinary(
+    ordinary(
         "aiokafka.consumer.group_coordinator",
         r"Heartbeat session expired - marking coordinator dead",
         "nothing came through for a whole session: the group has gone on without this member, which joins anew",
     ),
-    _ordinary(
+    ordinary(
         "aiokafka.consumer.group_coordinator",
         r"OffsetCommit failed for group \S+ due to group error \(\[Error \d+\] "
         r"(UnknownMemberIdError|IllegalGenerationError|RebalanceInProgressError): \S+\), will rejoin",
         "the group has gone on without this member; the batch is read again by whoever owns its partitions now",
     ),
-    _ordinary(
+    ordinary(
         "aiokafka.consumer.group_coordinator",
         rf"LeaveGroup request failed: {_AWAY}",
         "a worker that stops while the broker is away can't say so; its session ends by itself",
     ),
-    _ordinary(_PLAIN, r"waiting for Kafka: .*", "a worker that starts while Kafka is away waits for it"),
+    ordinary(_PLAIN, r"waiting for Kafka: .*", "a worker that starts while Kafka is away waits for it"),
 )
 
 
@@ -138,18 +138,23 @@ class Message:
         return f"{self.logger} {_CHANGING.sub('0', ' '.join([line, *raised]))}"
 
 
-def check(logs: Iterable[Path]) -> Check:
-    """Judge logs; where they say nothing at all, that is a problem as well."""
+def check(logs: Iterable[Path], expected: Collection[Ordinary] = ()) -> Check:
+    """Judge logs; empty logs are a problem as well.
+
+    Args:
+        logs: The files.
+        expected: What the faults of this run alone make a worker log at level error.
+    """
     troubles: dict[str, list[Message]] = {}
     count = 0
     for log in logs:
         for message in messages(log):
             count += 1
-            if is_trouble(message):
+            if is_trouble(message, expected):
                 troubles.setdefault(message.kind, []).append(message)
     problems = [_told(alike) for alike in sorted(troubles.values(), key=len, reverse=True)]
     if not count:
-        problems = ["the logs are empty, so they show nothing"]
+        problems = ["the logs are empty, so they prove nothing"]
     found = count - sum(map(len, troubles.values()))
     return Check("no unhandled exception in any log", count, found, problems)
 
@@ -167,9 +172,9 @@ def messages(log: Path) -> Iterator[Message]:
                 yield Message(log.name, logger, "", "\n".join(piece.text for piece in pieces))
 
 
-def is_trouble(message: Message) -> bool:
-    """Whether something was said that nothing explains."""
-    if any(one.logger == message.logger and one.message.fullmatch(message.text) for one in ORDINARY):
+def is_trouble(message: Message, expected: Collection[Ordinary] = ()) -> bool:
+    """Whether a message is a problem that nothing explains."""
+    if any(one.logger == message.logger and one.message.fullmatch(message.text) for one in (*ORDINARY, *expected)):
         return bool(message.exception)
     return (
         bool(message.exception)

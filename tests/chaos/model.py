@@ -1,9 +1,9 @@
-"""What must be in the stores: computed from the ledger with plain dictionaries, and with nothing of what writes them.
+"""Compute from the event log what must be in each database, with plain dictionaries and no code that writes them.
 
-In come the records that Kafka acknowledged, in any order; out goes what a run without any fault leaves: documents by
-id, error groups, gathered notifications, views by window, and the records that must be dead letters. Where copies of an
-event make different documents, as Kafka got them at different moments, each of them is right; which one it is the store
-says, and everything that is counted follows that one.
+Input: the records that Kafka acknowledged, in any order.
+Output: what a run without faults leaves: documents by id, error groups, gathered notifications, views by window, and
+the records that must be dead letters. If copies of an event make different documents, as Kafka got them at different
+moments, each of them is right; the database says which one it has, and everything that is counted follows that one.
 """
 
 from bisect import insort
@@ -38,7 +38,7 @@ from sinks.collections import (
     SEARCH_QUERIES,
     SYSTEM_LOGS,
 )
-from tests.chaos.ledger import Entry
+from tests.chaos.event_log import Entry
 
 REFUSED_BY_STORE = frozenset({"refused-by-store", "too-large"})
 """The reasons that MongoDB decides; all others show when a record is read."""
@@ -140,7 +140,7 @@ class Described(NamedTuple):
 
     @property
     def tells(self) -> bool:
-        """Whether anybody is told of it."""
+        """Whether it notifies anyone."""
         return any(
             not isinstance(write, Occurrence) and write.collection == NOTIFICATIONS.name for write in self.writes
         )
@@ -235,7 +235,7 @@ class Documents:
         return iter(self._first)
 
     def __contains__(self, document_id: object) -> bool:
-        """Return whether there is to be such a document."""
+        """Return whether such a document must exist."""
         return document_id in self._first
 
     def is_one_of_several(self, document_id: str) -> bool:
@@ -304,7 +304,7 @@ class Parts:
         return iter(self._of)
 
     def merged(self, document_id: str, late: Body) -> dict[str, Any]:
-        """Return the late fields of a document together with its parts; a field that nobody knows is missing.
+        """Return the late fields of a document together with its parts; an unknown field is missing.
 
         Args:
             document_id: The document.
@@ -364,7 +364,7 @@ def grouped_errors(occurrences: Collection[bytes]) -> dict[str, dict[str, Any]]:
 
 @dataclass
 class Group:
-    """Notices that are gathered in one notification; nobody reads in a run, so each group has one.
+    """Notices that are gathered in one notification; no one reads in a run, so each group has one.
 
     Attributes:
         name: The group's.
@@ -441,7 +441,7 @@ class Model:
         parts: What is added to documents, by collection.
         groups: What is gathered, by the notification's id.
         dead_letters: The records that must be dead letters, by topic and place.
-        disagreements: Records of which the ledger says another thing than what reads them, each in a sentence.
+        disagreements: Records of which the event log says another thing than what reads them, each in a sentence.
         records: How many records it was made of.
     """
 
@@ -473,7 +473,7 @@ class Model:
         return described
 
     def _disagree(self, entry: Entry, what: str) -> None:
-        self.disagreements.append(f"{entry.place} {what}, and {entry.reason or 'valid'} to the ledger")
+        self.disagreements.append(f"{entry.place} {what}, and {entry.reason or 'valid'} to the event log")
 
     def _allow(self, writes: Collection[Write]) -> None:
         for write in writes:

@@ -1,7 +1,8 @@
-"""The oracle: decides from the ledger alone what must be in every store after a run, and whether it is.
+"""Decide from the event log alone what must be in every database after a run, and whether it is.
 
-In come the ledger and the platform, in which nothing moves any more; out go checks, each a promise with what breaks it.
-What must be is computed by `tests.chaos.model`, and nothing that a worker says of itself is believed.
+Input: the event log, and the platform, in which nothing changes any more.
+Output: checks, each a promise with what breaks it. `tests.chaos.model` computes what must be; nothing that a worker
+says of itself is believed.
 """
 
 import asyncio
@@ -22,14 +23,15 @@ from sinks.collections import (
     PUSH_NOTIFICATION_LOGS,
     SYSTEM_LOGS,
 )
+from tests.chaos.event_log import Entry, EventLog
 from tests.chaos.history import Check
-from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.model import REFUSED_BY_STORE, Describer, Model, bodies
 from tests.chaos.oracle_counts import tables_checks, topic_check
 from tests.chaos.oracle_documents import Origin, Reading, errors_check, origin
 from tests.chaos.oracle_findings import Findings
-from tests.chaos.oracle_kafka import Kafka, Record, lag_check, ledger_check, letters_check
-from tests.chaos.oracle_notifications import LOGS, RECEIPTS, Deliveries, account_of
+from tests.chaos.oracle_kafka import Kafka, Record, event_log_check, lag_check, letters_check
+from tests.chaos.oracle_notifications import LOGS, NotificationJudge, deliveries_of
+from tests.chaos.requests import RECEIPTS
 from tests.integration.pipeline import Pipeline
 
 _COUNTS = "post-view-counts"
@@ -48,7 +50,7 @@ class World:
         changed: By how much the platform itself changed the counts of its posts.
     """
 
-    ledger: Ledger
+    event_log: EventLog
     pipeline: Pipeline
     platform: Platform
     changed: Mapping[str, int] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class _Judgement:
         self._database = world.pipeline.database
         self._describer = Describer(self._settings, self._topics)
         self._model = Model(self._describer, self._settings.count_since)
-        self._account = account_of(self._settings, world.platform, self._topics.inbound)
+        self._deliveries = deliveries_of(self._settings, world.platform, self._topics.inbound)
         self._counts: list[Record] = []
         self._views: Mapping[Window, int] = {}
 
@@ -83,13 +85,13 @@ class _Judgement:
         async for entry in self._entries():
             described = self._model.take(entry)
             if entry.topic == self._settings.namespace + RECEIPTS and entry.reason is None:
-                self._account.hear(entry)
+                self._deliveries.note_receipt(entry)
             if described.tells and entry.reason not in REFUSED_BY_STORE:
-                self._account.expect(entry)
+                self._deliveries.expect(entry)
         return [*await self._kafka_checks(), *await self._mongo_checks(), *await self._counts_checks()]
 
     async def _entries(self) -> AsyncIterator[Entry]:
-        for number, entry in enumerate(self._world.ledger.entries()):
+        for number, entry in enumerate(self._world.event_log.entries()):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             yield entry
@@ -102,14 +104,14 @@ class _Judgement:
         agents = {name: name for name in topics.all} | {f"notify-{name}": name for name in self._describer.notified}
         dead_letters = {name: namespace + topic.dead_letter for name, topic in topics.all.items()}
         ours = [namespace + name for name, topic in topics.inbound.items() if topic.collections]
-        readable = Findings("each record is valid, or invalid, as the ledger says", self._model.records)
+        readable = Findings("each record is valid, or invalid, as the event log says", self._model.records)
         for disagreement in self._model.disagreements:
             readable.add("are read otherwise", disagreement)
         async with Kafka(self._world.platform.kafka.brokers) as kafka:
             records = await kafka.records([*dead_letters.values(), namespace + _COUNTS])
             self._counts = records.get(namespace + _COUNTS, [])
             return [
-                await ledger_check(kafka, self._world.ledger.counts(), ours),
+                await event_log_check(kafka, self._world.event_log.counts(), ours),
                 readable.check(self._model.records - len(self._model.disagreements)),
                 await lag_check(kafka, namespace, agents),
                 *(
@@ -122,10 +124,10 @@ class _Judgement:
 
     async def _mongo_checks(self) -> list[Check]:
         """Judge what MongoDB has; where several documents would be right, what is counted follows the one there."""
-        deliveries = Deliveries(self._now)
+        judge = NotificationJudge(self._now)
         inspectors = {
-            NOTIFICATION_QUEUE.name: deliveries.inspect_item,
-            NOTIFICATIONS.name: deliveries.inspect_notification,
+            NOTIFICATION_QUEUE.name: judge.inspect_item,
+            NOTIFICATIONS.name: judge.inspect_notification,
         }
         others = (ERROR_LOGS.name, EMAIL_LOGS.name, PUSH_NOTIFICATION_LOGS.name)
         # The queue before the notifications: these say what became of its items.
@@ -140,8 +142,8 @@ class _Judgement:
         return [
             *(reading.check(origins[reading.collection]) for reading in readings.values()),
             await errors_check(self._database, errors),
-            *[await deliveries.logs_check(self._database, channel) for channel in LOGS],
-            await self._account.check(self._database, notifications),
+            *[await judge.logs_check(self._database, channel) for channel in LOGS],
+            await self._deliveries.check(self._database, notifications),
             await self._collections_check(),
         ]
 

@@ -1,7 +1,7 @@
-"""View counts in PostgreSQL and in Kafka, held against the views by people that the ledger has.
+"""Compare view counts in PostgreSQL and in Kafka with the views by people in the event log.
 
-In come windows with their views, the platform's tables and the records of `post-view-counts`; out go checks. Posts
-begin with no views. Where the platform has changed a count itself, that is added to the views.
+Input: windows with their views, the platform's tables and the records of `post-view-counts`. Output: checks.
+Posts begin with no views. If the platform has changed a count itself, that is added to the views.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ async def tables_checks(
     """Return whether PostgreSQL counts each view by a person once.
 
     Args:
-        owner_url: PostgreSQL, as somebody who may read everything.
+        owner_url: PostgreSQL, as a role that may read everything.
         settings: As the workers have them; they say which database and which table.
         views: The views of each window.
         changed: By how much the platform itself has changed the counts of its posts.
@@ -117,7 +117,7 @@ def counted_check(
 def topic_check(records: Iterable[Record], views: Mapping[Window, int]) -> Check:
     """Return whether the highest count of each window that Kafka has is its views.
 
-    A worker that was frozen may send an older count after a newer one: whoever reads them takes the highest.
+    A worker that was frozen may send an older count after a newer one: readers take the highest.
     """
     findings = Findings("post-view-counts: the highest count of each window is its views", len(views))
     highest: dict[Window, int] = {}

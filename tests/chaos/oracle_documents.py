@@ -1,8 +1,9 @@
-"""The documents of one collection, held against those that must be there.
+"""Compare the documents of one collection with those that must be there.
 
-In comes a collection as MongoDB has it; out go the ids that are missing, those that nobody knows, and the documents
-that are not as computed. A document is compared by digest; one that has another is compared field by field once it has
-been computed anew, so nothing but digests is kept of what is right.
+Input: a collection as MongoDB has it.
+Output: the ids that are missing, those that are unknown, and the documents that are not as computed. A document is
+compared by digest; one that has another digest is compared field by field once it has been computed again, so only
+digests are kept of what is right.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -31,11 +32,11 @@ _DIFFERENT = "are not as they should be"
 
 
 class Origin(NamedTuple):
-    """What one copy of an event makes of a document.
+    """The document that one copy of an event results in.
 
     Attributes:
         place: Where the copy is.
-        body: The document; `None` where nobody compares it.
+        body: The document; `None` if it is not compared.
         may_be_gone: Whether MongoDB may have deleted it by now.
     """
 
@@ -177,7 +178,7 @@ class Reading:
 
 
 def origin(collection: str, place: str, body: dict[str, Any], now: datetime, *, is_suspect: bool) -> Origin:
-    """Return what a copy of an event makes of a document, as far as it is needed."""
+    """Return the document that a copy of an event results in, as far as it is needed."""
     return Origin(place, body if is_suspect else None, expires(collection, body, now))
 
 
@@ -201,4 +202,6 @@ async def errors_check(database: Database, expected: Mapping[str, dict[str, Any]
 
 def _nearest(candidates: Iterable[dict[str, Any]], document: dict[str, Any]) -> list[str]:
     """Return what a document differs in from the candidate that it differs least from."""
-    return min((differences(candidate, document) for candidate in candidates), key=len, default=["nobody makes it so"])
+    return min(
+        (differences(candidate, document) for candidate in candidates), key=len, default=["no event results in it"]
+    )

@@ -1,6 +1,6 @@
-"""What is wrong, in words.
+"""Say what is wrong, in words.
 
-In come two documents, or findings; out go what they differ in, and a check with the first findings of each kind.
+Input: two documents, or findings. Output: their differences, and a check with the first findings of each kind.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
-"""What Kafka holds, against the ledger: dead letters, what is committed, and whether the ledger knows all there is.
+"""Compare what Kafka has with the event log: dead letters, committed offsets, and that the event log is complete.
 
-In come topics and consumer groups as Kafka has them; out go checks. Nothing here commits, or belongs to a group.
+Input: topics and consumer groups as Kafka has them. Output: checks. Nothing here commits, or belongs to a group.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
+from tests.chaos.event_log import Entry
 from tests.chaos.history import Check
-from tests.chaos.ledger import Entry
 from tests.chaos.oracle_findings import Findings
 from tests.integration.pipeline import PARTITIONS
 
@@ -42,7 +42,7 @@ class Record(NamedTuple):
 
 
 class Kafka:
-    """Kafka, as somebody sees it who only looks. Use it as an asynchronous context manager.
+    """Kafka, for reading only. Use it as an asynchronous context manager.
 
     Args:
         brokers: Where it is.
@@ -183,22 +183,22 @@ async def lag_check(kafka: Kafka, namespace: str, topic_of: Mapping[str, str]) -
     return findings.check(right)
 
 
-async def ledger_check(kafka: Kafka, counts: Mapping[str, int], topics: Collection[str]) -> Check:
-    """Return whether Kafka has the ledger's records and no others: else all that follows means little.
+async def event_log_check(kafka: Kafka, counts: Mapping[str, int], topics: Collection[str]) -> Check:
+    """Return whether Kafka has the event log's records and no others: else all that follows means little.
 
     Args:
         kafka: Kafka.
-        counts: How many records the ledger has, by topic.
+        counts: How many records the event log has, by topic.
         topics: Those that the sender alone writes to.
     """
     findings = Findings(
-        "Kafka has the records of the ledger, and no others", sum(counts.get(name, 0) for name in topics)
+        "Kafka has the records of the event log, and no others", sum(counts.get(name, 0) for name in topics)
     )
     found = 0
     for topic, end in (await kafka.ends(topics)).items():
         found += min(end, counts.get(topic, 0))
         if end != counts.get(topic, 0):
-            findings.add("differ", f"{topic} has {end:,} records, and the ledger {counts.get(topic, 0):,}")
+            findings.add("differ", f"{topic} has {end:,} records, and the event log {counts.get(topic, 0):,}")
     return findings.check(found)
 
 

@@ -1,8 +1,8 @@
 """Marked points: places in the product where a worker can be made to die, wrapped from outside.
 
-In comes an order, a point and how many passings of it; out goes the worker, by SIGKILL, at the last of these passings.
-While nothing is ordered a passing costs a comparison. A place that the product no longer has ends the program, so that
-no run leaves it out unawares.
+Input: an order, with a point and how many times it must be passed. Output: the worker dies by SIGKILL at the last of
+these. Without an order, passing a point costs a comparison. A place that the product no longer has ends the program, so
+that no run skips it unnoticed.
 """
 
 import asyncio
@@ -156,7 +156,7 @@ def apply() -> None:
 
 
 def wrap(module: str, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a function of the product by what the wrapper makes of it.
+    """Replace a function of the product by a wrapped one.
 
     Raises:
         SystemExit: There is no such function any more.

@@ -1,7 +1,7 @@
-"""What the platform does to its own table of posts while Inkstream counts there.
+"""Change the platform's own table of posts while Inkstream counts there.
 
-Each function does it, and undoes it before it returns, also when it is interrupted. The platform's
-own record of it is kept in the scene's `Bookkeeping`.
+Each function undoes its change before it returns, even if it is interrupted. The platform's own record of the changes
+is kept in the scene's `Bookkeeping`.
 """
 
 import asyncio
@@ -216,7 +216,7 @@ def _is_logged(scene: Scene, logged_before: Mapping[Path, int], post: str | None
 
 
 async def _is_measured(scene: Scene, client: httpx.AsyncClient) -> bool:
-    for worker in scene.crew.posts:
+    for worker in scene.workers.slots:
         with suppress(httpx.HTTPError):
             page = await client.get(f"http://127.0.0.1:{worker.environment['INKSTREAM_WEB_PORT']}/metrics")
             if _SET_ASIDE.search(page.text):

@@ -1,7 +1,8 @@
-"""How work goes on: the offsets that consumer groups commit, looked at several times a second.
+"""Watch the offsets that consumer groups commit, several times a second.
 
-In come groups; out goes when each of their partitions moved, and so how long it took after a fault until events were
-stored again: an offset is committed only once its events are stored. While Kafka does not answer, nothing is known.
+Input: groups.
+Output: when each of their partitions moved, and so how long it took after a fault until events were stored again: an
+offset is committed only once its events are stored. While Kafka does not answer, nothing is known.
 """
 
 import asyncio

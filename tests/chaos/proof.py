@@ -1,7 +1,8 @@
-"""`make chaos-defects`: proves the judge. Each defect is switched on in the workers, and the run must fail for it.
+"""Prove that the judge finds defects, `make chaos-defects`: switch each defect on in the workers; the run must fail.
 
-In come the names of defects; out goes, for each, which promises were found broken. Exit code 0 only if every defect was
-noticed. And once without any, where all must hold: a judge who always finds something proves nothing.
+Input: the names of defects.
+Output: for each, which promises were found broken. Exit code 0 only if every defect was found. One more run has no
+defect, and must pass: a judge that always finds something proves nothing.
 """
 
 import argparse
@@ -93,7 +94,7 @@ def _show(found: dict[str | None, History], console: Console) -> int:
         table.add_row(defect or "none", mark, "\n".join(said) or "none")
     console.print(table)
     console.print(
-        "The judge notices every defect, and finds nothing where there is none."
+        "The judge finds every defect, and finds nothing without a defect."
         if is_proven
         else "The judge is not proven: see ✗ above.",
         style="green" if is_proven else "bold red",

@@ -1,7 +1,7 @@
-"""A platform with two ways to each server: workers go through the proxy, whoever judges them goes straight.
+"""A platform with two ways to each server: workers connect through the proxy, the judge connects directly.
 
-In come a directory, the servers' ports and the proxy's; out come the routes of the proxy, and settings that lead
-through it. A server never moves, so what a worker knows stays true through all faults.
+Input: a directory, the servers' ports and the proxy's. Output: the routes of the proxy, and settings that lead through
+it. A server never moves, so what a worker knows stays true through all faults.
 """
 
 import re
@@ -30,7 +30,7 @@ class _Mongo(Mongo):
     """Finds itself behind its door, however long that is shut.
 
     A mongod that does not find itself as it starts never looks again, unless its own address in the replica set
-    changes. So it is told of another one, where it is as well, and then of the right one again.
+    changes. So its address is set to another one at which it also answers, and then to the right one again.
     """
 
     def settle(self) -> None:
@@ -70,7 +70,7 @@ class ProxiedPlatform(Platform):
         directory: For the servers' data.
         ports: Where the servers listen.
         doors: Where the proxy listens. The broker has a port of its own for those who come by the proxy, as it tells
-            its clients where to find it: that is `doors.kafka_controller`, a door that nobody else needs.
+            its clients where to find it: that is `doors.kafka_controller`, a door that nothing else needs.
 
     Attributes:
         routes: What the proxy needs to know.

@@ -1,8 +1,8 @@
-"""A network that fails when it is told to: a process of its own that passes TCP connections on, each route its own way.
+"""A network that fails on command: a process of its own that forwards TCP connections, each route in its own way.
 
-In come routes, and for each of them a trouble, as Toxiproxy knows them: cut, delayed, silent, slow, in slices; one at a
-time, the last that was named. Out comes what went in, whole and in order, or a connection that is reset. Where the
-program that commands it ends, however it does, so does the proxy.
+Input: routes, and for each of them a fault, as Toxiproxy names them: cut, delayed, silent, slow, in slices; one at a
+time, the last one set. Output: the bytes that went in, whole and in order, or a connection that is reset.
+When the program that commands it ends, however it does, so does the proxy.
 """
 
 import asyncio
@@ -423,7 +423,7 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        # Through a black hole nobody learns of it; its end resets the rest.
+        # Through a black hole it stays unnoticed; its end resets the rest.
         if exc is not None and not isinstance(self._connection.door.trouble, _BlackHole):
             self._connection.reset()
         self._connection.forget_if_closed()
@@ -527,7 +527,7 @@ async def _do(door: _Door, order: str, arguments: Mapping[str, Any]) -> str | No
     """Return what went wrong, if anything did."""
     try:
         await getattr(door, order)(**arguments)
-    except Exception as error:  # whoever gave the order decides what to do about it
+    except Exception as error:  # the caller decides what to do about it
         return f"{order}: {error!r}"
     return None
 

@@ -1,6 +1,6 @@
-"""What a run comes to: its history in; tables for the terminal, a line for each cycle, JSON, and a page to show out.
+"""Report a run: tables for the terminal, a line for each cycle, JSON, and a page, all from its history.
 
-The page is one file that needs no network and no scripts. Nothing here judges: what did not hold says so in its checks.
+The page is one file that needs no network and no scripts. Nothing here judges: a broken promise says so in its check.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ _OWN_COLOUR = 6
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long it took after a fault until work went on, each time.
+    """How long it took after a fault until work resumed, each time.
 
     Attributes:
         fault: The fault's name.
@@ -73,7 +73,7 @@ class Done:
 
 
 def line(cycle: Cycle, total: int) -> str:
-    """Return what a cycle came to in one line, while the run goes on."""
+    """Return one line on a cycle, while the run goes on."""
     parts = [", ".join(_in_short(one) for one in cycle.injections) or "no faults"]
     if cycle.kills:
         parts.append("1 worker killed" if cycle.kills == 1 else f"{cycle.kills} workers killed")
@@ -81,14 +81,14 @@ def line(cycle: Cycle, total: int) -> str:
     if cycle.recoveries:
         first = max(recovery.first for recovery in cycle.recoveries)
         last = max(recovery.last for recovery in cycle.recoveries)
-        parts.append(f"went on after {duration(first)}, everywhere after {duration(last)}")
+        parts.append(f"resumed after {duration(first)}, all partitions after {duration(last)}")
     return f"{cycle.number:>{len(str(total))}}/{total}  {' · '.join(parts)}"
 
 
 def verdict(history: History) -> str:
     """Return in one sentence whether every promise held."""
     if not history.checks:
-        return "Nothing was judged, so nothing is shown."
+        return "Nothing was checked, so nothing is proven."
     if history.holds:
         return f"Every promise held: {len(history.checks):,} of {len(history.checks):,}."
     broken = len(_broken(history))
@@ -96,15 +96,15 @@ def verdict(history: History) -> str:
 
 
 def show(history: History, console: Console) -> None:
-    """Print what was done, how long it took until work went on, what was judged, and what was wrong."""
+    """Print faults and events, how long it took until work resumed, each promise, and what was wrong."""
     _show_what_was_done(history, console)
     if waits := _waits(history):
-        console.print(Rule("Until work went on, in seconds", style="cyan", align="left"))
+        console.print(Rule("Seconds until work resumed", style="cyan", align="left"))
         table = _table("after", "times", "first event: median", "longest", "each partition: median", "longest")
         for one in waits:
             table.add_row(one.fault, f"{one.count:,}", *(f"{seconds:.1f}" for seconds in one.seconds))
         console.print(table)
-    console.print(Rule("Every promise", style="cyan", align="left"))
+    console.print(Rule("Promises", style="cyan", align="left"))
     table = _table("promise", "expected", "found")
     for check in history.checks:
         holds = not check.problems
@@ -148,6 +148,7 @@ def to_html(history: History) -> str:
         faults=[done.cells for done in _done(history)],
         kills=_counted(history.kills),
         topics=_counted(history.topics),
+        counted=[(heading.capitalize(), _counted(counts)) for heading, counts in history.counts.items()],
         phases=[(phase, duration(seconds)) for phase, seconds in history.seconds.items()],
         settings=list(history.settings.items()),
         rows=[_cycle_row(cycle) for cycle in history.cycles],
@@ -155,8 +156,8 @@ def to_html(history: History) -> str:
 
 
 def _show_what_was_done(history: History, console: Console) -> None:
-    console.print(Rule("What was done", style="cyan", align="left"))
-    faults = _table("fault", "times", "in all", "longest")
+    console.print(Rule("Faults and events", style="cyan", align="left"))
+    faults = _table("fault", "times", "total", "longest")
     for done in _done(history):
         faults.add_row(*done.cells)
     kills = _table("workers killed", "times")
@@ -165,7 +166,13 @@ def _show_what_was_done(history: History, console: Console) -> None:
     topics = _table("events acknowledged", "")
     for topic, count in _counted(history.topics):
         topics.add_row(topic, count)
-    console.print(Columns([faults, kills, topics], padding=(0, 2)))
+    tables = [faults, kills, topics]
+    for heading, counts in history.counts.items():
+        table = _table(heading, "times")
+        for name, count in _counted(counts):
+            table.add_row(name, count)
+        tables.append(table)
+    console.print(Columns(tables, padding=(0, 2)))
     took = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in history.seconds.items())
     for told in (_summary(history), took):
         console.print(Padding(Text(told, "dim"), (0, 1)))
@@ -189,7 +196,7 @@ def _last_line(history: History) -> Text:
         f"and {sum(history.kills.values()):,} killed workers."
     )
     style = "bold green" if history.holds else "bold red"
-    return Text.assemble((verdict(history), style), over if history.checks else "", f" Again: {history.command}")
+    return Text.assemble((verdict(history), style), over if history.checks else "", f" To repeat: {history.command}")
 
 
 def _table(first: str, *others: str) -> Table:
@@ -200,7 +207,7 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-# What the history comes to ------------------------------------------------------------------------------------
+# Summaries of the history -------------------------------------------------------------------------------------
 
 
 def _broken(history: History) -> list[Check]:
@@ -256,13 +263,13 @@ def _figures(history: History, waits: Sequence[Waits]) -> list[tuple[str, str]]:
     ]
     if waits:
         lasts = [seconds for one in waits for seconds in one.lasts]
-        figures.append(("until every partition went on, half the time", duration(median(lasts))))
-        figures.append(("the longest that took", duration(max(lasts))))
+        figures.append(("median time until every partition resumed", duration(median(lasts))))
+        figures.append(("longest time until every partition resumed", duration(max(lasts))))
     return figures
 
 
 def _told(injection: Injection) -> str:
-    """Return what is said of a fault where a mouse rests on it."""
+    """Return the tooltip of a fault."""
     span = f"{clock(injection.began)}, for {duration(injection.healed - injection.began)}"
     return f"{injection.fault}\n{injection.detail}\n{span}" if injection.detail else f"{injection.fault}\n{span}"
 

@@ -1,4 +1,4 @@
-"""The scene of a run: all that a fault may lay its hands on. Nothing here does anything."""
+"""The scene of a run: everything that a fault may use, as plain data."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.chaos.bookkeeping import Bookkeeping
-    from tests.chaos.crew import Crew, Post
     from tests.chaos.proxied import ProxiedPlatform
     from tests.chaos.proxy import Proxy
     from tests.chaos.sender import Sender
+    from tests.chaos.workers import Slot, Workers
     from tests.integration.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a fault finds.
+    """What a fault may use.
 
     Attributes:
-        crew: The workers.
+        workers: The workers.
         platform: The servers.
-        proxy: What stands between the workers and the servers.
-        sender: Who sends events.
+        proxy: The proxy between workers and servers.
+        sender: Sends events; `None` in a run without sample traffic.
         pipeline: The namespace and the database of the run.
-        chance: Decides what is left to chance.
+        chance: The source of random choices.
         clock: Returns how many seconds ago the run began.
-        hire: Has one more worker, and returns its post.
+        add_worker: Starts one more worker, and returns its slot.
         directory: Where workers look for orders, and where their logs are.
         bookkeeping: What the platform did to its posts.
     """
 
-    crew: Crew
+    workers: Workers
     platform: ProxiedPlatform
     proxy: Proxy
-    sender: Sender
+    sender: Sender | None
     pipeline: Pipeline
     chance: Random
     clock: Callable[[], float]
-    hire: Callable[[], Post]
+    add_worker: Callable[[], Slot]
     directory: Path
     bookkeeping: Bookkeeping

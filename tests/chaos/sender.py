@@ -1,7 +1,8 @@
-"""The platform's services, as they send to Kafka while everything around them fails: at a rate, and in storms.
+"""Send events to Kafka as the platform's services do while everything around them fails: at a rate, and in storms.
 
-In come the topics, a rate and a seed; out go records, past the proxy, and into the ledger exactly those that Kafka has,
-with their places. While Kafka is away nothing is given up: what was handed over waits, and the rest is sent later.
+Input: the topics, a rate and a seed.
+Output: records, sent past the proxy; the event log gets exactly those that Kafka has, with their places. While Kafka is
+unavailable nothing is given up: what was handed to the producer waits, and the rest is sent later.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from delivery.producer import partition_of
 from dev.posts import WrittenPosts
-from dev.traffic import COMPRESSIONS, MISHAP_EVERY, Compression, Sample, Traffic
+from dev.traffic import COMPRESSIONS, INVALID_EVERY, Compression, Sample, Traffic
 from schemas.topics import Topic
-from tests.chaos.ledger import Entry, Ledger
+from tests.chaos.event_log import Entry, EventLog
 
 StormKind = Literal["poison", "duplicates", "late"]
 
@@ -69,7 +70,7 @@ class Batch:
     records: list[tuple[Sample, int]] = field(default_factory=list)
 
     def entry(self, number: int, offset: int) -> Entry:
-        """Return what the ledger is to say of one of the records."""
+        """Return what the event log is to say of one of the records."""
         sample, timestamp = self.records[number]
         return Entry(
             self.topic, self.partition, offset, timestamp, sample.key, sample.value, sample.headers, sample.reason
@@ -103,18 +104,18 @@ class Poison:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._records = self._unreadable = 0
-        traffic.mishap_every = POISON_EVERY
+        traffic.invalid_every = POISON_EVERY
 
     def beside(self, fresh: Sequence[Sample]) -> Iterable[Sample]:
         """Return nothing: the poison is among the samples."""
-        self._traffic.mishap_every = POISON_EVERY  # another storm's end may have changed it
+        self._traffic.invalid_every = POISON_EVERY  # another storm's end may have changed it
         self._records += len(fresh)
         self._unreadable += sum(sample.outcome == "dead-lettered" for sample in fresh)
         return ()
 
     def rest(self) -> Iterable[Sample]:
         """Return nothing; from now on few records can't be read."""
-        self._traffic.mishap_every = MISHAP_EVERY
+        self._traffic.invalid_every = INVALID_EVERY
         return ()
 
     @property
@@ -228,7 +229,7 @@ class Sender:
         brokers: str,
         namespace: str,
         topics: Iterable[Topic],
-        ledger: Ledger,
+        event_log: EventLog,
         *,
         rate: float,
         seed: int,
@@ -240,7 +241,7 @@ class Sender:
         self._brokers = brokers
         self._namespace = namespace
         self._topics = tuple(topics)
-        self._ledger = ledger
+        self._event_log = event_log
         self._chance = Random(seed)
         self._traffic = Traffic(self._topics, began=began, rate=rate, seed=seed)
         self._samples = iter(self._traffic)
@@ -313,7 +314,7 @@ class Sender:
         return storm.detail
 
     async def posts_written(self) -> None:
-        """Return when PostgreSQL has every post that was told of."""
+        """Return when PostgreSQL has every post that events mention."""
         await self._write_posts()
         while self._posts.waiting:
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -406,13 +407,13 @@ class Sender:
                 if place.offset >= 0:
                     self._acknowledge(batch, place.offset)
                     return
-            # Nobody knows whether it is there, and a second copy may come to be there.
+            # Whether it is there is unknown, and a second copy may be written.
             self._uncertain.append(batch)
             await self._replace(producer, compression)
 
     def _acknowledge(self, batch: Batch, first: int) -> None:
         for number, (sample, _) in enumerate(batch.records):
-            self._ledger.record(batch.entry(number, first + number))
+            self._event_log.record(batch.entry(number, first + number))
             self.sent += 1
             if sample.id is not None and self.sent % _REMEMBER_EVERY == 0:
                 self._acknowledged.append(sample)
@@ -449,14 +450,14 @@ class Sender:
     # What is known of it --------------------------------------------------------------------------------------
 
     async def _look_for_uncertain(self) -> None:
-        """Read the partitions of batches of which nobody knows whether they are there; record what is."""
+        """Read the partitions of batches of which it is unknown whether they are there; record what is."""
         by_place: defaultdict[TopicPartition, list[Batch]] = defaultdict(list)
         for batch in self._uncertain:
             by_place[TopicPartition(batch.topic, batch.partition)].append(batch)
         async with AIOKafkaConsumer(bootstrap_servers=self._brokers) as consumer:
             for place, batches in by_place.items():
                 known = {
-                    entry.offset for entry in self._ledger.entries(place.topic) if entry.partition == place.partition
+                    entry.offset for entry in self._event_log.entries(place.topic) if entry.partition == place.partition
                 }
                 wanted = [batch.entry(number, -1) for batch in batches for number in range(len(batch.records))]
                 async for record in _records(consumer, place):
@@ -470,7 +471,7 @@ class Sender:
         for entry in wanted:
             if (entry.timestamp, entry.key, entry.value, entry.headers) == found:
                 wanted.remove(entry)
-                self._ledger.record(entry._replace(offset=record.offset))
+                self._event_log.record(entry._replace(offset=record.offset))
                 self.sent += 1
                 return
 

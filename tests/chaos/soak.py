@@ -1,9 +1,9 @@
-"""`make soak MINUTES=30`: shows that workers stay as they are for as long as traffic goes on.
+"""Show that workers stay the same for as long as traffic goes on. `make soak MINUTES=30`.
 
-Brings up a platform of its own, runs workers as they are shipped, sends steady sample traffic through all topics, and
-looks at each worker every two seconds. After a warm-up nothing may grow: memory, open files, threads, how far behind
-they are, how long it takes until an event is stored. In the end each event must be accounted for, and no log may hold
-an exception. Exit code 0 only if all of that is so. Nothing that it started is left.
+The program starts a platform of its own, runs workers as they are shipped, sends steady sample traffic through all
+topics, and looks at each worker every two seconds. After a warm-up nothing may grow: memory, open files, threads, lag,
+and how long it takes until an event is stored. At the end each event must be accounted for, and no log may have an
+exception. Exit code 0 only if all of that is true. Nothing that it started is left.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from rich.rule import Rule
 from rich.status import Status
 
 from delivery.kafka import client_options
-from dev.account import Account
 from dev.blog import Blog
+from dev.ledger import EventLedger
 from dev.ports import Ports
 from dev.posts import WrittenPosts, add_blog
 from dev.producer import Producer
-from dev.report import account_table
+from dev.report import ledger_table
 from dev.servers.server import Server, ServerError, end_of_log
 from dev.stack import Platform
 from dev.traffic import Sample, Traffic
@@ -63,7 +63,7 @@ class Run:
     """One run on a platform that is up.
 
     Args:
-        soak: What is asked for; what is seen goes there.
+        soak: The options; measurements are added to it.
         platform: The servers.
         workers: How many workers there are.
         seed: Decides the traffic.
@@ -85,7 +85,7 @@ class Run:
         }
         self._topics = self._pipeline.topics.inbound.values()
         self._stored_topics = {settings.namespace + topic.name for topic in self._topics}
-        self._account = Account(settings, self._topics, datetime.now(UTC))
+        self._ledger = EventLedger(settings, self._topics, datetime.now(UTC))
         self._posts = WrittenPosts(platform.owner_url)
         self._began = 0.0
         self._told = 0.0
@@ -97,7 +97,7 @@ class Run:
         await asyncio.to_thread(add_blog, self._platform.owner_url, Blog())
         try:
             await asyncio.gather(*(worker.start() for worker in self._workers.values()))
-            async with self._account:
+            async with self._ledger:
                 await self._send()
                 self._soak.problems += await self._problems()
                 self._soak.topics = {
@@ -107,7 +107,7 @@ class Run:
                         "duplicate": topic.duplicate,
                         "dead letter": topic.dead_lettered,
                     }
-                    for name, topic in self._account.topics.items()
+                    for name, topic in self._ledger.topics.items()
                 }
         except BaseException:
             for worker in self._workers.values():
@@ -115,8 +115,8 @@ class Run:
             raise
         finally:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
-        self._console.print(Rule("What became of every event", style="cyan", align="left"))
-        self._console.print(account_table(self._account))
+        self._console.print(Rule("Events", style="cyan", align="left"))
+        self._console.print(ledger_table(self._ledger))
         self._soak.problems += logs.check(worker.log for worker in self._workers.values()).problems
 
     def _worker(self, log: Path) -> Worker:
@@ -129,13 +129,13 @@ class Run:
         return Worker(environment, host="127.0.0.1", port=port, log=log, report=self._console.print)
 
     async def _send(self) -> None:
-        """Send traffic, and look at the workers meanwhile; return once all is accounted for, or it took too long."""
+        """Send traffic and watch the workers; return once all events are accounted for, or after too long."""
         soak = self._soak
         traffic = Traffic(self._topics, began=datetime.now(UTC), rate=soak.rate, seed=self._seed)
-        self._account.expect(traffic.ids)
+        self._ledger.expect(traffic.ids)
         self._began = time.monotonic()
         settings = self._pipeline.settings
-        async with Producer(client_options(settings), settings.namespace, self._account.confirm) as producer:
+        async with Producer(client_options(settings), settings.namespace, self._ledger.confirm) as producer:
             with self._console.status("") as status:
                 sending = asyncio.create_task(self._feed(producer, traffic))
                 meanwhile = [self._look_until(sending, status), self._settle_until(sending)]
@@ -145,7 +145,7 @@ class Run:
                 finally:
                     for task in tasks:
                         task.cancel()
-                status.update("waiting until all is accounted for")
+                status.update("waiting until all events are accounted for")
                 await self._settled()
             if producer.failed:
                 soak.problems.append(f"Kafka did not confirm {producer.failed:,} events")
@@ -181,7 +181,7 @@ class Run:
                 self._soak.looks.setdefault(name, []).append(
                     look(at, page, psutil.Process(worker.pid).num_threads(), self._stored_topics)
                 )
-        self._soak.sent.append((at, self._account.sent))
+        self._soak.sent.append((at, self._ledger.sent))
         if number >= self._servers_next:
             self._servers_next = number + _SERVERS_EVERY
             for server in self._platform.servers:
@@ -193,24 +193,24 @@ class Run:
         while not sending.done():
             await asyncio.wait([sending], timeout=_SETTLE_SECONDS)
             with contextlib.suppress(PyMongoError, KafkaError):
-                await self._account.settle()
+                await self._ledger.settle()
             await self._posts.write()
 
     async def _settled(self) -> None:
         deadline = time.monotonic() + _ACCOUNTED_WITHIN_SECONDS
-        while self._account.open and time.monotonic() < deadline:
-            await self._account.settle()
+        while self._ledger.open and time.monotonic() < deadline:
+            await self._ledger.settle()
             await asyncio.sleep(0.2)
 
     async def _problems(self) -> list[str]:
         """Return which events did not become what they should."""
         problems = []
-        for name, topic in self._account.topics.items():
+        for name, topic in self._ledger.topics.items():
             if topic.open:
-                unknown = ", ".join(self._account.unknown(name))
+                unknown = ", ".join(self._ledger.unknown(name))
                 problems.append(f"{name}: nothing is known of {topic.open:,} events: {unknown}, …")
             problems += [f"{name}: {loss.id} at {loss.place} {loss.problem}" for loss in topic.lost]
-        return problems + await self._account.differences()
+        return problems + await self._ledger.differences()
 
     def _tell(self, status: Status) -> None:
         """Say how it goes: in place on a terminal, else every now and then."""
@@ -270,7 +270,7 @@ def main() -> int:
         console.print(str(error), style="red", markup=False)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("Stopped before anything could be judged.", style="yellow")
+        console.print("Stopped before anything was checked.", style="yellow")
         return _INTERRUPTED
     soak_report.show(soak, console)
     if arguments.json:
@@ -309,13 +309,13 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=_positive, default=30.0, help="for how long (default %(default).0f)")
+    parser.add_argument("--minutes", type=_positive, default=30.0, help="run for so long (default %(default).0f)")
     parser.add_argument("--rate", type=_positive, default=400.0, help="events a second (default %(default).0f)")
     parser.add_argument("--workers", type=int, default=2, help="how many workers (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other traffic (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with curves there")
-    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy the workers' logs there")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample traffic (default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with curves to FILE")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="copy the workers' logs to DIRECTORY")
     return parser
 
 

@@ -1,7 +1,8 @@
-"""What was seen of workers over a long time, and whether they stayed as they were.
+"""Decide whether workers stayed the same over a long time, from what was measured.
 
-In come the workers' own pages, `/metrics`; out go findings: of memory, open files, threads, records not yet committed,
-and the time until an event is stored. The bounds stand here. A run is plain data; nothing here asks anybody.
+Input: the workers' own pages, `/metrics`.
+Output: findings on memory, open files, threads, records not yet committed, and the time until an event is stored. The
+bounds are defined here. A run is plain data; nothing here connects to anything.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -9,8 +10,8 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.chaos import flatness
-from tests.chaos.flatness import Course
+from tests.chaos import growth
+from tests.chaos.growth import Course
 
 WARM_UP = 0.2
 WARM_UP_SECONDS = 180.0
@@ -82,7 +83,7 @@ class Soak:
         machine: What it ran on, in a few words.
         rate: How many events were sent each second.
         seconds: For how long.
-        warm_up: For how many of them nothing is asked of the workers.
+        warm_up: How many of them are the warm-up, which is not checked.
         looks: What was seen of each worker.
         servers: The memory of each server in MiB, with the moments.
         sent: How many events Kafka had acknowledged, with the moments.
@@ -135,7 +136,7 @@ def look(at: float, page: str, threads: int, topics: Container[str]) -> Look:
         threads=threads,
         processor=totals["process_cpu_seconds_total"],
         lag=max(0.0, totals.get("inkstream_lag_records", 0.0)),
-        stored=flatness.added(stored),
+        stored=growth.added(stored),
     )
 
 
@@ -148,15 +149,15 @@ def findings(looks: Mapping[str, Sequence[Look]], rate: float, warm_up: float) -
     warm = {name: [one for one in seen if one.at >= warm_up] for name, seen in looks.items()}
     found = []
     for name, seen in warm.items():
-        memory = flatness.course([(one.at, one.memory / 2**20) for one in seen])
+        memory = growth.course([(one.at, one.memory / 2**20) for one in seen])
         found.append(_stays(f"memory of {name}", memory, GROWTH, "MiB"))
     for name, seen in warm.items():
         for what, values in (
             ("open files", [(one.at, one.descriptors) for one in seen]),
             ("threads", [(one.at, one.threads) for one in seen]),
         ):
-            found.append(_as_many(f"{what} of {name}", flatness.course(values)))
-    found.append(_bounded_lag(flatness.course(together(warm)), rate))
+            found.append(_as_many(f"{what} of {name}", growth.course(values)))
+    found.append(_bounded_lag(growth.course(together(warm)), rate))
     found.append(_bounded_latency(warm))
     return found
 
@@ -174,7 +175,7 @@ def latencies(looks: Mapping[str, Sequence[Look]], share: float) -> list[tuple[f
     for moment in seen[1:]:
         while seen[first + 1][0].at <= moment[0].at - WINDOW_SECONDS:
             first += 1
-        points.append((moment[0].at, flatness.quantile(stored(seen[first], moment), share)))
+        points.append((moment[0].at, growth.quantile(stored(seen[first], moment), share)))
     return points
 
 
@@ -185,7 +186,7 @@ def moments(looks: Mapping[str, Sequence[Look]]) -> list[tuple[Look, ...]]:
 
 def stored(earlier: Sequence[Look], later: Sequence[Look]) -> dict[float, float]:
     """Return the histogram of what all workers have stored between two moments."""
-    return flatness.added(flatness.since(two.stored, one.stored) for one, two in zip(earlier, later, strict=True))
+    return growth.added(growth.since(two.stored, one.stored) for one, two in zip(earlier, later, strict=True))
 
 
 def _stays(what: str, course: Course, growth: float, unit: str) -> Finding:
@@ -218,8 +219,8 @@ def _bounded_lag(course: Course, rate: float) -> Finding:
 def _bounded_latency(looks: Mapping[str, Sequence[Look]]) -> Finding:
     seen = moments(looks)
     third = len(seen) // 3
-    first = flatness.quantile(stored(seen[0], seen[third]), 0.99)
-    last = flatness.quantile(stored(seen[-1 - third], seen[-1]), 0.99)
+    first = growth.quantile(stored(seen[0], seen[third]), 0.99)
+    last = growth.quantile(stored(seen[-1 - third], seen[-1]), 0.99)
     if first is None or last is None:
         raise ValueError("no event was stored")
     allowed = min(SLOWEST_SECONDS, max(SLOWER * first, QUICK_SECONDS))

@@ -1,4 +1,4 @@
-"""What a soak comes to: its history in; a line while it goes on, tables for the terminal, JSON, and a page to show out.
+"""Report a soak: a line while it runs, tables for the terminal, JSON, and a page, all from its history.
 
 The page is one file that needs no network and no scripts.
 """
@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tests.chaos import chart, flatness
+from tests.chaos import chart, growth
 from tests.chaos.chart import SIDE, Axis, Band, Line, Panel, clock, duration
 from tests.chaos.soak_history import Look, Soak, latencies, moments, stored, together
 
@@ -109,7 +109,7 @@ def _figures(soak: Soak) -> list[tuple[str, str]]:
     if len(seen) > 1:
         first, last = seen[0], seen[-1]
         for words, share in _SHARES.items():
-            seconds = flatness.quantile(stored(first, last), share)
+            seconds = growth.quantile(stored(first, last), share)
             figures.append((f"until {words} were stored", "" if seconds is None else f"{seconds:.2f} s"))
         most = max(one.memory for moment in seen for one in moment)
         used = sum(two.processor - one.processor for one, two in zip(first, last, strict=True))

@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import entrant
-from bench.entrant import Command, Task, running
+from bench import programs
+from bench.programs import Command, Task, running
 from bench.usage import Usage
 
 PARENT = """
@@ -28,7 +28,7 @@ def python(program: str) -> Command:
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    return Task("127.0.0.1:9", "bench.page-views", "group", "mongodb://127.0.0.1:9/bench", tmp_path / "entrant")
+    return Task("127.0.0.1:9", "bench.page-views", "group", "mongodb://127.0.0.1:9/bench", tmp_path / "running_program")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def output_of(runner: entrant.Entrant) -> str:
+async def output_of(runner: programs.RunningProgram) -> str:
     await until(lambda: runner.output.endswith("\n"))
     return runner.output
 
@@ -49,7 +49,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-async def test_an_entrant_is_told_where_to_read_and_nothing_of_it_is_left(task: Task) -> None:
+async def test_a_program_is_told_where_to_read_and_nothing_of_it_is_left(task: Task) -> None:
     async with running(python(PARENT), task) as runner:
         child, topic = (await output_of(runner)).split()
         assert topic == "bench.page-views"
@@ -72,14 +72,14 @@ async def test_nothing_is_left_where_the_benchmark_is_broken_off(task: Task) -> 
     assert all(map(is_gone, pids))
 
 
-async def test_an_entrant_that_does_not_stop_is_killed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entrant, "STOP_WITHIN_SECONDS", 0.2)
+async def test_a_program_that_does_not_stop_is_killed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "STOP_WITHIN_SECONDS", 0.2)
     async with running(python(STUBBORN), task) as runner:
         await output_of(runner)
     assert is_gone(runner.pid)
 
 
-async def test_an_entrant_that_was_killed_starts_again_with_its_log(task: Task) -> None:
+async def test_a_program_that_was_killed_starts_again_with_its_log(task: Task) -> None:
     async with running(python(PARENT), task) as runner:
         first = await output_of(runner)
         runner.kill()
@@ -89,7 +89,7 @@ async def test_an_entrant_that_was_killed_starts_again_with_its_log(task: Task) 
         assert not runner.has_ended
 
 
-async def test_an_entrant_that_ends_by_itself_is_found_out(task: Task) -> None:
+async def test_a_program_that_ends_by_itself_is_found_out(task: Task) -> None:
     async with running(python("raise SystemExit('no such topic')"), task) as runner:
         await until(lambda: runner.has_ended)
         assert "no such topic" in runner.last_words

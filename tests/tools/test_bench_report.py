@@ -47,11 +47,11 @@ def test_a_spread_is_the_median_and_the_range() -> None:
 
 def test_a_ratio_is_taken_round_by_round() -> None:
     # Both were slow in the second round, for which neither is to blame.
-    yardstick, ours = result("bare loop", 40_000, 20_000), result("Inkstream", 36_000, 18_000)
-    assert standings.ratios(ours, yardstick) == [0.9, 0.9]
+    baseline, ours = result("baseline", 40_000, 20_000), result("Inkstream", 36_000, 18_000)
+    assert standings.ratios(ours, baseline) == [0.9, 0.9]
 
 
-def test_a_contender_that_failed_is_in_the_table_with_its_reason() -> None:
+def test_an_alternative_that_failed_is_in_the_table_with_its_reason() -> None:
     failed = result("Bytewax")
     failed.problem = "It ended at 0 of 9 documents."
     row = cells(standings.speed([failed], None), "Bytewax")
@@ -96,14 +96,14 @@ def test_a_result_comes_back_from_json_and_gives_the_same_tables() -> None:
 
 
 def test_a_markdown_table_has_as_many_cells_in_every_line() -> None:
-    lines = Table("t", ["contender", "events/s"], [["a | b", "1"], ["c", "2"]]).markdown().splitlines()
+    lines = Table("t", ["alternative", "events/s"], [["a | b", "1"], ["c", "2"]]).markdown().splitlines()
     assert lines[1] == "| --- | ---: |"
     assert {line.replace("\\|", "").count("|") for line in lines} == {3}
 
 
 def test_the_picture_is_well_formed_whatever_the_names_are() -> None:
     bars = [Bar("a < b & c", Spread(1.0, 0.9, 1.1)), Bar("Inkstream", Spread(0.95, 0.95, 0.95), ours=True)]
-    picture = ElementTree.fromstring(report.svg('Ratio "to" <the> bare loop', bars))
+    picture = ElementTree.fromstring(report.svg('Ratio "to" <the> baseline', bars))
     assert picture.tag == f"{SVG}svg"
     drawn = list(picture.iter(f"{SVG}rect"))
     assert [rect.get("class") for rect in drawn] == ["bar", "bar ours"]

@@ -9,7 +9,7 @@ from schemas.topics import load
 from sinks.collections import NAMES
 
 INBOUND = {name: topic for name, topic in load(ROOT / "topics.yaml", NAMES).inbound.items() if topic.collections}
-STORIES = traffic.Stories(INBOUND.values(), told=3_000)
+SCENARIOS = traffic.Scenarios(INBOUND.values(), told=3_000)
 
 
 def without_time(record: traffic.Record) -> dict[str, object]:
@@ -39,7 +39,7 @@ def test_one_view_in_so_many_is_a_sample() -> None:
 
 def test_there_are_as_many_events_of_every_topic_as_are_wanted_each_with_ids_of_its_own() -> None:
     for topic in INBOUND:
-        records = list(STORIES.records(topic, 5_000))
+        records = list(SCENARIOS.records(topic, 5_000))
         assert len(records) == 5_000
         ids = [dict(record.headers).get("ce_id") for record in records]
         known = [identity for identity in ids if identity is not None]
@@ -48,7 +48,7 @@ def test_there_are_as_many_events_of_every_topic_as_are_wanted_each_with_ids_of_
 
 def test_a_copy_of_a_click_refers_to_the_copy_of_its_search() -> None:
     searched, clicked = set(), set()
-    for record in STORIES.records("searches", 12_000):
+    for record in SCENARIOS.records("searches", 12_000):
         body = record.value.decode()
         clicked |= set(re.findall(r'"searchId":"([^"]+)"', body))
         if '"resultsCount"' in body:
@@ -64,4 +64,4 @@ def test_a_copy_of_a_click_refers_to_the_copy_of_its_search() -> None:
 
 
 def test_records_come_lazily() -> None:
-    assert len(list(islice(STORIES.records("audit-entries", 10**9), 10))) == 10
+    assert len(list(islice(SCENARIOS.records("audit-entries", 10**9), 10))) == 10

@@ -222,8 +222,8 @@ def test_all_logs_are_read_and_the_example_names_its_own(tmp_path: Path) -> None
 
 
 def test_logs_that_say_nothing_show_nothing(tmp_path: Path) -> None:
-    assert logs.check([]).problems == ["the logs are empty, so they show nothing"]
-    assert logs.check([log(tmp_path)]).problems == ["the logs are empty, so they show nothing"]
+    assert logs.check([]).problems == ["the logs are empty, so they prove nothing"]
+    assert logs.check([log(tmp_path)]).problems == ["the logs are empty, so they prove nothing"]
 
 
 def test_a_long_example_is_cut(tmp_path: Path) -> None:

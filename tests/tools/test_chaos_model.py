@@ -19,7 +19,7 @@ from notifications.notice import ACTORS, Gather, Notice, expiry
 from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import NAMES
-from tests.chaos.ledger import Entry
+from tests.chaos.event_log import Entry
 from tests.chaos.model import Described, Describer, Model, bodies, digest_of, expires, kept
 from tests.chaos.oracle_counts import counted_check, posts_check, topic_check, windows_check
 from tests.chaos.oracle_documents import Reading, origin
@@ -116,7 +116,7 @@ def test_of_copies_that_make_different_documents_each_is_right() -> None:
     for copy in copies:
         assert problems("auditLogs", kept(copy.body), model=model) == []
     other = {"_id": "one", "timestamp": NOON + 3 * SECOND}
-    assert problems("auditLogs", other, model=model) == ["one: nobody makes it so"]
+    assert problems("auditLogs", other, model=model) == ["one: no event results in it"]
 
 
 def test_moments_are_compared_as_mongodb_keeps_them() -> None:

@@ -17,8 +17,8 @@ from dev.blog import Blog
 from dev.posts import WrittenPosts, add_blog
 from dev.stack import Platform
 from dev.traffic import Sample, Traffic
+from tests.chaos.event_log import Entry, EventLog
 from tests.chaos.history import Check
-from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.oracle import World, judge
 from tests.integration.pipeline import Message, Pipeline, until
 
@@ -59,7 +59,7 @@ def odd() -> Iterator[Sample]:
     )
 
 
-async def send(pipeline: Pipeline, ledger: Ledger, samples: list[Sample]) -> None:
+async def send(pipeline: Pipeline, event_log: EventLog, samples: list[Sample]) -> None:
     """Send samples, each with the timestamp of its moment, and record what Kafka acknowledged."""
     async with AIOKafkaProducer(bootstrap_servers=pipeline.platform.kafka.brokers, linger_ms=5) as producer:
         sent = []
@@ -77,7 +77,7 @@ async def send(pipeline: Pipeline, ledger: Ledger, samples: list[Sample]) -> Non
         for sample, timestamp, sending in sent:
             place = await sending
             its_own = (timestamp, sample.key, sample.value, sample.headers, sample.reason)
-            ledger.record(Entry(place.topic, place.partition, place.offset, *its_own))
+            event_log.record(Entry(place.topic, place.partition, place.offset, *its_own))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -89,7 +89,7 @@ async def world(platform: Platform, tmp_path_factory: pytest.TempPathFactory) ->
     add_blog(pipeline.tables_url, Blog())
     # What waits for the end of somebody's night would not be done today.
     pipeline.rows("UPDATE notification_preferences SET preferences = preferences - 'quietHours'")
-    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite")
+    event_log = EventLog(tmp_path_factory.mktemp("ledger") / "events.sqlite")
     traffic = Traffic(pipeline.topics.inbound.values(), began=BEGAN, rate=RATE, seed=7)
     samples = [*islice(traffic, SAMPLES), *traffic.owed(), *odd()]
     posts = WrittenPosts(pipeline.tables_url)
@@ -99,7 +99,7 @@ async def world(platform: Platform, tmp_path_factory: pytest.TempPathFactory) ->
     await posts.write()
     with pipeline.worker(count_every=0.5) as worker:
         await worker.until_ready()
-        await send(pipeline, ledger, samples)
+        await send(pipeline, event_log, samples)
 
         async def settled() -> bool:
             open_items = {"status": {"$in": ["pending", "processing"]}}
@@ -109,8 +109,8 @@ async def world(platform: Platform, tmp_path_factory: pytest.TempPathFactory) ->
             await pipeline.settled(*pipeline.topics.all, "notify-domain-events")
         await until(settled, "everybody is told")
         assert worker.terminate() == 0
-    yield World(ledger, pipeline, platform)
-    ledger.close()
+    yield World(event_log, pipeline, platform)
+    event_log.close()
     await pipeline.forget()
 
 
@@ -124,7 +124,7 @@ async def test_all_holds_where_nothing_is_wrong(world: World) -> None:
     assert [check.promise for check in checks if check.found != check.expected] == []
     empty = {check.promise.partition(".")[0] for check in checks if not check.expected}
     assert empty == {"view-windows", "post-view-counts", "delivery-receipts"}, "the others have something to judge"
-    reasons = {entry.reason for entry in world.ledger.entries()}
+    reasons = {entry.reason for entry in world.event_log.entries()}
     assert reasons == {None, "not-json", "schema", "unknown-type", "refused-by-store"}
 
 
@@ -315,7 +315,10 @@ TAMPERINGS: dict[str, tuple[Tampering, set[str]]] = {
     "an e-mail's log is deleted": (deleted("emailLogs", status="sent"), {"emailLogs", "deliveries"}),
     "an e-mail's log is there twice": (added("emailLogs"), {"emailLogs"}),
     "an e-mail's log is another's": (changed("emailLogs", {"$set": {"userId": "?"}}), {"emailLogs"}),
-    "an e-mail's log says that it waits": (changed("emailLogs", {"$set": {"status": "queued"}}), {"deliveries"}),
+    "an e-mail's log says that it waits": (
+        changed("emailLogs", {"$set": {"status": "queued"}}),
+        {"emailLogs", "deliveries"},
+    ),
     "a push message's log is deleted": (
         deleted("pushNotificationLogs", status="sent"),
         {"pushNotificationLogs", "deliveries"},
@@ -395,7 +398,9 @@ async def test_a_dead_letter_that_comes_again_is_counted_and_no_mistake(world: W
 
 
 async def test_forged_dead_letters_are_found(world: World) -> None:
-    valid = next(entry for entry in world.ledger.entries(f"{world.pipeline.namespace}searches") if entry.reason is None)
+    valid = next(
+        entry for entry in world.event_log.entries(f"{world.pipeline.namespace}searches") if entry.reason is None
+    )
     place = {"dl_partition": b"%d" % valid.partition, "dl_offset": b"%d" % valid.offset}
     await forged(world, "searches", **place)
     await forged(world, "page-views", value=b"{}")
@@ -424,7 +429,7 @@ async def test_a_count_too_high_and_a_record_that_nobody_acknowledged_are_found(
     assert broken.keys() - before.keys() == {
         "post-view-counts",
         "every agent has committed all of its topic",
-        "Kafka has the records of the ledger, and no others",
+        "Kafka has the records of the event log, and no others",
     }
     assert len(broken["every agent has committed all of its topic"]) == 2
 
@@ -433,27 +438,27 @@ async def test_an_event_that_was_acknowledged_and_lost_is_found_wherever_it_coun
     world: World, tmp_path: Path
 ) -> None:
     before = failing(await judge(world))
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    for entry in world.ledger.entries():
-        ledger.record(entry)
-    view = next(entry for entry in ledger.entries() if b"view-without-post" in (entry.value or b""))
+    event_log = EventLog(tmp_path / "events.sqlite")
+    for entry in world.event_log.entries():
+        event_log.record(entry)
+    view = next(entry for entry in event_log.entries() if b"view-without-post" in (entry.value or b""))
     lost = (view.value or b"").replace(b"view-without-post", b"view-that-is-lost")
-    ledger.record(view._replace(offset=10**6, value=lost))
-    broken = failing(await judge(World(ledger, world.pipeline, world.platform)))
-    ledger.close()
+    event_log.record(view._replace(offset=10**6, value=lost))
+    broken = failing(await judge(World(event_log, world.pipeline, world.platform)))
+    event_log.close()
     assert broken.keys() - before.keys() == {"pageViews", "inkstream.view_windows", "inkstream.counted_posts"}
     assert broken["pageViews"] == [f"view-that-is-lost is missing, and came as {view.topic}:{view.partition}:1000000"]
 
 
-async def test_a_ledger_that_says_another_reason_than_who_reads_is_found(world: World, tmp_path: Path) -> None:
+async def test_an_event_log_with_another_reason_than_the_reader_finds_is_found(world: World, tmp_path: Path) -> None:
     before = failing(await judge(world))
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    for entry in world.ledger.entries():
-        ledger.record(entry._replace(reason="not-json") if b"line-ahead" in (entry.value or b"") else entry)
-    broken = failing(await judge(World(ledger, world.pipeline, world.platform)))
-    ledger.close()
+    event_log = EventLog(tmp_path / "events.sqlite")
+    for entry in world.event_log.entries():
+        event_log.record(entry._replace(reason="not-json") if b"line-ahead" in (entry.value or b"") else entry)
+    broken = failing(await judge(World(event_log, world.pipeline, world.platform)))
+    event_log.close()
     assert broken.keys() - before.keys() == {
-        "each record is valid, or invalid, as the ledger says",
+        "each record is valid, or invalid, as the event log says",
         "log-lines.dead-letter",
         "systemLogs",
         "errorLogs",

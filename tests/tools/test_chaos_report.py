@@ -154,7 +154,7 @@ def test_a_cycle_is_one_line_with_all_that_matters() -> None:
     )
     assert report.line(cycle, 100) == (
         "  7/100  mongo-killed 6.1 s, worker-killed · 2 workers killed · 48,210 sent, 1,204 behind · "
-        "went on after 1.2 s, everywhere after 3.1 s"
+        "resumed after 1.2 s, all partitions after 3.1 s"
     )
 
 
@@ -166,7 +166,7 @@ def test_a_cycle_without_kills_and_recoveries_says_nothing_of_them() -> None:
 def test_the_terminal_gets_the_verdict_and_the_command_that_repeats_it() -> None:
     text = shown(history_of(5))
     assert text.rstrip().splitlines()[-1].startswith("Every promise held: 7 of 7. Over ")
-    assert text.rstrip().endswith("killed workers. Again: make chaos SEED=1 CYCLES=5")
+    assert text.rstrip().endswith("killed workers. To repeat: make chaos SEED=1 CYCLES=5")
     assert "✗" not in text
     assert text.count("✓") == 7
 
@@ -204,8 +204,8 @@ def test_a_run_that_was_not_judged_shows_nothing() -> None:
     history = history_of(1)
     history.checks = []
     assert not history.holds
-    assert "Nothing was judged, so nothing is shown." in shown(history)
-    assert "Nothing was judged" in report.to_html(history)
+    assert "Nothing was checked, so nothing is proven." in shown(history)
+    assert "Nothing was checked" in report.to_html(history)
 
 
 def test_json_has_all_of_it() -> None:
@@ -247,9 +247,9 @@ def test_the_page_has_each_fault_with_what_exactly_was_done() -> None:
 
 def test_the_page_begins_with_what_did_not_hold() -> None:
     text = Page(report.to_html(broken_history())).text
-    assert text.index("1 of 8 promises did not hold") < text.index("What did not hold") < text.index("What happened")
+    assert text.index("1 of 8 promises did not hold") < text.index("Broken promises") < text.index("Timeline")
     assert "and 4 more" in text
-    assert "What did not hold" not in Page(report.to_html(history_of(5))).text
+    assert "Broken promises" not in Page(report.to_html(history_of(5))).text
 
 
 def test_a_worker_that_is_dead_for_a_moment_leaves_a_gap() -> None:

@@ -1,4 +1,4 @@
-"""The sender of the chaos run: what its storms are made of, and that the ledger has what Kafka has, and no more."""
+"""The sender of the chaos run: what its storms are made of, and that the event log has what Kafka has, and no more."""
 
 import asyncio
 import time
@@ -20,14 +20,14 @@ from delivery.batch import Record
 from delivery.dead_letters.writer import DeadLetterLimit
 from delivery.producer import partition_of
 from dev.blog import Blog
-from dev.mishaps import MISHAPS
-from dev.traffic import COMPRESSIONS, MISHAP_EVERY, Sample, Traffic, told
+from dev.invalid_events import INVALID_EVENTS
+from dev.traffic import COMPRESSIONS, INVALID_EVERY, Sample, Traffic, told
 from runtime.settings import ROOT, Settings
 from schemas.cloudevents import Decoder
 from schemas.topics import load
 from sinks import collections
 from tests.chaos import sender as module
-from tests.chaos.ledger import Entry, Ledger
+from tests.chaos.event_log import Entry, EventLog
 from tests.chaos.sender import DUPLICATES_SHARE, LATE_SHARE, Batch, Duplicates, Late, Poison, Sender, StormKind
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -75,8 +75,8 @@ def test_in_a_storm_of_poison_a_third_of_each_topic_cant_be_read() -> None:
     records = Counter(sample.topic for sample in samples)
     unreadable = Counter(sample.topic for sample in samples if sample.outcome == "dead-lettered")
     assert set(records) == set(TOPICS)
-    in_stories = {name for name, topic in TOPICS.items() if topic.events.keys() & told(Blog())}
-    for topic, count in ((topic, records[topic]) for topic in in_stories):  # of others there are few examples
+    in_scenarios = {name for name, topic in TOPICS.items() if topic.events.keys() & told(Blog())}
+    for topic, count in ((topic, records[topic]) for topic in in_scenarios):  # of others there are few examples
         assert 0.25 < unreadable[topic] / count < 0.36
     assert storm.detail == f"{unreadable.total():,} of 12,000 records can't be read"
 
@@ -84,11 +84,11 @@ def test_in_a_storm_of_poison_a_third_of_each_topic_cant_be_read() -> None:
 def test_a_storm_of_poison_has_every_kind_of_it() -> None:
     usual = traffic()
     Poison(usual)
-    before = list(usual._mishaps)
+    before = list(usual._invalid_events)
     used = set()
     for _ in islice(usual, 5_000):
-        used |= {spoil for spoil, was in zip(usual._mishaps, before, strict=True) if spoil is not was}
-    assert used == set(MISHAPS)
+        used |= {spoil for spoil, was in zip(usual._invalid_events, before, strict=True) if spoil is not was}
+    assert used == set(INVALID_EVENTS)
 
 
 def test_after_a_storm_of_poison_traffic_is_as_usual() -> None:
@@ -183,7 +183,7 @@ def test_two_storms_of_late_events_share_no_id() -> None:
     assert not ids[0] & ids[1]
 
 
-# What the ledger has --------------------------------------------------------------------------------------------
+# What the event log has --------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -265,8 +265,8 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.sqlite")
+def event_log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "events.sqlite")
 
 
 @pytest.fixture
@@ -288,13 +288,15 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return rows
 
 
-def sender_of(ledger: Ledger, rate: float = 5_000) -> Sender:
-    return Sender("", NAMESPACE, TOPICS.values(), ledger, rate=rate, seed=1, began=NOW, owner_url="postgresql://nobody")
+def sender_of(event_log: EventLog, rate: float = 5_000) -> Sender:
+    return Sender(
+        "", NAMESPACE, TOPICS.values(), event_log, rate=rate, seed=1, began=NOW, owner_url="postgresql://nobody"
+    )
 
 
-def said(ledger: Ledger) -> dict[tuple[str, int, int], tuple[Any, ...]]:
-    """Return what the ledger has, as Kafka has it."""
-    return {entry[:3]: entry[3:7] for entry in ledger.entries()}
+def said(event_log: EventLog) -> dict[tuple[str, int, int], tuple[Any, ...]]:
+    """Return what the event log has, as Kafka has it."""
+    return {entry[:3]: entry[3:7] for entry in event_log.entries()}
 
 
 class Enough(asyncio.Event):
@@ -334,37 +336,39 @@ async def run_until(sender: Sender, condition: Callable[[], bool]) -> None:
         await until(condition)
 
 
-async def test_the_ledger_has_what_kafka_has(kafka: FakeKafka, ledger: Ledger, written: list[Any]) -> None:
-    sender = sender_of(ledger)
+async def test_the_event_log_has_what_kafka_has(kafka: FakeKafka, event_log: EventLog, written: list[Any]) -> None:
+    sender = sender_of(event_log)
     await run_until(sender, lambda: sender.sent > 1_500)
-    entries = list(ledger.entries())
-    assert said(ledger) == kafka.places
+    entries = list(event_log.entries())
+    assert said(event_log) == kafka.places
     assert len(entries) == sender.sent
     assert sender.untold == 0
-    in_stories = {name for name, topic in TOPICS.items() if topic.events.keys() & told(Blog())}
-    assert {entry.topic for entry in entries} >= {NAMESPACE + topic for topic in in_stories - {"delivery-receipts"}}
+    in_scenarios = {name for name, topic in TOPICS.items() if topic.events.keys() & told(Blog())}
+    assert {entry.topic for entry in entries} >= {NAMESPACE + topic for topic in in_scenarios - {"delivery-receipts"}}
     assert {entry.reason for entry in entries} >= {None, "not-json", "schema", "unknown-type"}
     assert written
 
 
-async def test_each_record_is_in_the_partition_of_its_key(kafka: FakeKafka, ledger: Ledger, written: list[Any]) -> None:
-    sender = sender_of(ledger)
+async def test_each_record_is_in_the_partition_of_its_key(
+    kafka: FakeKafka, event_log: EventLog, written: list[Any]
+) -> None:
+    sender = sender_of(event_log)
     await run_until(sender, lambda: sender.sent > 1_000)
-    assert all(partition_of(entry.key or b"", PARTITIONS) == entry.partition for entry in ledger.entries())
+    assert all(partition_of(entry.key or b"", PARTITIONS) == entry.partition for entry in event_log.entries())
 
 
-def views_in(ledger: Ledger) -> Iterable[Entry]:
-    return ledger.entries(NAMESPACE + "page-views")
+def views_in(event_log: EventLog) -> Iterable[Entry]:
+    return event_log.entries(NAMESPACE + "page-views")
 
 
-async def test_what_is_owed_is_sent_in_the_end(kafka: FakeKafka, ledger: Ledger, written: list[Any]) -> None:
-    sender = sender_of(ledger)
+async def test_what_is_owed_is_sent_in_the_end(kafka: FakeKafka, event_log: EventLog, written: list[Any]) -> None:
+    sender = sender_of(event_log)
     # Nobody leaves before having stayed.
     await run_until(
-        sender, lambda: sender.sent > 2_000 and any(b"viewId" in (entry.value or b"") for entry in views_in(ledger))
+        sender, lambda: sender.sent > 2_000 and any(b"viewId" in (entry.value or b"") for entry in views_in(event_log))
     )
     views, exited = set(), set()
-    for entry in views_in(ledger):
+    for entry in views_in(event_log):
         if entry.reason is None:
             event = decoded("page-views", entry)
             if event.type.name == "page.viewed":
@@ -376,23 +380,23 @@ async def test_what_is_owed_is_sent_in_the_end(kafka: FakeKafka, ledger: Ledger,
 
 
 async def test_what_is_not_acknowledged_is_not_in_the_ledger_and_is_bounded(
-    kafka: FakeKafka, ledger: Ledger, written: list[Any], monkeypatch: pytest.MonkeyPatch
+    kafka: FakeKafka, event_log: EventLog, written: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 1_000)
     kafka.is_away = True
-    sender = sender_of(ledger)
+    sender = sender_of(event_log)
     async with running(sender) as enough:
         await until(lambda: sender.untold >= 1_000)
         await enough.after(ticks=10)
         assert sender.untold < 2_000
-        assert sender.sent == ledger.count == 0
+        assert sender.sent == event_log.count == 0
         kafka.come_back()
 
 
 async def test_it_returns_when_all_is_acknowledged_and_not_before(
-    kafka: FakeKafka, ledger: Ledger, written: list[Any]
+    kafka: FakeKafka, event_log: EventLog, written: list[Any]
 ) -> None:
-    sender = sender_of(ledger)
+    sender = sender_of(event_log)
     enough = asyncio.Event()
     kafka.is_away = True
     async with sender:
@@ -408,16 +412,18 @@ async def test_it_returns_when_all_is_acknowledged_and_not_before(
     assert sender.untold == 0
 
 
-async def test_where_there_was_no_room_it_is_tried_again(kafka: FakeKafka, ledger: Ledger, written: list[Any]) -> None:
-    sender = sender_of(ledger)
+async def test_where_there_was_no_room_it_is_tried_again(
+    kafka: FakeKafka, event_log: EventLog, written: list[Any]
+) -> None:
+    sender = sender_of(event_log)
     kafka.is_full = True
     await run_until(sender, lambda: sender.sent > 1_000)
-    assert said(ledger) == kafka.places
+    assert said(event_log) == kafka.places
     assert kafka.producers == len(COMPRESSIONS)
 
 
 async def test_a_batch_of_unknown_fate_is_sent_again_by_another_producer_and_looked_for(
-    kafka: FakeKafka, ledger: Ledger, written: list[Any], monkeypatch: pytest.MonkeyPatch
+    kafka: FakeKafka, event_log: EventLog, written: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def records(_: object, place: Any) -> Any:
         for offset, (timestamp, key, value, headers) in enumerate(kafka.log[place.topic, place.partition]):
@@ -433,9 +439,9 @@ async def test_a_batch_of_unknown_fate_is_sent_again_by_another_producer_and_loo
     kafka.fates = [OutOfOrderSequenceNumber(), SimpleNamespace(offset=-1)]
     monkeypatch.setattr(module, "_records", records)
     monkeypatch.setattr(module, "AIOKafkaConsumer", FakeConsumer)
-    sender = sender_of(ledger)
+    sender = sender_of(event_log)
     await run_until(sender, lambda: sender.sent > 1_000)
-    assert said(ledger) == kafka.places, "both copies, each at its place"
+    assert said(event_log) == kafka.places, "both copies, each at its place"
     twice = [record for record, count in Counter(kafka.places.values()).items() if count > 1]
     assert twice
     assert sender.untold == 0
@@ -443,8 +449,8 @@ async def test_a_batch_of_unknown_fate_is_sent_again_by_another_producer_and_loo
     assert kafka.producers > len(COMPRESSIONS)
 
 
-async def test_what_others_wrote_is_not_taken_for_an_uncertain_record(ledger: Ledger) -> None:
-    sender = sender_of(ledger)
+async def test_what_others_wrote_is_not_taken_for_an_uncertain_record(event_log: EventLog) -> None:
+    sender = sender_of(event_log)
     wanted = [Entry("t", 0, -1, 5, b"key", b"value", (), None)]
     for timestamp, value in ((6, b"value"), (5, b"other")):
         record = SimpleNamespace(offset=1, timestamp=timestamp, key=b"key", value=value, headers=())
@@ -452,25 +458,25 @@ async def test_what_others_wrote_is_not_taken_for_an_uncertain_record(ledger: Le
     assert (sender.sent, len(wanted)) == (0, 1)
 
 
-async def test_storms_beside_a_run(kafka: FakeKafka, ledger: Ledger, written: list[Any]) -> None:
-    sender = sender_of(ledger, rate=2_000)
+async def test_storms_beside_a_run(kafka: FakeKafka, event_log: EventLog, written: list[Any]) -> None:
+    sender = sender_of(event_log, rate=2_000)
     async with running(sender):
         await until(lambda: sender.sent > 500)
         kinds: tuple[StormKind, ...] = ("poison", "duplicates", "late")
         details = await asyncio.gather(*(sender.storm(kind, 1.0) for kind in kinds))
-        assert sender._traffic.mishap_every == MISHAP_EVERY
+        assert sender._traffic.invalid_every == INVALID_EVERY
     poison, duplicates, late = (int(detail.split()[0].replace(",", "")) for detail in details)
     assert min(poison, duplicates, late) > 0
-    assert said(ledger) == kafka.places
-    readable = [entry for entry in ledger.entries() if entry.reason is None]
-    assert ledger.count - len(readable) >= poison
+    assert said(event_log) == kafka.places
+    readable = [entry for entry in event_log.entries() if entry.reason is None]
+    assert event_log.count - len(readable) >= poison
     assert len(readable) - len({decoded_id(entry) for entry in readable}) >= duplicates
 
 
 async def test_a_storm_that_outlasts_the_run_leaves_nothing_half_told(
-    kafka: FakeKafka, ledger: Ledger, written: list[Any]
+    kafka: FakeKafka, event_log: EventLog, written: list[Any]
 ) -> None:
-    sender = sender_of(ledger, rate=2_000)
+    sender = sender_of(event_log, rate=2_000)
     async with sender:
         async with running(sender):
             storm = asyncio.create_task(sender.storm("late", 60))
@@ -479,17 +485,17 @@ async def test_a_storm_that_outlasts_the_run_leaves_nothing_half_told(
         storm.cancel()
         with suppress(asyncio.CancelledError):
             await storm
-    assert sender.sent == sent == ledger.count
+    assert sender.sent == sent == event_log.count
     assert sender._left == []
 
 
 async def test_after_an_outage_it_catches_up_by_and_by(
-    kafka: FakeKafka, ledger: Ledger, written: list[Any], monkeypatch: pytest.MonkeyPatch
+    kafka: FakeKafka, event_log: EventLog, written: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate = 2_000
     portions: list[int] = []
     monkeypatch.setattr(module, "MOST_UNACKNOWLEDGED", 100)
-    sender = sender_of(ledger, rate)
+    sender = sender_of(event_log, rate)
     portion = sender._portion
 
     def noted(count: int) -> list[Sample]:
@@ -507,11 +513,11 @@ async def test_after_an_outage_it_catches_up_by_and_by(
         await until(lambda: sum(portions) > before + 500)
         a_tick = max(0.05, portions[-1] / rate)
         assert sum(portions) - before <= 1.5 * rate * (time.monotonic() - began + a_tick)
-    assert said(ledger) == kafka.places
+    assert said(event_log) == kafka.places
 
 
-async def test_the_rate_may_be_changed_meanwhile(kafka: FakeKafka, ledger: Ledger, written: list[Any]) -> None:
-    sender = sender_of(ledger)
+async def test_the_rate_may_be_changed_meanwhile(kafka: FakeKafka, event_log: EventLog, written: list[Any]) -> None:
+    sender = sender_of(event_log)
     async with running(sender) as enough:
         await until(lambda: sender.sent > 0)
         sender.rate = 0

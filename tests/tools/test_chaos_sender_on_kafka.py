@@ -1,4 +1,4 @@
-"""The sender of the chaos run on a real Kafka: the ledger has exactly what Kafka has, whatever was heard of it."""
+"""The sender of the chaos run on a real Kafka: the event log has exactly what Kafka has, whatever was heard of it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 from dev.blog import Blog
 from dev.posts import add_blog
 from dev.stack import Platform
-from tests.chaos.ledger import Ledger
+from tests.chaos.event_log import EventLog
 from tests.chaos.sender import Sender
 from tests.integration.pipeline import Pipeline, until
 
@@ -33,16 +33,16 @@ async def blog(platform: Platform) -> AsyncIterator[Pipeline]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.sqlite")
+def event_log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "events.sqlite")
 
 
-def sender_of(pipeline: Pipeline, ledger: Ledger) -> Sender:
+def sender_of(pipeline: Pipeline, event_log: EventLog) -> Sender:
     return Sender(
         pipeline.platform.kafka.brokers,
         pipeline.namespace,
         pipeline.topics.inbound.values(),
-        ledger,
+        event_log,
         rate=_RATE,
         seed=1,
         began=datetime.now(UTC),
@@ -50,24 +50,24 @@ def sender_of(pipeline: Pipeline, ledger: Ledger) -> Sender:
     )
 
 
-async def differences(pipeline: Pipeline, ledger: Ledger) -> list[str]:
-    """Return the topics of which Kafka has something else than the ledger says."""
+async def differences(pipeline: Pipeline, event_log: EventLog) -> list[str]:
+    """Return the topics of which Kafka has something else than the event log says."""
     found = []
     for name in pipeline.topics.inbound:
         there = {
             (record.partition, record.offset): (record.timestamp, record.key, record.value, tuple(record.headers))
             for record in await pipeline.read(name)
         }
-        said = {(entry.partition, entry.offset): entry[3:7] for entry in ledger.entries(pipeline.namespace + name)}
+        said = {(entry.partition, entry.offset): entry[3:7] for entry in event_log.entries(pipeline.namespace + name)}
         if there != said:
-            found.append(f"{name}: Kafka has {len(there)} records, the ledger {len(said)}")
+            found.append(f"{name}: Kafka has {len(there)} records, the event log {len(said)}")
     return found
 
 
-async def test_the_ledger_has_what_kafka_has_through_storms_and_a_pause(blog: Pipeline, ledger: Ledger) -> None:
+async def test_the_event_log_has_what_kafka_has_through_storms_and_a_pause(blog: Pipeline, event_log: EventLog) -> None:
     kafka = blog.platform.kafka
     enough = asyncio.Event()
-    async with sender_of(blog, ledger) as sender:
+    async with sender_of(blog, event_log) as sender:
         sending = asyncio.create_task(sender.run(enough))
         poison = asyncio.create_task(sender.storm("poison", 4))
         await asyncio.sleep(1)
@@ -81,14 +81,14 @@ async def test_the_ledger_has_what_kafka_has_through_storms_and_a_pause(blog: Pi
         enough.set()
         await sending
     assert sender.untold == 0
-    assert sender.sent == ledger.count > _RATE
-    assert await differences(blog, ledger) == []
+    assert sender.sent == event_log.count > _RATE
+    assert await differences(blog, event_log) == []
     posts = {row_id for (row_id,) in blog.rows("SELECT id FROM posts")}
     assert len(posts) > len(Blog().posts), "the posts that were told of are there as well"
 
 
 async def test_records_of_unknown_fate_are_looked_for(
-    blog: Pipeline, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    blog: Pipeline, event_log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers, send_batch = count(), AIOKafkaProducer.send_batch
 
@@ -105,7 +105,7 @@ async def test_records_of_unknown_fate_are_looked_for(
 
     monkeypatch.setattr(AIOKafkaProducer, "send_batch", unheard)
     enough = asyncio.Event()
-    async with sender_of(blog, ledger) as sender:
+    async with sender_of(blog, event_log) as sender:
         sending = asyncio.create_task(sender.run(enough))
 
         async def unheard_of() -> bool:
@@ -115,7 +115,7 @@ async def test_records_of_unknown_fate_are_looked_for(
         enough.set()
         await sending
     assert sender.untold == 0
-    assert sender.sent == ledger.count
-    assert await differences(blog, ledger) == []
-    records = [entry[4:] for entry in ledger.entries()]
+    assert sender.sent == event_log.count
+    assert await differences(blog, event_log) == []
+    records = [entry[4:] for entry in event_log.entries()]
     assert len(set(records)) < len(records), "both copies are known"

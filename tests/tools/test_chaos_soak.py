@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.chaos import flatness, soak_report
-from tests.chaos.flatness import course, quantile
+from tests.chaos import growth, soak_report
+from tests.chaos.growth import course, quantile
 from tests.chaos.soak_history import Look, Soak, findings, latencies, look, together, warm_up_of
 
 MINUTES = 30
@@ -161,14 +161,14 @@ def test_a_worker_that_has_done_nothing_yet_has_a_page_too() -> None:
 def test_the_slope_is_not_moved_by_a_few_wild_points() -> None:
     points = [(float(at), 100.0 + at / 100) for at in range(0, 3_600, 2)]
     wild = [(at, 10_000.0 if number % 7 == 0 else value) for number, (at, value) in enumerate(points)]
-    assert flatness.slope(points) == pytest.approx(0.01)
-    assert flatness.slope(wild) == pytest.approx(0.01, rel=0.1)
+    assert growth.slope(points) == pytest.approx(0.01)
+    assert growth.slope(wild) == pytest.approx(0.01, rel=0.1)
 
 
 @given(st.floats(-5, 5), st.floats(1, 1_000), st.integers(3, 500))
 def test_the_slope_of_a_line_is_its_own(slope: float, first: float, count: int) -> None:
     points = [(float(at), first + slope * at) for at in range(count)]
-    assert flatness.slope(points) == pytest.approx(slope, abs=1e-6)
+    assert growth.slope(points) == pytest.approx(slope, abs=1e-6)
 
 
 def test_a_course_has_its_thirds_and_its_growth() -> None:

@@ -213,12 +213,12 @@ async def test_pages_say_when_there_is_nothing(client: Client, mailbox: Mailbox)
     assert "No mail yet" in (await page(client, "/")).texts
     assert "No push message yet" in (await page(client, "/push-messages")).texts
     add(mailbox, written())
-    assert "No mail went to such an address." in (await page(client, "/?recipient=nobody")).texts
+    assert "No mail was sent to such an address." in (await page(client, "/?recipient=nobody")).texts
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/mails/20260131T120000000000-00000000", "/mails/..%2F..%2Fetc%2Fpasswd"])
 async def test_what_is_not_there_is_said_on_a_page(client: Client, path: str) -> None:
-    assert "Nothing here" in (await page(client, path, status=404)).texts
+    assert "Page not found" in (await page(client, path, status=404)).texts
 
 
 async def test_many_mails_are_on_several_pages(mailbox: Mailbox, client: Client) -> None:

@@ -7,7 +7,7 @@ from random import Random
 
 from dev.blog import Blog
 from dev.posts import PostRow, row_of
-from dev.stories import Fact
+from dev.scenarios import Fact
 from dev.traffic import Traffic
 from runtime.settings import ROOT
 from schemas.topics import load

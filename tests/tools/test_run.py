@@ -57,7 +57,7 @@ def test_a_run_accounts_for_every_event_and_leaves_no_worker(stack: Platform, tm
     assert "Top posts" in text
     assert "Error" in text
     assert re.search(r"All \d+ posts that were read agree", text), text
-    assert re.search(r"From Kafka to PostgreSQL a count took \d+\.\d s \(p50\)", text), text
+    assert re.search(r"Time from Kafka to PostgreSQL: \d+\.\d s \(p50\)", text), text
     with psycopg.connect(stack.owner_url) as connection:
         read = connection.execute('SELECT slug, "viewCount" FROM posts WHERE "viewCount" > 0').fetchall()
         drafts = connection.execute("SELECT count(*) FROM posts WHERE status = 'DRAFT'").fetchone()
@@ -109,7 +109,7 @@ def test_a_count_that_is_wrong_is_a_problem_and_the_exit_code_says_so(
     text = told.getvalue()
     assert re.search(r" 1 of \d+ posts that were read disagree", text), text
     assert f'{wrong.slug}: posts."viewCount" is ' in text
-    assert "Not all is accounted for" in text
+    assert "Not all events are accounted for" in text
 
 
 def test_a_run_whose_worker_is_killed_still_accounts_for_every_event(stack: Platform, tmp_path: Path) -> None:

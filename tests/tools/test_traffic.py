@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dev.blog import Blog
-from dev.mishaps import MISHAPS
+from dev.invalid_events import INVALID_EVENTS
 from dev.traffic import COMPRESSIONS, Sample, Traffic, told
 from enrich.documents import Document, Occurrence, Part, Write
 from enrich.enricher import Enricher
@@ -96,10 +96,10 @@ def test_every_event_type_is_shown(samples: list[Sample]) -> None:
 
 def test_every_topic_has_good_samples_duplicates_and_mishaps(samples: list[Sample]) -> None:
     outcomes = Counter((sample.topic, sample.outcome) for sample in samples)
-    # A topic of which no story tells is shown by its examples, which are few.
-    in_stories = {name for name, topic in TOPICS.items() if topic.events.keys() & told(Blog())}
+    # A topic of which no scenario tells is shown by its examples, which are few.
+    in_scenarios = {name for name, topic in TOPICS.items() if topic.events.keys() & told(Blog())}
     assert set(outcomes) >= {
-        (topic, outcome) for topic in in_stories for outcome in ("stored", "duplicate", "dead-lettered")
+        (topic, outcome) for topic in in_scenarios for outcome in ("stored", "duplicate", "dead-lettered")
     }
     assert {topic for topic, outcome in outcomes if outcome == "stored"} == set(TOPICS)
 
@@ -108,7 +108,7 @@ def test_every_compression_is_used(samples: list[Sample]) -> None:
     assert {sample.compression for sample in samples} == set(COMPRESSIONS)
 
 
-def test_three_in_a_hundred_are_duplicates_and_one_is_a_mishap(samples: list[Sample]) -> None:
+def test_three_in_a_hundred_are_duplicates_and_one_is_is_invalid(samples: list[Sample]) -> None:
     outcomes = Counter(sample.outcome for sample in samples)
     assert outcomes["duplicate"] / len(samples) == pytest.approx(0.03, abs=0.006)
     assert outcomes["dead-lettered"] / len(samples) == pytest.approx(0.01, abs=0.003)
@@ -132,7 +132,7 @@ def test_good_samples_become_exactly_the_documents_that_they_promise(samples: li
             assert made == {(trace.collection, trace.id or own) for trace in sample.traces}
 
 
-def test_mishaps_are_refused_for_the_reason_that_they_promise(samples: list[Sample]) -> None:
+def test_invalid_events_are_refused_for_the_reason_that_they_promise(samples: list[Sample]) -> None:
     enricher = Enricher(ip_hash_key=b"key", geo=None)
     for offset, sample in enumerate(samples):
         # What only the store can refuse is shown on real servers, in tests/tools/test_run.py.
@@ -142,10 +142,10 @@ def test_mishaps_are_refused_for_the_reason_that_they_promise(samples: list[Samp
             assert refused.value.reason == sample.reason
 
 
-def test_every_kind_of_mishap_suits_some_event(samples: list[Sample]) -> None:
+def test_every_kind_of_invalid_event_suits_some_event(samples: list[Sample]) -> None:
     source = traffic()
-    facts = [fact for second in range(200) for fact in source._stories.next(BEGAN + timedelta(seconds=second))]
-    for spoil in MISHAPS:
+    facts = [fact for second in range(200) for fact in source._scenarios.next(BEGAN + timedelta(seconds=second))]
+    for spoil in INVALID_EVENTS:
         assert any(spoil(fact, source._topic_of[fact.type]) for fact in facts), spoil.__name__
 
 

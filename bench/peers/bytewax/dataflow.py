@@ -1,7 +1,7 @@
 """Bytewax 0.21: KafkaSource, one step that makes documents of a batch, and a sink of one's own with `insert_many`.
 
-In comes the BENCH_ environment; out go documents. Run as a program, it makes the recovery store the first time and
-becomes `python -m bytewax.run`, which loads it again as a module. See README.md for what it promises.
+Input: the BENCH_ environment. Output: documents. Run as a program, it makes the recovery store the first time and
+becomes `python -m bytewax.run`, which loads it again as a module. README.md says what it promises.
 """
 
 import os
@@ -71,7 +71,7 @@ def page_views() -> Dataflow:
 
 
 def main() -> None:
-    """Make the recovery store, where there is none, and become Bytewax's own runner."""
+    """Create the recovery store if it is missing, and become Bytewax's own runner."""
     # The offsets are in this store: the source uses no consumer group of Kafka's.
     store = Path(os.environ["BENCH_DIRECTORY"]) / "recovery"
     if not store.exists():

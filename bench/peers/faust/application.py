@@ -1,8 +1,8 @@
 """Plain Faust, as its guide shows it: a topic, an agent, `take` and `insert_many`, or events one by one.
 
-In come the way (`take` or `each`) and the BENCH_ environment; out go documents. Faust commits by itself what the agent
-has gone past. It runs in this project's own environment, with the versions of Faust, mode and aiokafka that Inkstream
-uses. See README.md for what it promises.
+Input: the way (`take` or `each`) and the BENCH_ environment. Output: documents. Faust commits by itself what the agent
+has passed. It runs in this project's own environment, with the versions of Faust, mode and aiokafka that Inkstream
+uses. README.md says what it promises.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Kafka Connect 4.1.0 with MongoDB's sink connector 2.0.1: one standalone worker, one connector.
 
-In come the form (`default`, `tuned` or `insert`) and the BENCH_ environment; out come the configuration files in
-BENCH_DIRECTORY, and this process becomes the Java virtual machine. See README.md for what each form promises.
+Input: the form (`default`, `tuned` or `insert`) and the BENCH_ environment. Output: the configuration files in
+BENCH_DIRECTORY; this process becomes the Java virtual machine. README.md says what each form promises.
 """
 
 import os

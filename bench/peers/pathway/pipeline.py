@@ -1,7 +1,7 @@
 """Pathway 0.33: its Kafka connector into its MongoDB connector, both in Rust.
 
-In comes the BENCH_ environment; out go documents in the default form, a stream of changes, each with an `_id` that
-MongoDB made. See README.md for what it promises.
+Input: the BENCH_ environment. Output: documents in the default form, a stream of changes, each with an `_id` that
+MongoDB made. README.md says what it promises.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Quix Streams 3.28: a topic into a sink, with the library's own MongoDBSink or with a batching sink of one's own.
 
-In come the sink (`upsert`: MongoDBSink by the event's id; `insert`: `insert_many`) and the BENCH_ environment. Out go
-documents; the offsets are committed once the sink has flushed. See README.md for what each promises.
+Input: the sink (`upsert`: MongoDBSink by the event's id; `insert`: `insert_many`) and the BENCH_ environment. Output:
+documents; the offsets are committed once the sink has flushed. README.md says what each promises.
 """
 
 import os

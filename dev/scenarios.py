@@ -1,7 +1,7 @@
-"""What people and services do on the sample blog, told as facts with the moments they happen at.
+"""Make scenarios: what people and services do on the sample blog, as facts with the moments they happen at.
 
-In come a blog, a random generator and a moment; out goes a story: a few facts that belong together, such as a view, its
-exit and a like. Each fact says which traces it must leave in MongoDB, so that a run can be held to account.
+Input: a blog, a random generator and a moment. Output: a few facts that belong together, such as a view, its exit and a
+like. Each fact says which traces it must leave in MongoDB, so that a run can be checked.
 """
 
 import math
@@ -86,8 +86,8 @@ class Ids:
         return f"{self.prefix}{bits >> 62:03x}-{0x8000 | bits >> 48 & 0x3FFF:04x}-{bits & 0xFFFFFFFFFFFF:012x}"
 
 
-class Stories:
-    """Tells stories. Two with the same blog, seed and run tell the same ones.
+class Scenarios:
+    """Tells scenarios. Two with the same blog, seed and run tell the same ones.
 
     Args:
         blog: Where they happen.
@@ -114,7 +114,7 @@ class Stories:
         self._tellers = Weighted(tellers)
 
     def next(self, moment: datetime) -> list[Fact]:
-        """Tell a story that begins at a moment; the first fact happens then, others perhaps later."""
+        """Tell a scenario that begins at a moment; the first fact happens then, others perhaps later."""
         return list(self._tellers.choose(self._random)(moment))
 
     def _visit(self, moment: datetime) -> Iterator[Fact]:
@@ -179,7 +179,7 @@ class Stories:
         if visitor.person is None:
             if chance < 0.02:
                 channel = self._random.choice(("mastodon", "linkedin", "copy-link"))
-                # Nobody is named, so it is part of nobody's history.
+                # It has no user, so it is part of no one's history.
                 own = (Trace("analyticsEvents"),)
                 yield self._fact("post.shared", soon, {**about, "channel": channel}, traces=own)
             return
@@ -327,7 +327,7 @@ class Stories:
     def _secure(
         self, moment: datetime, person: Person, account: Mapping[str, Any], came_by: Mapping[str, Any]
     ) -> Iterator[Fact]:
-        """Someone who came back changes the password, or came from a place that nobody knows."""
+        """Someone who came back changes the password, or signs in from an unknown place."""
         chance = self._random.random()
         if chance < 0.15:
             yield self._fact("user.password_changed", moment, {**account, **came_by})
@@ -358,7 +358,7 @@ class Stories:
             )
 
     def _summarise(self, moment: datetime) -> Iterator[Fact]:
-        """A job sends somebody the posts of the week, and the mail provider tells how that went."""
+        """A job sends the posts of the week to a person, and the mail provider reports what became of it."""
         posts = dict.fromkeys(self._blog.post(self._random).title for _ in range(3))
         digest = self._request(
             moment,
@@ -378,7 +378,7 @@ class Stories:
             yield self._receipt(_after(arrived, self._stay()), digest, "opened")
 
     def _receipt(self, moment: datetime, request: Fact, kind: str) -> Fact:
-        """Report of the mail that a request led to; of one that was not sent, nobody knows anything."""
+        """Report of the mail that a request led to; a mail that was not sent has no report."""
         key = plan("email", moment).key(request.id)
         data = {
             "channel": "email",
@@ -506,7 +506,7 @@ class Stories:
         return self._fact("log.written", moment, data, traces=(Trace("systemLogs"),))
 
     def _request(self, moment: datetime, to: Person, **request: object) -> Fact:
-        """Ask that somebody be told what no event says by itself."""
+        """Request a notification that follows from no event."""
         return self._fact("notification.requested", moment, {"userId": to.id, **request})
 
     def _fact(
@@ -518,7 +518,7 @@ class Stories:
         return f"session-{self._ids.new()}"
 
     def _stay(self) -> float:
-        """How many seconds somebody stays: half leave within seven."""
+        """How many seconds a visitor stays: half leave within seven."""
         return min(90.0, self._random.lognormvariate(1.9, 0.8))
 
 

@@ -1,9 +1,11 @@
-"""Raises workers: a process that has imported everything, and forks a worker whenever it is told to.
+"""Start worker processes fast: import everything once, and fork a worker on each order.
 
-A worker takes seconds to import what it needs, and here one is killed every second; forked, it is at work at once. In
-come lines of JSON, each the environment of a worker, the file for its output, and functions that it calls before it
-begins; out go lines as well: `born` with the id of a process, `ended` with its id and exit code. Where the input ends,
-all workers are killed. Functions named on the command line are called before anything of the product is imported.
+A worker takes seconds to import what it needs, and here one is killed every second; a forked one works at once.
+Input: lines of JSON, each with the environment of a worker, the file for its output, and functions that it calls before
+it begins.
+Output: lines of JSON: `started` with the id of a process, `ended` with its id and exit code.
+When the input ends, all workers are killed. Functions named on the command line are called before anything of the
+product is imported.
 """
 
 import gc
@@ -20,7 +22,10 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
-_PACKAGES = ("delivery", "schemas", "notifications", "enrich", "sinks", "ops", "agents")
+_PACKAGES = (
+    *("runtime", "delivery", "schemas", "notifications", "enrich"),
+    *("sinks", "providers", "web", "ops", "agents"),
+)
 _APPLICATION = "agents.app"
 """Not imported here: it reads the settings, which each worker has of its own."""
 
@@ -28,7 +33,7 @@ _LOOK_SECONDS = 0.02
 
 
 def main() -> None:
-    """Raise workers until the input ends."""
+    """Start workers until the input ends."""
     for prelude in sys.argv[1:]:
         _call(prelude)
     for package in _PACKAGES:
@@ -38,11 +43,11 @@ def main() -> None:
     importlib.import_module("uvloop")
     assert threading.active_count() == 1, "a fork would leave the other threads behind"
     gc.freeze()
-    _tell(ready=True)
-    _raise_workers()
+    _report(ready=True)
+    _run_workers()
 
 
-def _raise_workers() -> None:
+def _run_workers() -> None:
     workers: set[int] = set()
     unread = b""
     try:
@@ -50,7 +55,7 @@ def _raise_workers() -> None:
             readable, _, _ = select.select([0], [], [], _LOOK_SECONDS)
             for pid, status in _ended(workers):
                 workers.discard(pid)
-                _tell(ended=pid, code=os.waitstatus_to_exitcode(status))
+                _report(ended=pid, code=os.waitstatus_to_exitcode(status))
             if not readable:
                 continue
             read = os.read(0, 2**20)
@@ -62,7 +67,7 @@ def _raise_workers() -> None:
                 if pid == 0:
                     _become_worker(**json.loads(order))
                 workers.add(pid)
-                _tell(born=pid)
+                _report(started=pid)
     finally:
         for pid in workers:
             with suppress(ProcessLookupError):
@@ -80,7 +85,7 @@ def _call(function: str, *arguments: Any) -> None:
 
 
 def _become_worker(environment: dict[str, str], log: str, calls: list[list[Any]]) -> NoReturn:
-    """Be what `inkstream worker` is in this environment, to the end."""
+    """Run what `inkstream worker` runs in this environment, to its end."""
     code: Any = 1
     try:
         random.seed()
@@ -97,13 +102,13 @@ def _become_worker(environment: dict[str, str], log: str, calls: list[list[Any]]
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        traceback.print_exc()  # nobody else will, as this process ends without going back
+        traceback.print_exc()  # nothing else prints it, as this process ends without returning
     finally:
         sys.stdout.flush()
         os._exit(code)
 
 
-def _tell(**news: Any) -> None:
+def _report(**news: Any) -> None:
     os.write(1, json.dumps(news).encode() + b"\n")
 
 

@@ -1,6 +1,7 @@
-"""What services ask for in a run: requests, likes, and what providers report; and the people whom all that is for.
+"""Make the traffic of a notification run: requests, likes, what providers report, and the people it is for.
 
-In come a seed and a number; out go records for Kafka, and what must come of them. Some are sent twice, as producers do.
+Input: a seed and a number of notifications.
+Output: records for Kafka, and what must follow from them. Some records are sent twice, as producers do.
 """
 
 import uuid
@@ -15,7 +16,7 @@ import orjson
 import psycopg
 
 from schemas.notifications import Channel
-from tests.chaos.notifications.providers import Take
+from tests.chaos.providers import Take
 
 REQUESTS, DOMAIN_EVENTS, RECEIPTS = "notifications", "domain-events", "delivery-receipts"
 
@@ -49,13 +50,13 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A notification that was asked for.
+    """A notification that was requested.
 
     Attributes:
         id: The notification's.
         user: Whose it is.
         title: What it says.
-        channels: How it is to go.
+        channels: Where it is to be delivered.
         attempts: How often each channel is tried at most.
     """
 
@@ -66,8 +67,8 @@ class Request:
     attempts: int
 
 
-class Asked:
-    """All that is asked for.
+class Requests:
+    """All that is requested.
 
     Args:
         count: How many notifications.
@@ -75,7 +76,7 @@ class Asked:
         subscribe: Returns a new browser's subscription.
 
     Attributes:
-        requests: Those that were asked for, by id.
+        requests: Those that were made, by id.
         likes: Who liked what, by post; each once.
         reported: What was reported of a message, by its key: each kind once.
     """
@@ -88,8 +89,8 @@ class Asked:
         self._chance = Random(seed)
         self._subscribe = subscribe
 
-    def people(self, owner_url: str) -> None:
-        """Let the platform's database know people with addresses and devices."""
+    def add_people(self, owner_url: str) -> None:
+        """Add people with addresses and devices to the platform's database."""
         with psycopg.connect(owner_url) as connection:
             cursor = connection.cursor()
             for number in range(_PEOPLE):
@@ -105,7 +106,7 @@ class Asked:
                     )
 
     def records(self) -> Iterator[Record]:
-        """Yield what services send, in order; what is yielded counts as asked for."""
+        """Yield what services send, in order; what is yielded counts as requested."""
         chance = self._chance
         for number in range(self._count):
             record = self._like(number) if chance.random() < _LIKES_SHARE else self._request()

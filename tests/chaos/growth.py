@@ -1,5 +1,6 @@
-"""Whether something that is measured for a long time stays as it is: measured points in, how it moves out.
+"""Find out whether something that is measured for a long time grows.
 
+Input: measured points. Output: how they change.
 Robust to what happens on a shared machine: medians and the slope of Theil and Sen, which a fifth of wild points do not
 move. Nothing here knows what was measured.
 """

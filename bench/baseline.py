@@ -1,8 +1,9 @@
-"""The yardstick: aiokafka `getmany` → orjson → `insert_many` → commit, and nothing else.
+"""The baseline: aiokafka `getmany` → orjson → `insert_many` → commit, and nothing else.
 
-In come the BENCH_ environment, how many batches may be in flight (one is the loop that everybody writes first, two is
-about the limit for Python on this path), and in how many processes. Out go documents as they came, with the event's id
-as `_id`. No validation, no enrichment, no dead letters: one bad record or one duplicate ends it.
+Input: the BENCH_ environment, how many batches may be in flight (one is the loop that everybody writes first, two is
+about the limit for Python on this path), and in how many processes.
+Output: documents as they came, with the event's id as `_id`. No validation, no enrichment, no dead letters: one invalid
+record or one duplicate ends it.
 """
 
 import asyncio

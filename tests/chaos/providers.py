@@ -1,8 +1,9 @@
-"""The providers of a run: servers on loopback that fail in every way there is, and write down what they took.
+"""Run providers on loopback that fail in every way there is, and record what they accepted.
 
-In come messages; out go the replies of each provider's contract, and takes: which message was given when, by which
-worker, and whether the answer was lost. What happens to a message follows from the seed, its key and the number of the
-attempt, so it does not depend on who is faster. Some messages are the death of the worker that gives them.
+Input: messages.
+Output: the replies of each provider's contract, and a `Take` for each accepted message: when, from which worker, and
+whether the response was lost. What happens to a message follows from the seed, its key and the number of the attempt,
+so it does not depend on who is faster. Some messages kill the worker that sends them.
 """
 
 import asyncio
@@ -33,22 +34,22 @@ from dev.providers.sendgrid import SendGridServer
 from dev.providers.server import AcceptedEmail, Answer, EmailServer, Fault, HttpEmailServer
 from dev.providers.smtp import SmtpServer
 from dev.providers.web_push import PushService
-from tests.chaos.crew import Crew
-from tests.chaos.notifications.hurry import NAME
+from tests.chaos.fast_settings import NAME
+from tests.chaos.workers import Workers
 
 KEY, DOMAIN = "chaos", "mg.blog.example"
 _AT_ONCE_SECONDS = 0.002
 
 
-class Murder(Enum):
-    """What a provider does to the worker that gives it a message."""
+class Kill(Enum):
+    """When a provider kills the worker that sends it a message."""
 
     BEFORE_TAKING = "just before the provider took it"
     AFTER_TAKING = "once the provider took it"
     AFTER_ANSWERING = "once the provider answered"
 
 
-Trouble = Fault | Murder
+Trouble = Fault | Kill
 
 WEIGHTS: Mapping[Trouble, float] = {
     Fault.FAIL: 10,
@@ -59,24 +60,24 @@ WEIGHTS: Mapping[Trouble, float] = {
     Fault.REFUSE_RECIPIENT: 1,
     Fault.HANG: 1,
     Fault.REJECT_US: 0.6,
-    Murder.BEFORE_TAKING: 0.4,
-    Murder.AFTER_TAKING: 0.6,
-    Murder.AFTER_ANSWERING: 0.6,
+    Kill.BEFORE_TAKING: 0.4,
+    Kill.AFTER_TAKING: 0.6,
+    Kill.AFTER_ANSWERING: 0.6,
 }
-"""How often each trouble is met, among all of them."""
+"""How often each fault occurs, relative to the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """That a provider took a message.
+    """A message that a provider accepted.
 
     Attributes:
-        key: Of the message.
-        provider: Whose server.
-        provider_id: What it called the message.
+        key: The message's key.
+        provider: The provider's name.
+        provider_id: The provider's id of the message.
         at: When, in seconds since 1970.
-        worker: The process that gave it; it may be dead by then.
-        answered: Whether the provider said so.
+        worker: The process that sent it; it may be dead by now.
+        answered: Whether the provider sent its response.
     """
 
     key: str
@@ -91,28 +92,28 @@ class Providers:
     """All providers.
 
     Args:
-        seed: Decides which message meets what.
-        share: The share of messages that meet trouble.
+        seed: Decides which message meets which fault.
+        share: The share of messages that meet a fault.
         directory: For key files.
 
     Attributes:
-        crew: Whose workers give messages; set before the first does.
-        share: See above; 0 makes all of them well.
-        takes: What was taken, by key.
-        met: How often each trouble was met.
-        refused: What was refused although no trouble was planned: each in a sentence.
-        at_work: Since when each worker gives messages, by the monotonic clock.
-        told: Is called with each take.
+        workers: Who sends messages; set before the first is sent.
+        share: See above; 0 ends all faults.
+        takes: The accepted messages, by key.
+        met: How often each fault occurred.
+        refused: Messages that were refused although no fault was planned: each in a sentence.
+        at_work: Since when each worker sends messages, by the monotonic clock.
+        on_take: Is called with each accepted message.
     """
 
     def __init__(self, seed: int, share: float, directory: Path) -> None:
-        self.crew = Crew(())
+        self.workers = Workers(())
         self.share = share
         self.takes: defaultdict[str, list[Take]] = defaultdict(list)
         self.met: Counter[str] = Counter()
         self.refused: list[str] = []
         self.at_work: dict[int, float] = {}
-        self.told: Callable[[Take], None] = lambda _: None
+        self.on_take: Callable[[Take], None] = lambda _: None
         self._seed = seed
         self._directory = directory
         self._attempts: Counter[str] = Counter()
@@ -151,7 +152,7 @@ class Providers:
         return self._push_service.subscribe()
 
     def environment(self) -> dict[str, str]:
-        """The settings that lead a worker to these servers."""
+        """The settings with which a worker uses these servers."""
         account, key, trusted = (self._directory / name for name in ("fcm.json", "apns.p8", "trusted.pem"))
         account.write_text(json.dumps(self._fcm.service_account))
         key.write_text(self._apns.key)
@@ -179,12 +180,12 @@ class Providers:
         }
 
     def _plan(self, name: str, server: Any) -> Callable[[AcceptedEmail], Answer]:
-        """Return what an e-mail server does with messages."""
+        """Return how an e-mail server responds to messages."""
 
         def answer(email: AcceptedEmail) -> Answer:
             trouble = self._meet(name, email.key)
             worker = self._worker(server.client)
-            fault = trouble if isinstance(trouble, Fault) else self._murder(worker, trouble)
+            fault = trouble if isinstance(trouble, Fault) else self._kill(worker, trouble)
             if fault in (None, Fault.CLOSE_AFTER):
                 self._take(Take(email.key, name, email.provider_id, time.time(), worker, fault is None))
             return fault
@@ -192,13 +193,13 @@ class Providers:
         return answer
 
     def _script(self, name: str, server: LoopbackServer) -> Callable[[Request], Reply | Mishap | None]:
-        """Return what a push server does with messages."""
+        """Return how a push server responds to messages."""
 
         def act(request: Request) -> Reply | Mishap | None:
             key = _key_of(name, request)
             trouble = self._meet(name, key)
             worker = self._worker(request.headers["user-agent"])
-            fault = trouble if isinstance(trouble, Fault) else self._murder(worker, trouble)
+            fault = trouble if isinstance(trouble, Fault) else self._kill(worker, trouble)
             if fault not in (None, Fault.CLOSE_AFTER):
                 return _REFUSALS[name][fault]
             reply = server.answer(request)
@@ -219,30 +220,30 @@ class Providers:
         self.met[trouble.name.lower().replace("_", " ")] += 1
         return trouble
 
-    def _murder(self, worker: int, when: Murder | None) -> Fault | None:
-        """Kill the worker; return what the message meets then."""
+    def _kill(self, worker: int, when: Kill | None) -> Fault | None:
+        """Kill the worker; return the fault that its message meets."""
         if when is None:
             return None
-        if when is Murder.AFTER_ANSWERING:
-            asyncio.get_running_loop().call_later(_AT_ONCE_SECONDS, self.crew.kill, worker, when.value)
+        if when is Kill.AFTER_ANSWERING:
+            asyncio.get_running_loop().call_later(_AT_ONCE_SECONDS, self.workers.kill, worker, when.value)
             return None
-        self.crew.kill(worker, when.value)
-        return Fault.CLOSE_AFTER if when is Murder.AFTER_TAKING else Fault.CLOSE_BEFORE
+        self.workers.kill(worker, when.value)
+        return Fault.CLOSE_AFTER if when is Kill.AFTER_TAKING else Fault.CLOSE_BEFORE
 
     def _worker(self, name: str) -> int:
-        """Return which process calls itself so, and note that it is at work."""
+        """Return the process with this name, and note that it sends messages."""
         worker = int(name.removeprefix(NAME.format("")))
-        if self.crew.has(worker):
+        if self.workers.has(worker):
             self.at_work.setdefault(worker, time.monotonic())
         return worker
 
     def _take(self, take: Take) -> None:
         self.takes[take.key].append(take)
-        self.told(take)
+        self.on_take(take)
 
 
 class _OverHttp(HttpEmailServer):
-    """Knows who gives a message, when it is to be decided upon."""
+    """Knows the sender of a message before it decides about it."""
 
     client = ""
 
@@ -269,7 +270,7 @@ class _Smtp(SmtpServer):
 
 
 class _Apns(ApnsServer):
-    """Takes the tokens of many workers, each of which makes one of its own as it starts."""
+    """Accepts the tokens of many workers, each of which makes its own as it starts."""
 
     def answer(self, request: Request) -> Reply:
         self._last_made = datetime.min.replace(tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""The ledger: every record that Kafka acknowledged, and nothing else; it alone decides what must be true in the end.
+"""Log every record that Kafka acknowledged, and nothing else; it alone decides what must be true at the end.
 
-In come records with their places, as acknowledgements arrive; out they come again, in the order of their places. It is
-an SQLite database in one file.
+Input: records with their places, as acknowledgements arrive. Output: the same records, in the order of their places.
+The log is an SQLite database in one file.
 """
 
 import sqlite3
@@ -28,8 +28,8 @@ class Entry(NamedTuple):
 
     Attributes:
         topic: Its name in Kafka, namespace and all.
-        partition: Where it is.
-        offset: Likewise.
+        partition: Its partition.
+        offset: Its offset.
         timestamp: Its own, in milliseconds since 1970.
         key: Its key.
         value: Its value.
@@ -52,8 +52,8 @@ class Entry(NamedTuple):
         return f"{self.topic}:{self.partition}:{self.offset}"
 
 
-class Ledger:
-    """A new ledger in a file that must not exist yet."""
+class EventLog:
+    """A new event log in a file that must not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path)
@@ -64,7 +64,7 @@ class Ledger:
         self.count = 0
 
     def record(self, entry: Entry) -> None:
-        """Take note of a record that Kafka has acknowledged.
+        """Log a record that Kafka has acknowledged.
 
         Raises:
             sqlite3.IntegrityError: Another record was said to be at the same place.

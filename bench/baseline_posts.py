@@ -1,7 +1,7 @@
-"""The yardstick of delivery: HTTP posts by httpx, so many at the same time, and nothing else.
+"""The baseline of delivery: concurrent HTTP posts by httpx, and nothing else.
 
-In come the provider's URL, a number of mails and how many are under way at once; out go as many requests of SendGrid's
-contract, whose body is made beforehand. No queue, no log, no attempt but the first.
+Input: the provider's URL, a number of mails, and how many requests run at once.
+Output: as many requests of SendGrid's contract, whose body is made beforehand. No queue, no log, no retries.
 """
 
 import argparse
@@ -25,7 +25,7 @@ async def post(http: httpx.AsyncClient, url: str, mails: int, at_once: int) -> N
                 {"type": "text/plain", "value": "That is the missing piece. " * 20},
                 {"type": "text/html", "value": "<p>That is the missing piece.</p>" * 60},
             ],
-            "custom_args": {"notificationId": "bare", "key": "0" * 32},
+            "custom_args": {"notificationId": "baseline", "key": "0" * 32},
         }
     )
     headers = {"Authorization": "Bearer key", "Content-Type": "application/json"}

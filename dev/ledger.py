@@ -1,8 +1,8 @@
-"""Holds the outcome of a run against what was sent, record by record.
+"""Compare the result of a run with what was sent, record by record.
 
-In come the records that Kafka confirmed; out goes what became of each, read from MongoDB by id and from the dead-letter
-topics by origin, never from the worker's own counters. A record is looked for once its offset is committed: from then
-on the worker promises that its effect is durable, so what is not there is lost.
+Input: the records that Kafka confirmed. Output: what became of each, read from MongoDB by id and from the dead-letter
+topics by origin, never from the worker's own counters. A record is looked up once its offset is committed: from then on
+the worker promises that its effect is durable, so what is not there is lost.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from pymongo import AsyncMongoClient
 
 from delivery.kafka import client_options
-from dev.notifications import NotificationAccount
-from dev.stories import Trace
+from dev.notifications import NotificationLedger
+from dev.scenarios import Trace
 from dev.traffic import Sample
 from ops.dead_letters import Letter, letter_of
 from runtime.settings import Settings
@@ -47,8 +47,8 @@ class Loss(NamedTuple):
 
 
 @dataclass
-class TopicAccount:
-    """What became of the records of one topic."""
+class TopicLedger:
+    """The outcome of the records of one topic."""
 
     sent: int = 0
     stored: int = 0
@@ -74,7 +74,7 @@ class _Groups(NamedTuple):
     occurrences: int
 
 
-class Account:
+class EventLedger:
     """The account of a run. Use it as an asynchronous context manager: it begins with what there is at that moment.
 
     Args:
@@ -87,8 +87,8 @@ class Account:
         self._settings = settings
         self._began = began
         listed = list(topics)
-        self.topics = {topic.name: TopicAccount() for topic in listed}
-        self.notifications = NotificationAccount(settings, listed, began)
+        self.topics = {topic.name: TopicLedger() for topic in listed}
+        self.notifications = NotificationLedger(settings, listed, began)
         self._dead_letter_topics = [settings.namespace + topic.dead_letter for topic in listed]
         self._open: dict[TopicPartition, dict[int, Sample]] = defaultdict(dict)
         self._letters: dict[str, Letter] = {}  # by where the record was
@@ -98,7 +98,7 @@ class Account:
         self._groups_before = _Groups(0, 0)
 
     async def __aenter__(self) -> Self:
-        """Connect, and take note of where the dead-letter topics end and what is counted already."""
+        """Connect, and note where the dead-letter topics end and what is counted already."""
         options = client_options(self._settings)
         self._admin = AIOKafkaAdminClient(**options)
         self._consumer = AIOKafkaConsumer(**options, group_id=None, enable_auto_commit=False)
@@ -226,7 +226,7 @@ class Account:
     def _judge(
         self, partition: TopicPartition, offset: int, sample: Sample, found: Mapping[tuple[str, str], dict[str, Any]]
     ) -> None:
-        account = self.topics[sample.topic]
+        ledger = self.topics[sample.topic]
         own = sample.id or _place(partition, offset)
         letter = self._letters.pop(_place(partition, offset), None)
         problem = None
@@ -244,13 +244,13 @@ class Account:
             if missing:
                 problem = "is committed, and not in " + ", ".join(sorted({trace.collection for trace in missing}))
         if problem is not None:
-            account.lost.append(Loss(_place(partition, offset), own, problem))
+            ledger.lost.append(Loss(_place(partition, offset), own, problem))
         elif sample.outcome == "dead-lettered":
-            account.dead_lettered += 1
+            ledger.dead_lettered += 1
         elif sample.outcome == "duplicate":
-            account.duplicate += 1
+            ledger.duplicate += 1
         else:
-            account.stored += 1
+            ledger.stored += 1
             self._count_documents(sample)
 
     def _count_documents(self, sample: Sample) -> None:

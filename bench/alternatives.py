@@ -1,7 +1,7 @@
-"""Who runs: the bare loop, Inkstream, and what a user would pick instead, in the order of the table's rows.
+"""Define what is measured: the baseline, Inkstream, and what users would pick instead, in the table's order.
 
-Each is a program that copies a topic of page views into a collection, told where by the BENCH_ environment. How each
-peer is configured, what its documentation promises, and what it did, is in the README.md of its directory.
+Each is a program that copies a topic of page views into a collection; the BENCH_ environment says where. How each peer
+is configured, what its documentation promises, and what it did, is in the README.md of its directory.
 """
 
 import sys
@@ -12,11 +12,11 @@ from typing import NamedTuple
 from bench.peers.install import install_kafka_connect, install_python, python
 from bench.worker import WORKER
 
-YARDSTICK = "bare loop, 2 in flight"
+BASELINE = "baseline, 2 in flight"
 INKSTREAM = "Inkstream"
 
 
-class Contender(NamedTuple):
+class Alternative(NamedTuple):
     """A row of the table.
 
     Attributes:
@@ -36,33 +36,33 @@ class Contender(NamedTuple):
     install: Callable[[], None] | None
 
 
-def _bare_loop(name: str, note: str, *arguments: str) -> Contender:
-    command = [sys.executable, "-m", "bench.bare_loop", *arguments]
-    return Contender(name, command, {}, safe=False, note=note, install=None)
+def _baseline(name: str, note: str, *arguments: str) -> Alternative:
+    command = [sys.executable, "-m", "bench.baseline", *arguments]
+    return Alternative(name, command, {}, safe=False, note=note, install=None)
 
 
-def _kafka_connect(name: str, form: str, note: str, *, safe: bool) -> Contender:
+def _kafka_connect(name: str, form: str, note: str, *, safe: bool) -> Alternative:
     command = [sys.executable, "bench/peers/kafka_connect/launch.py", form]
-    return Contender(name, command, {}, safe, note, install_kafka_connect)
+    return Alternative(name, command, {}, safe, note, install_kafka_connect)
 
 
-def _peer(name: str, peer: str, program: str, note: str, *, safe: bool) -> Contender:
+def _peer(name: str, peer: str, program: str, note: str, *, safe: bool) -> Alternative:
     path, *arguments = program.split()
     command = [python(peer), f"bench/peers/{peer}/{path}", *arguments]
-    return Contender(name, command, {}, safe, note, partial(install_python, peer))
+    return Alternative(name, command, {}, safe, note, partial(install_python, peer))
 
 
-def _faust(name: str, way: str, note: str) -> Contender:
+def _faust(name: str, way: str, note: str) -> Alternative:
     command = [sys.executable, "bench/peers/faust/application.py", way]
-    return Contender(name, command, {}, safe=False, note=note, install=None)
+    return Alternative(name, command, {}, safe=False, note=note, install=None)
 
 
-CONTENDERS: tuple[Contender, ...] = (
-    _bare_loop("bare loop", "the loop that everybody writes first: one batch at a time", "1"),
-    _bare_loop(YARDSTICK, "a batch is decoded while another is written", "2"),
-    _bare_loop("bare loop, 4 in flight", "more in flight than a commit in order can use well", "4"),
-    _bare_loop("bare loop, 2 in flight, 2 processes", "two consumers share the partitions", "2", "2"),
-    Contender(
+ALTERNATIVES: tuple[Alternative, ...] = (
+    _baseline("baseline", "the loop that everybody writes first: one batch at a time", "1"),
+    _baseline(BASELINE, "a batch is decoded while another is written", "2"),
+    _baseline("baseline, 4 in flight", "more in flight than a commit in order can use well", "4"),
+    _baseline("baseline, 2 in flight, 2 processes", "two consumers share the partitions", "2", "2"),
+    Alternative(
         INKSTREAM,
         list(WORKER.command),
         {},

@@ -1,8 +1,9 @@
-"""Makes a worker hurry, and say who it is: called before the worker's own modules are imported.
+"""Shorten the product's waits, and have each message name the process that sends it.
 
-In comes nothing; out go the policies of retries, circuits and leases, with shorter times, so that what takes minutes
-takes seconds, and clients that tell providers the process they are of. What follows what is not touched. A name that
-the product no longer has ends the program, so that nobody waits for minutes unawares.
+Input: nothing; a worker calls `apply` and `identify` before its own modules are imported.
+Output: the policies of retries, circuits and leases with shorter times, so that minutes become seconds. Their effects
+are not changed.
+A name that the product no longer has ends the worker, so that nobody waits for minutes by mistake.
 """
 
 import importlib
@@ -19,8 +20,8 @@ NAME = "worker-{}"
 """What a worker calls itself, with its process id."""
 
 
-def hurry() -> None:
-    """Replace what takes long, module by module: each before those that import it."""
+def apply() -> None:
+    """Shorten the times, module by module: each before those that import it."""
     policies = importlib.import_module("notifications.retry_policy")
     policy = policies.RetryPolicy(base=timedelta(seconds=0.5), factor=2, cap=LONGEST_WAIT)
     _replace("notifications.retry_policy", "POLICIES", {"email": policy, "push": policy})
@@ -34,8 +35,8 @@ def hurry() -> None:
     _replace("agents.notifications.attempt", "TIMEOUT", PROVIDER_TIMEOUT)
 
 
-def introduce() -> None:
-    """Have each message say which process gives it: `User-Agent` by HTTP, the client's name by SMTP."""
+def identify() -> None:
+    """Have each message name its process: `User-Agent` by HTTP, the client's name by SMTP."""
     make = importlib.import_module("providers.http").client
 
     def client(**options: Any) -> Any:
@@ -44,7 +45,7 @@ def introduce() -> None:
         return http
 
     _replace("providers.http", "client", client)
-    # By which aiosmtplib learns what to say.
+    # aiosmtplib takes the client's name from here.
     _replace("socket", "getfqdn", lambda: NAME.format(os.getpid()))
 
 

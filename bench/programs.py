@@ -1,6 +1,7 @@
-"""A contender that runs: a program and where it is to read and write come in, a process that can be ended goes out.
+"""Start and stop one of the measured programs.
 
-However the benchmark ends, nothing of the process or of what it started is left.
+Input: a program, and where it reads and writes. Output: a process.
+However the benchmark ends, neither the process nor what it started is left.
 """
 
 import asyncio
@@ -50,7 +51,7 @@ class Command(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What an entrant has to do.
+    """What a program has to do.
 
     Attributes:
         brokers: Where Kafka is.
@@ -67,12 +68,12 @@ class Task(NamedTuple):
     directory: Path
 
 
-class ContenderError(Exception):
-    """A contender ended, or did nothing; the message has the end of its output."""
+class ProgramError(Exception):
+    """An alternative ended, or did nothing; the message has the end of its output."""
 
 
-class Entrant:
-    """One process of a contender, with its output in a log file."""
+class RunningProgram:
+    """One process of an alternative, with its output in a log file."""
 
     def __init__(self, program: Program, task: Task) -> None:
         self._program = program
@@ -129,7 +130,7 @@ class Entrant:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for the benchmark: it ends its entrants itself.
+                # Ctrl-C is for the benchmark: it ends its programs itself.
                 start_new_session=True,
             )
 
@@ -167,13 +168,13 @@ class Entrant:
 
 
 @contextlib.asynccontextmanager
-async def running(program: Program, task: Task) -> AsyncIterator[Entrant]:
+async def running(program: Program, task: Task) -> AsyncIterator[RunningProgram]:
     """Run a program for as long as the block lasts."""
-    entrant = Entrant(program, task)
+    running_program = RunningProgram(program, task)
     try:
-        entrant.start()
-        yield entrant
+        running_program.start()
+        yield running_program
     except BaseException:
-        entrant.kill()
+        running_program.kill()
         raise
-    await entrant.stop()
+    await running_program.stop()

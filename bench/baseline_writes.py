@@ -1,8 +1,9 @@
-"""The yardstick of every path but page views: the writes that a topic's events amount to, ready-made, and nothing else.
+"""The baseline of every path but page views: the writes that a topic's events amount to, prepared, and nothing else.
 
-In comes a topic; out go the same inserts, updates and transactions that Inkstream carries out for it, made before the
-first is written, in plain calls of the driver. Meanwhile the topic is read from Kafka once more, as the writes go, so
-that reading is paid for here too. No decoding, no enrichment, no dead letters, no retries.
+Input: a topic.
+Output: the same inserts, updates and transactions that Inkstream carries out for it, prepared before the first is
+written, in plain calls of the driver. The topic is read from Kafka again beside the writes, so that the cost of reading
+is included. No decoding, no enrichment, no dead letters, no retries.
 """
 
 import asyncio
