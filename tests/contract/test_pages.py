@@ -79,7 +79,9 @@ def test_the_longest_wait_between_retries_is_as_the_pages_say() -> None:
 
 
 def test_every_default_is_judged_for_production() -> None:
-    judged = re.findall(r"`(INKSTREAM_[A-Z_]+)(?:=\w+)?`", (ROOT / "docs/decisions/production-defaults.md").read_text())
+    judged = re.findall(
+        r"`(INKSTREAM_[A-Z_]+)(?:=\w+)?`", (ROOT / "docs/decisions/0022-production-defaults.md").read_text()
+    )
     assert set(judged) == {f"INKSTREAM_{name.upper()}" for name in Settings.model_fields}
 
 
