@@ -74,7 +74,7 @@ def test_the_runbook_explains_every_line_of_the_log() -> None:
 
 
 def test_the_longest_wait_between_retries_is_as_the_pages_say() -> None:
-    for page in ("docs/guarantee.md", "docs/operations.md"):
+    for page in ("docs/guarantee.md", "docs/troubleshooting.md"):
         assert f"up to {BACKOFF.max:.0f} s" in (ROOT / page).read_text(), page
 
 

@@ -1,8 +1,9 @@
-"""README's settings for production, as they stand: the block makes an `.env` with which the real worker starts.
+"""The settings of docs/deploy.md, as they stand: the block makes an `.env` with which the real worker starts.
 
 Only the servers' addresses are others here, and they come from the environment, which goes before `.env`.
 """
 
+import configparser
 import json
 import os
 import re
@@ -23,14 +24,14 @@ ADDRESSES = ("INKSTREAM_KAFKA_BROKERS", "INKSTREAM_MONGO_URL", "INKSTREAM_POSTGR
 
 
 def block() -> str:
-    found = re.search(r"```sh\n(cat > \.env <<END\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    found = re.search(r"```sh\n(cat > \.env <<END\n.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
     assert found is not None
     return found[1]
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Where README's block was run."""
+    """Where the page's block was run."""
     subprocess.run(["sh", "-eu"], input=block(), cwd=tmp_path, text=True, check=True)
     return tmp_path
 
@@ -40,7 +41,7 @@ async def deployed(platform: Platform, directory: Path) -> AsyncIterator[Pipelin
     """Topics, collections and tables, made with the settings of development: one broker has no three replicas."""
     pipeline = Pipeline(platform)
     pipeline.own_tables()
-    # As in README: no namespace.
+    # As on the page: no namespace.
     pipeline.namespace = pipeline.environment["INKSTREAM_NAMESPACE"] = ""
     await pipeline.prepare()
     yield pipeline
@@ -115,6 +116,21 @@ def test_what_is_left_out_of_the_block_is_named(
     assert (ended.code, ended.output) == (2, "")
     [line] = ended.errors.splitlines()
     assert left_out in line
+
+
+def test_the_block_needs_no_quotes_so_that_docker_and_systemd_read_it_as_a_shell_does(directory: Path) -> None:
+    assert not re.search(r"['\"]", (directory / ".env").read_text())
+
+
+def test_the_unit_of_the_page_restarts_a_worker_unless_its_settings_are_wrong() -> None:
+    found = re.search(r"<!-- unit -->\n```ini\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    assert found is not None
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(found[1])
+    assert unit["Service"]["ExecStart"].endswith("/inkstream worker")
+    assert (unit["Service"]["Restart"], unit["Service"]["RestartPreventExitStatus"]) == ("always", "2")
+    assert unit["Service"]["Environment"] == "INKSTREAM_WEB_PORT=%i"
 
 
 def test_the_block_has_every_setting_once(directory: Path) -> None:
