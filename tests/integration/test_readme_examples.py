@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
@@ -80,7 +81,7 @@ async def test_a_reader_of_the_readme_sees_the_event_that_node_sent(installed: P
         python = block("docs/producers.md", "python", "aiokafka")
         await run(installed, python, sys.executable, "send.py", directory=tmp_path)
         await until_stored(installed, 2)
-    with MongoClient(installed.environment["INKSTREAM_MONGO_URL"], tz_aware=True) as client:
+    with MongoClient[dict[str, Any]](installed.environment["INKSTREAM_MONGO_URL"], tz_aware=True) as client:
         (query,) = mongosh.statements(block("README.md", "js", "db.pageViews"))
         found = mongosh.run(client.get_default_database(), query, {})
     assert found.result == [{"_id": "post-uuid-123", "slug": "introduction-to-typescript", "views": 2}]
