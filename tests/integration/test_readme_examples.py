@@ -19,6 +19,7 @@ from pymongo import MongoClient
 
 from dev.stack import LOCAL, Platform
 from runtime.settings import ROOT
+from sinks.mongo.database import NamespacedDatabase
 from tests import mongosh
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Message, Pipeline, until
@@ -40,6 +41,7 @@ async def installed(platform: Platform) -> AsyncIterator[Pipeline]:
     pipeline = Pipeline(platform)
     pipeline.own_tables()
     pipeline.namespace = pipeline.environment["INKSTREAM_NAMESPACE"] = ""
+    pipeline.database = NamespacedDatabase(pipeline.database.client, "")
     await pipeline.prepare()
     yield pipeline
     await pipeline.forget()
