@@ -3,8 +3,11 @@
 import gc
 import importlib
 import pkgutil
+from datetime import timedelta
 
 import uvloop  # noqa: F401 - a worker's event loop
+
+import delivery.consumer
 
 _PACKAGES = (
     "runtime",
@@ -23,4 +26,7 @@ for _package in _PACKAGES:
     for _module in pkgutil.walk_packages(importlib.import_module(_package).__path__, f"{_package}."):
         if _module.name != "agents.app":
             importlib.import_module(_module.name)
+# Whoever takes over from a killed worker waits for as long as this; the tests have many of them.
+delivery.consumer.SESSION_TIMEOUT = timedelta(seconds=3)
+delivery.consumer.HEARTBEAT_INTERVAL = timedelta(seconds=1)
 gc.freeze()  # so that a worker's collections copy no pages of these
