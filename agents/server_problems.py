@@ -123,7 +123,7 @@ def problem_of(error: BaseException, settings: Settings, server: str | None = No
     told = first_line(error)
     if isinstance(error, PostsLockedError):
         return Problem(
-            server, f"{at}: {told}", "Run it again when the lock is gone (docs/operations.md, Posts are locked)"
+            server, f"{at}: {told}", "Run it again when the lock is gone (docs/troubleshooting.md, Posts are locked)"
         )
     if isinstance(error, OtherInstallationError):
         return Problem(server, f"{at}: {told}", "")

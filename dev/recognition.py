@@ -54,7 +54,7 @@ _HEAD = """<!-- Written by `python -m dev.recognition`; don't edit. -->
 # How well readers are recognised
 
 Each row holds the rules of `enrich/bots.py` and `enrich/user_agent.py` against a public set of user agents. Equal ones
-count once. Why the rules are as they are stands in [recognising-readers.md](decisions/recognising-readers.md).
+count once. [A decision](decisions/0009-devices-bots-sources.md) says why the rules are as they are.
 
 Input: the sets below, fetched by hand. None of them is part of this repository; `tests/data/` has small samples.
 

@@ -2,7 +2,7 @@
 
 Input: what a producer calls its event, or a record's place in Kafka. Output: an id that stands for that event alone.
 Ids that Inkstream makes up and ids that producers choose never meet: one of the producers' that has the form of ours
-gets `id:` before it. `docs/decisions/one-space-of-ids.md` says why so.
+gets `id:` before it. `docs/decisions/0016-event-ids.md` says why so.
 """
 
 import hmac

@@ -15,8 +15,8 @@
 
 Fields that are not listed are allowed everywhere, so that a service may add its own. `_id` is the event's id, a string.
 
-Every index of the specification is here. A few are marked as ours: docs/decisions/indexes-for-analysts.md says what
-each costs an insert, and which were left out.
+Every index of the specification is here. A few are marked as ours: docs/decisions/0017-indexes-for-analysts.md says
+what each costs an insert, and which were left out.
 """
 
 from collections.abc import Iterable, Mapping

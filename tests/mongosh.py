@@ -107,7 +107,14 @@ def run(database: Database[dict[str, Any]], statement: str, places: Mapping[str,
     """
     for example, real in places.items():
         statement = statement.replace(f'"{example}"', f'"{real}"')
-    names = {"db": _Shell(database), "Date": Date, "null": None, "true": True, "false": False}
+    names = {
+        "db": _Shell(database),
+        "Date": Date,
+        "ISODate": datetime.fromisoformat,
+        "null": None,
+        "true": True,
+        "false": False,
+    }
     query = eval(statement, {"__builtins__": {}}, names)  # our own pages
     assert isinstance(query, _Query)
     return query.found()

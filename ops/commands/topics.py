@@ -51,7 +51,7 @@ Java, Python and Go write them are read, in both modes.
 By its id an event that is sent twice is stored once: give each event one of its own (a UUID), and when you send it
 again, send the same. An id has at most 256 characters. One with the form of those that Inkstream gives to events
 without any, such as `page-views:3:17`, is stored as `id:page-views:3:17`
-([why so](decisions/one-space-of-ids.md)). The headers `replayed_from`, `replay_attempt` and `replay_signature` are
+([why so](decisions/0016-event-ids.md)). The headers `replayed_from`, `replay_attempt` and `replay_signature` are
 Inkstream's: in a producer's record the first two have no effect, and the third makes an event without an id a dead
 letter.
 
@@ -85,7 +85,7 @@ Every text, list and object has a limit, which is named below; what exceeds it m
 at most 10,000 fields and items, 64 levels, and 1,000,000 characters in its texts and names, in all. Its numbers are
 kept as they came: one that can't be (`1e999`, a whole number beyond 64 bits) makes a dead letter. `NaN` and `Infinity`
 are not JSON, and neither is half of a surrogate pair (`"\\ud83d"`), as it is left of an emoji that was cut. Of a name
-that is twice in an object, the last value counts. [Why so](decisions/payloads.md).
+that is twice in an object, the last value counts. [Why so](decisions/0013-payload-validation.md).
 
 ## Topics
 

@@ -74,12 +74,14 @@ def test_the_runbook_explains_every_line_of_the_log() -> None:
 
 
 def test_the_longest_wait_between_retries_is_as_the_pages_say() -> None:
-    for page in ("docs/guarantee.md", "docs/operations.md"):
+    for page in ("docs/guarantee.md", "docs/troubleshooting.md"):
         assert f"up to {BACKOFF.max:.0f} s" in (ROOT / page).read_text(), page
 
 
 def test_every_default_is_judged_for_production() -> None:
-    judged = re.findall(r"`(INKSTREAM_[A-Z_]+)(?:=\w+)?`", (ROOT / "docs/decisions/production-defaults.md").read_text())
+    judged = re.findall(
+        r"`(INKSTREAM_[A-Z_]+)(?:=\w+)?`", (ROOT / "docs/decisions/0022-production-defaults.md").read_text()
+    )
     assert set(judged) == {f"INKSTREAM_{name.upper()}" for name in Settings.model_fields}
 
 

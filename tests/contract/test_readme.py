@@ -4,6 +4,8 @@ import ast
 import importlib
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ README = (ROOT / "README.md").read_text()
 TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
 COMMANDS = {name.replace("_", "-") for name in importlib.import_module("ops.commands").__all__} - {"main"}
 SETTINGS = {f"INKSTREAM_{name.upper()}" for name in Settings.model_fields}
+TEXTS = {".j2", ".md", ".mjs", ".py", ".sh", ".sql", ".yaml", ".yml"}
 STACK_SETTINGS = re.compile(r"INKSTREAM_STACK(_[A-Z]+_PORT)?|INKSTREAM_STACK_PYTHON")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -51,13 +54,13 @@ def code(text: str) -> str:
     return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M))])
 
 
-def block_with(language: str, words: str) -> str:
-    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def block_with(language: str, words: str, page: str = "README.md") -> str:
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     return next(block for block in blocks if words in block)
 
 
 def python_example() -> Record:
-    block = block_with("python", "aiokafka")
+    block = block_with("python", "aiokafka", "docs/producers.md")
     assigned = {
         node.targets[0].id: node.value
         for node in ast.parse(block).body
@@ -78,17 +81,31 @@ def python_example() -> Record:
     return record(topic[1], payload, key[1], headers)
 
 
-def node_example() -> Record:
-    block = block_with("js", "kafkajs")
-    payload = re.search(r"const payload = (\{.*?\n\});", block, re.DOTALL)
-    topic = re.search(r'topic: "([\w-]+)"', block)
-    key = re.search(r"key: payload\.(\w+)", block)
-    assert payload is not None
-    assert topic is not None
-    assert key is not None
-    quoted = re.sub(r"^(\s*)(\w+):", r'\1"\2":', payload[1], flags=re.MULTILINE)
-    headers = dict(re.findall(r'(ce_\w+): (?:"([^"]*)")?', block))
-    return record(topic[1], json.loads(re.sub(r",(\s*\})", r"\1", quoted)), key[1], headers)
+STAND_IN = """
+export const Partitioners = { DefaultPartitioner: "as in Java" };
+export class Kafka {
+  producer(options) {
+    if (options.idempotent !== true || options.createPartitioner !== "as in Java") throw new Error("unsafe");
+    return { connect() {}, disconnect() {}, send(sent) { console.log(JSON.stringify(sent)); } };
+  }
+}
+"""
+"""In place of kafkajs: prints what is sent. The real one sends it in `tests/integration/test_readme_examples.py`."""
+
+
+def node_example(directory: Path) -> Record:
+    """Run README's program in Node, and return the record that it sends."""
+    package = directory / "node_modules" / "kafkajs"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text('{"name": "kafkajs", "type": "module", "exports": "./index.js"}')
+    (package / "index.js").write_text(STAND_IN)
+    (directory / "send.mjs").write_text(block_with("js", "kafkajs"))
+    ended = subprocess.run(["node", "send.mjs"], cwd=directory, capture_output=True, text=True, timeout=30, check=True)
+    sent = json.loads(ended.stdout)
+    assert sent["acks"] == -1
+    (message,) = sent["messages"]
+    headers = [(name, value.encode()) for name, value in message["headers"].items()]
+    return Record(sent["topic"], message["key"].encode(), message["value"].encode(), headers)
 
 
 def record(topic: str, payload: dict[str, object], key: str, headers: dict[str, str]) -> Record:
@@ -121,14 +138,27 @@ def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
 @every_page
 def test_every_section_that_a_page_links_to_exists(page: Path) -> None:
     for link, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
-        text = ((page.parent / link) if link else page).read_text()
-        titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        assert section in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, section
+        assert section in {*anchors_of((page.parent / link) if link else page)}, section
+
+
+def anchors_of(page: Path) -> Iterator[str]:
+    """Yield the anchor of each title of a page, as GitHub makes it."""
+    without_code = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    yield from (anchor_of(title) for title in re.findall(r"^#+ (.+)$", without_code, re.MULTILINE))
+
+
+def anchor_of(title: str) -> str:
+    """Return a title's anchor; of a link in it only the text counts."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
+    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
 
 
 @every_page
 def test_every_path_of_ours_that_a_page_names_exists(page: Path) -> None:
-    top = "agents|bench|delivery|deploy|dev|docs|enrich|migrations|ops|schemas|sinks|tests|requirements"
+    top = (
+        "agents|bench|delivery|deploy|dev|docs|enrich|migrations|notifications|ops|providers|requirements|runtime|schemas|"
+        "sinks|tests|web"
+    )
     named = re.findall(rf"(?<![\w./-])((?:{top})/[\w./-]*)", code(page.read_text()))
     new = re.findall(r"new file `([\w./-]+)`", page.read_text())
     assert [path for path in named if path not in new and not (ROOT / path.rstrip(".")).exists()] == []
@@ -167,22 +197,60 @@ def test_a_page_names_nothing_of_a_machine(page: Path) -> None:
     assert not re.search(r"(?<![\w/])/(?:tmp|work|home|root)/\w", page.read_text())
 
 
-@pytest.mark.parametrize("example", [python_example(), node_example()], ids=["python", "node"])
-def test_the_example_of_the_readme_is_an_event_that_is_stored(example: Record) -> None:
+@pytest.mark.parametrize("language", ["python", "node"])
+def test_the_example_of_a_producer_is_an_event_that_is_stored(language: str, tmp_path: Path) -> None:
+    if language == "node" and shutil.which("node") is None:
+        pytest.skip("there is no node")
+    example = python_example() if language == "python" else node_example(tmp_path)
     event = decoded(example)
     payload = json.loads(example.value or b"")
     known = {field.alias or name for name, field in type(event.data).model_fields.items()}
     assert payload.keys() <= known
+    assert event.type.key is not None
     assert example.key.decode() == payload[event.type.key]
+    assert event.type.collections == ("pageViews",)
     assert Enricher(ip_hash_key=b"key of the tests", geo=None).documents(event)
 
 
-def test_the_node_example_ends_where_the_readme_says() -> None:
-    assert decoded(node_example()).type.collections == ("analyticsEvents", "userActivity", "auditLogs")
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len(README.splitlines()) <= 150
 
 
-def test_the_readme_names_every_command() -> None:
-    assert {name for name in COMMANDS if f"`inkstream {name}" in README} == COMMANDS
+def test_the_index_names_every_command_and_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert {name for name in COMMANDS if f"`inkstream {name}" in index} == COMMANDS - {"main"}
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert set(re.findall(r"^\| \[[\w-]+\.md\]\(([\w-]+\.md)\) \|", index, re.MULTILINE)) == pages
+
+
+def test_the_index_of_decisions_names_each_with_its_title() -> None:
+    directory = ROOT / "docs/decisions"
+    rows = re.findall(r"^\| (\d+) \| \[(.+?)\]\((\d{4}-[\w-]+\.md)\) \|", (directory / "README.md").read_text(), re.M)
+    pages = sorted(path for path in directory.glob("*.md") if path.name != "README.md")
+    assert [(int(number), name) for number, _, name in rows] == [(n, page.name) for n, page in enumerate(pages, 1)]
+    assert [f"# {number}. {title}" for number, title, _ in rows] == [page.read_text().splitlines()[0] for page in pages]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_titles_of_a_page_have_different_anchors(page: Path) -> None:
+    if page.name in {"CHANGELOG.md"}:
+        pytest.skip("each release has the same titles")
+    anchors = [*anchors_of(page)]
+    assert sorted(anchors) == sorted(set(anchors))
+
+
+def test_every_page_that_the_program_or_an_alert_names_exists() -> None:
+    """In strings and comments: `docs/x.md`, `docs/x.md#anchor`, and `docs/x.md, Title`."""
+    rooms = ("agents", "delivery", "deploy", "dev", "enrich", "notifications", "ops", "providers", "runtime", "schemas")
+    files = [path for room in (*rooms, "sinks", "web") for path in (ROOT / room).rglob("*") if path.suffix in TEXTS]
+    wrong = []
+    for file in files:
+        for name, anchor, title in re.findall(r"(docs/[\w/-]+\.md)(?:#([\w-]+)|, ([A-Z][\w ]+)\))?", file.read_text()):
+            page = ROOT / name
+            anchors = set(anchors_of(page)) if page.exists() else set()
+            if not page.exists() or (anchor or anchor_of(title)) not in anchors | {""}:
+                wrong.append(f"{file.relative_to(ROOT)}: {name} {anchor}{title}")
+    assert wrong == []
 
 
 def test_the_figure_of_the_readme_names_no_topic_and_no_collection_that_is_not_there() -> None:

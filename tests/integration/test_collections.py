@@ -51,7 +51,7 @@ OURS: dict[str, set[IndexFacts]] = {
     "pushNotificationLogs": {((("notificationId", 1),), None, "{}")},
     "systemLogs": {((("userId", 1), ("timestamp", -1)), None, where_known("userId"))},
 }
-"""Indexes that the specification does not have; docs/decisions/indexes-for-analysts.md says why."""
+"""Indexes that the specification does not have; docs/decisions/0017-indexes-for-analysts.md says why."""
 
 SPECIFIED = 57
 LATER = COLLECTIONS.keys() - set(

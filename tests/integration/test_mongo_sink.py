@@ -500,7 +500,7 @@ async def test_groups_of_an_older_version_of_the_rule_stay_readable_and_end_when
     assert groups["group by version 1"] == old
     both = groups["group of both versions"]
     assert (both["fingerprintVersion"], both["assignee"], both["occurrenceCount"]) == (2, "dev", 2)
-    # As docs/decisions/error-groups.md says. Of resolved groups the TTL index takes care.
+    # As docs/decisions/0004-error-groups.md says. Of resolved groups the TTL index takes care.
     await mongo.database.errorLogs.update_many(
         {"fingerprintVersion": {"$lt": 2}, "resolved": False, "lastOccurrence": {"$lt": at(2)}},
         {"$set": {"resolved": True, "resolvedAt": NOW, "resolution": "not seen since fingerprintVersion 2"}},

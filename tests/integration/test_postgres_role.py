@@ -17,7 +17,7 @@ from sinks.postgres.pool import schema_of
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline, plain, until
 
-PAGE = (ROOT / "docs/operations.md").read_text()
+PAGE = (ROOT / "docs/deploy.md").read_text()
 PLATFORM = (ROOT / "dev/platform.sql").read_text().partition("-- The worker's role.")[0]
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
 

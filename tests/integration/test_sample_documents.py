@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tests import mongosh
 from tests.documents import surprises
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/collections.md", "docs/notifications.md")
+PAGES = ("README.md", "docs/analysts.md", "docs/collections.md", "docs/notifications.md")
 QUERIES = [
     (page, statement)
     for page in PAGES
@@ -99,6 +99,7 @@ def places_of(stored: Database[dict[str, Any]], statement: str) -> dict[str, str
     tracked = one(stored, "analyticsEvents", {"sessionId": {"$exists": True}})
     line = one(stored, "systemLogs", {"requestId": {"$exists": True}})
     audited = one(stored, "auditLogs", {"resource": "post"})
+    today = datetime.now(UTC)
     session = searched if "searchQueries" in statement else view if "pageViews" in statement else tracked
     return {
         "post-uuid-123": audited["resourceId"] if "auditLogs" in statement else view["postId"],
@@ -108,6 +109,10 @@ def places_of(stored: Database[dict[str, Any]], statement: str) -> dict[str, str
         "session-abc": session["sessionId"],
         "request-uuid-901": line["requestId"],
         "notification-uuid-678": mail["notificationId"],
+        # The periods of docs/analysts.md: whatever was sent lies in them.
+        "2026-01-01T00:00:00+01:00": (today - timedelta(days=1)).isoformat(),
+        "2026-01-31T00:00:00+01:00": (today - timedelta(days=1)).isoformat(),
+        "2026-02-01T00:00:00+01:00": (today + timedelta(days=1)).isoformat(),
     }
 
 
