@@ -1,6 +1,6 @@
-"""`inkstream topics`: what services may send, in the terminal or as the page `docs/topics.md`.
+"""`inkstream topics`: lists topics and events in the terminal, or writes the page `docs/topics.md`.
 
-In come the declarations of `topics.yaml` and the event classes; out comes text. No server is asked.
+Input: `topics.yaml` and the event classes. Output: text. Needs no server.
 """
 
 import json
@@ -104,11 +104,13 @@ class Field(NamedTuple):
 
 
 class Topics(InkstreamCommand):
-    """List the topics, their events, and where these go."""
+    """List topics with their events, keys and collections."""
 
     options = [  # noqa: RUF012 - as Faust declares them
         option(
-            "--markdown", is_flag=True, help="Instead, with every field and an example, as the page docs/topics.md."
+            "--markdown",
+            is_flag=True,
+            help="Print the page docs/topics.md, which describes every event.",
         ),
     ]
 

@@ -55,7 +55,7 @@ async def test_a_second_bootstrap_finds_nothing_to_do(empty: Pipeline) -> None:
     ):
         assert line in first.output.splitlines()
     assert await inkstream(empty.environment, "bootstrap") == (0, "Nothing to do.\n", "")
-    assert await inkstream(empty.environment, "bootstrap", "--check") == (0, "All is as declared.\n", "")
+    assert await inkstream(empty.environment, "bootstrap", "--check") == (0, "Everything is up to date.\n", "")
 
 
 async def test_a_check_lists_what_is_missing_and_changes_nothing(empty: Pipeline) -> None:
@@ -91,7 +91,7 @@ async def test_a_topic_grows_and_never_shrinks(pipeline: Pipeline) -> None:
     left = await inkstream(pipeline.environment, "bootstrap")
     assert left.code == 0
     assert complaint in left.output
-    assert f"Nothing to do. {2 * len(pipeline.topics.all)} left as they are; see above." in left.output
+    assert f"Nothing to do. {2 * len(pipeline.topics.all)} left unchanged; see above." in left.output
 
 
 async def test_an_option_that_differs_is_set_right_and_others_stay(pipeline: Pipeline) -> None:
@@ -119,7 +119,7 @@ async def test_what_nobody_declared_is_reported_and_left(pipeline: Pipeline) -> 
         f"Kafka: unexpected topic {names[0]}: not declared, left as it is",
         f"MongoDB: unexpected index {pipeline.namespace}pageViews.browser_1: not declared, left as it is",
         f"MongoDB: unexpected collection {pipeline.namespace}forgotten: not declared, left as it is",
-        "All is as declared.",
+        "Everything is up to date.",
     ]
 
 

@@ -87,7 +87,7 @@ async def test_retention_deletes_nothing_of_existing_collections_until_it_is_all
             "auditLogs.timestamp_1: deletes 30 documents",
         )
     ]
-    advice = "3 waiting, as they can harm existing data: `inkstream bootstrap --allow-expiry`"
+    advice = "3 not applied: they can harm existing data. To apply: `inkstream bootstrap --allow-expiry`"
     assert {*waiting, advice} <= {*ended.output.splitlines()}
     for name in ("systemLogs", "pageViews", "auditLogs"):
         assert await existing.expiry(name, "timestamp_1") is None
@@ -100,7 +100,7 @@ async def test_retention_deletes_nothing_of_existing_collections_until_it_is_all
     allowed = await inkstream(pipeline.environment, "bootstrap", "--allow-expiry")
     assert allowed.code == 0, allowed
     assert await existing.expiry("systemLogs", "timestamp_1") == 30 * DAY
-    assert (await inkstream(pipeline.environment, "bootstrap", "--check")).output == "All is as declared.\n"
+    assert (await inkstream(pipeline.environment, "bootstrap", "--check")).output == "Everything is up to date.\n"
 
 
 async def test_an_index_that_others_made_keeps_its_expiry_until_it_is_allowed(existing: Existing) -> None:

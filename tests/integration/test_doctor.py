@@ -99,7 +99,7 @@ async def test_for_people_there_is_a_line_of_advice_beside_each_problem(pipeline
     ended = await inkstream({**pipeline.environment, **NOWHERE}, "doctor")
     assert ended.code == 1
     assert "→ Is it running? Check INKSTREAM_REDIS_URL" in ended.output
-    assert "4 to be mended" in ended.output
+    assert "4 problems found." in ended.output
 
 
 async def on_view_counts(environment: dict[str, str]) -> list[tuple[str, str, str]]:

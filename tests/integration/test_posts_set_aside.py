@@ -242,7 +242,7 @@ async def test_doctor_and_verify_say_which_posts_are_refused_why_and_what_to_do(
     assert room["what"] == "theirs.views is of type integer and reaches 2,147,483,647"
     verify = await inkstream(theirs.environment, "verify", "counts")
     assert verify.code == 1
-    assert "PostgreSQL refuses to update 1 post with 22003; `inkstream doctor` says what to do." in verify.output
+    assert "PostgreSQL refuses to update 1 post with 22003; `inkstream doctor` suggests a fix." in verify.output
 
 
 async def test_doctor_names_the_policy_that_is_missing(theirs: Theirs) -> None:

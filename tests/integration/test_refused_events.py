@@ -148,7 +148,7 @@ async def test_an_id_that_is_nowhere_is_told(pipeline: Pipeline) -> None:
     for command in (("list", "--id"), ("show",), ("discard", "--reason", "x")):
         ended = await dead_letters(pipeline, *command, "e-7")
         assert ended.code == 1
-        assert ended.errors.startswith("No dead letter has the id e-7.")
+        assert ended.errors.startswith("No dead letter found with id e-7.")
 
 
 async def test_no_list_shows_payloads_addresses_or_control_characters(pipeline: Pipeline) -> None:
@@ -205,7 +205,7 @@ async def test_a_discarded_dead_letter_is_left_out_of_replays_until_it_is_reopen
     await set_aside(pipeline, refused(pipeline, 1), refused(pipeline, 2))
     await dead_letters(pipeline, "discard", "e-1", "--reason", "a load test's", "--by", "ada")
     ended = await inkstream(pipeline.environment, "replay", "searches", "--dry-run")
-    assert "1 discarded are left out" in ended.output
+    assert "1 discarded, skipped." in ended.output
     assert "1 would be sent." in ended.output
     await replay(pipeline)
     await replay(pipeline, Selection(again=True))
@@ -224,7 +224,7 @@ async def test_deciding_twice_changes_nothing_and_the_first_reason_stays(pipelin
     await dead_letters(pipeline, "discard", "e-1", "--reason", "first")
     ended = await dead_letters(pipeline, "discard", "e-1", "--reason", "second")
     assert ended.code == 0
-    assert ended.output.splitlines() == ["0 discarded.", "1 left as they are: discarded already."]
+    assert ended.output.splitlines() == ["0 discarded.", "1 unchanged: already discarded."]
     (one,) = await listed(pipeline, "--all")
     assert one["decision"]["reason"] == "first"
     assert len(await pipeline.read("searches.dead-letter")) == 2

@@ -133,8 +133,8 @@ async def test_after_traffic_all_is_well(counting: Pipeline) -> None:
     assert ended.code == 0, ended.output
     windows = len(counting.rows("SELECT 1 FROM inkstream.view_windows WHERE views > 0"))
     assert ended.output.splitlines() == [
-        "2 posts with views are not in posts; the views wait until then.",
-        f"All 7 posts and {windows} windows are as stored.",
+        "2 posts with views are not in posts; their views are added when the post appears.",
+        f"No differences in 7 posts and {windows} windows.",
     ]
 
 
@@ -214,14 +214,14 @@ async def test_a_count_of_the_platform_changed_by_hand_is_reported_and_stays_unt
         assert ended.output.splitlines() == [
             "Something else changed viewCount of 1 post since counting began, by -108 views; one is post-2, by "
             "-108. Such changes stay; --repair --overrule-platform undoes them.",
-            "All 2 posts and 6 windows are as stored.",
+            "No differences in 2 posts and 6 windows.",
         ]
         assert counting.view_counts() == {"post-1": 106, "post-2": 7}
     assert (await verify(counting, "--overrule-platform")).code == 2
     ended = await verify(counting, "--repair", "--overrule-platform")
     assert ended.code == 0, ended.output
     assert ["post-2", "posts.viewCount", "7", "115", "+108"] in [line.split() for line in ended.output.splitlines()]
-    assert ended.output.endswith("Mended 0 windows and 1 post. All 2 posts and 6 windows are as stored.\n")
+    assert ended.output.endswith("Fixed 0 windows and 1 post. No differences in 2 posts and 6 windows.\n")
     assert counting.view_counts() == {"post-1": 106, "post-2": 115}
     assert (await verify(counting)).code == 0
 
@@ -366,7 +366,7 @@ async def test_only_some_posts_are_verified_and_repaired(verified: Pipeline) -> 
     assert verified.view_counts() == {"post-1": 0, "post-2": 115}
     ended = await verify(verified, "--post", "unknown")
     assert ended.code == 0
-    assert ended.output.startswith("1 post of those asked for has no counted views.")
+    assert ended.output.startswith("1 post given by --post has no counted views.")
 
 
 async def test_only_windows_from_a_moment_on_are_verified(verified: Pipeline) -> None:
@@ -385,7 +385,7 @@ async def test_windows_that_are_not_counted_any_more_are_left_alone(verified: Pi
     await store(verified, old)
     ended = await verify(verified, "--since", "30d")
     assert ended.code == 0, ended.output
-    assert "are not counted any more" in ended.output
+    assert "are outside INKSTREAM_COUNT_HORIZON" in ended.output
     # A longer horizon does not bring back what was folded before.
     async with view_counts(verified) as counts:
         await counts.fold(START + LENGTH)

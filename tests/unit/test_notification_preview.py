@@ -28,7 +28,7 @@ def test_one_type_is_shown_in_the_application_as_mail_and_as_push_message() -> N
         "in the application",
         "e-mail",
         "push",
-        "gathered",
+        "grouped",
     ]
     assert any(line.startswith("    Subject: ") for line in lines)
     assert any("and 9 others started following you" in line for line in lines)
@@ -38,7 +38,7 @@ def test_a_type_that_goes_by_no_mail_shows_none() -> None:
     assert "Subject:" not in run("notifications", "preview", "post_liked").stdout
     ended = run("notifications", "preview", "post_liked", "--open")
     assert ended.returncode == 2
-    assert "post_liked is not told by e-mail" in ended.stderr
+    assert "post_liked is not sent by e-mail" in ended.stderr
 
 
 def test_an_unknown_type_is_answered_with_the_nearest() -> None:
@@ -50,7 +50,7 @@ def test_an_unknown_type_is_answered_with_the_nearest() -> None:
 def test_the_html_of_a_mail_is_written_into_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mail.html"
     ended = run("notifications", "preview", "comment_reply", "--html", str(file))
-    assert (ended.returncode, ended.stdout) == (0, f"The e-mail is in {file}.\n")
+    assert (ended.returncode, ended.stdout) == (0, f"Wrote {file}.\n")
     assert file.read_text(encoding="utf-8").lstrip().startswith("<!DOCTYPE html>")
     ended = run("notifications", "preview", "comment_reply", "--html", str(tmp_path / "none" / "mail.html"))
     assert ended.returncode == 2
@@ -72,7 +72,7 @@ def test_the_html_of_a_mail_opens_in_the_browser_that_is_set(tmp_path: Path) -> 
 def test_html_is_of_one_type(option: str) -> None:
     ended = run("notifications", "preview", option)
     assert ended.returncode == 2
-    assert "name it" in ended.stderr
+    assert "need a TYPE" in ended.stderr
 
 
 def test_a_mistake_in_the_rules_is_told_with_its_line(tmp_path: Path) -> None:
