@@ -15,7 +15,7 @@ from rich.text import Text
 from ops.commands.command import PROBLEM, InkstreamCommand
 
 if TYPE_CHECKING:
-    from ops.doctor import Finding
+    from ops.checks.finding import Finding
 
 _STYLES = {"well": "green", "note": "yellow", "problem": "bold red"}
 
@@ -36,7 +36,8 @@ class Doctor(InkstreamCommand):
     async def run(self, *args: Any, as_json: bool) -> int:
         """Run all checks; return the exit code."""
         from agents.app import app, notified, settings, topics
-        from ops.doctor import State, examine
+        from ops.checks.finding import State
+        from ops.doctor import examine
 
         findings = await examine(settings, topics.all, {**topics.all, **notified}, app.conf.id)
         problems = sum(finding.state is State.PROBLEM for finding in findings)

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from dev.stack import Platform
 from enrich.view_windows import Window, start_of
 from notifications.rate import Rate
-from ops import doctor
+from ops.checks.finding import State
+from ops.checks.redis import check_redis_commands
 from runtime.health import Health
 from runtime.settings import ROOT
 from sinks.mongo.writer import Mongo
@@ -124,15 +125,15 @@ async def test_the_documented_permissions_suffice_for_everything(role: Role, mon
     assert role.denials() == []
     assert logs == []
     assert health.features == {}
-    assert [finding.state for finding in await doctor._redis(role.url, role.prefix)] == [doctor.State.WELL]
+    assert [finding.state for finding in await check_redis_commands(role.url, role.prefix)] == [State.WELL]
     assert role.denials() == []
 
 
 @pytest.mark.parametrize("command", REDIS_COMMANDS)
 async def test_doctor_names_the_permission_that_is_missing_and_the_line_that_gives_it(role: Role, command: str) -> None:
     role.may(f"{redis_acl(role.prefix)} -{command.lower().replace(' ', '|')}")
-    [finding] = await doctor._redis(role.url, role.prefix)
-    assert finding.state is doctor.State.PROBLEM
+    [finding] = await check_redis_commands(role.url, role.prefix)
+    assert finding.state is State.PROBLEM
     assert f"no permission to run {command}: " in finding.what
     assert finding.advice.endswith(f"ACL SETUSER {role.name} {redis_acl(role.prefix)}")
     assert "secret" not in finding.what + finding.advice
@@ -205,8 +206,8 @@ async def test_whatever_else_redis_refuses_is_told_and_limits_hold(
     assert [(entry["feature"], entry["problem"]) for entry in logs] == [("wake-ups", kind)]
     await wake_ups.close()
     if kind != "WRONGTYPE":
-        findings = await doctor._redis(role.url, role.prefix)
-        assert [finding.state for finding in findings] == [doctor.State.PROBLEM]
+        findings = await check_redis_commands(role.url, role.prefix)
+        assert [finding.state for finding in findings] == [State.PROBLEM]
         assert kind in findings[0].what
 
 

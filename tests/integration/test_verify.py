@@ -212,8 +212,8 @@ async def test_a_count_of_the_platform_changed_by_hand_is_reported_and_stays_unt
         ended = await verify(counting, *arguments)
         assert ended.code == 0, ended.output
         assert ended.output.splitlines() == [
-            "Something else changed viewCount of 1 post since counting began, by -108 views; one is post-2, by "
-            "-108. Such changes stay; --repair --overrule-platform undoes them.",
+            "Something else changed viewCount of 1 post since counting began, by -108 views; for example post-2, by "
+            "-108. Such changes are kept; --repair --overrule-platform undoes them.",
             "No differences in 2 posts and 6 windows.",
         ]
         assert counting.view_counts() == {"post-1": 106, "post-2": 7}
