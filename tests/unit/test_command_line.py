@@ -52,7 +52,7 @@ def test_every_command_has_help(command: str) -> None:
 def test_a_wrong_setting_is_told_in_a_line_with_exit_code_2(command: str) -> None:
     ended = run(command, INKSTREAM_BATCH_RECORDS="0")
     assert ended.returncode == 2
-    assert ended.stderr == "INKSTREAM_BATCH_RECORDS: input should be greater than or equal to 1; came '0'\n"
+    assert ended.stderr == "INKSTREAM_BATCH_RECORDS: input should be greater than or equal to 1; got '0'\n"
 
 
 def test_the_value_of_a_secret_is_not_told() -> None:
