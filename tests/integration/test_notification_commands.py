@@ -299,7 +299,7 @@ async def test_ids_that_can_not_be_tried_again_say_why(asked: Pipeline) -> None:
         "well: no message of it has failed.",
         f"past: expired at {NOW - MINUTE:%Y-%m-%d %H:%M:%S}Z, and will not be sent.",
         "lost: its worker stopped while processing it; another worker takes over within seconds, try again then.",
-        "unread: no worker of this release can read it; see its document in notificationQueue.",
+        "unread: unreadable for this release; see its document in notificationQueue.",
         "begun: unchanged: a worker stopped during an attempt; another worker takes over within seconds.",
         "nowhere: not in the queue, which keeps finished items for 7 days.",
     ]
@@ -431,7 +431,7 @@ async def test_addresses_are_suppressed_listed_and_let_go(asked: Pipeline) -> No
     assert (await run(asked, "suppressions", "remove", "push", f"device:{DEVICE}")).code == 0
     ended = await run(asked, "suppressions", "remove", "push", TOKEN)
     assert (ended.code, ended.output) == (1, "")
-    assert ended.errors == "It is not suppressed; `inkstream suppressions list` shows what is.\n"
+    assert ended.errors == "Not suppressed. List all: `inkstream suppressions list`.\n"
     assert (
         await run(asked, "suppressions", "remove", "email", ADDRESS)
     ).output == "Removed. Messages are sent to it again.\n"

@@ -120,10 +120,10 @@ def test_elsewhere_nobody_sends_unless_it_is_said() -> None:
         ("development-only-key", "is the public development key"),
         ("   ", "is empty"),
         ("\t\n", "is empty"),
-        ("x", "is too short: it has 1 characters and needs at least 22"),
+        ("x", "is too short: it has 1 characters, at least 22 are required"),
         ("a key of our own", "is too short"),
-        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6", "is too short: it has 30 characters and needs at least 32"),
-        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7\n", "begins or ends with white space"),
+        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6", "is too short: it has 30 characters, at least 32 are required"),
+        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7\n", "starts or ends with white space"),
         ("a" * 64, "repeats a few characters"),
         ("abc" * 20, "repeats a few characters"),
         ("0123456789abcdef" * 4, "repeats a few characters"),
@@ -131,9 +131,9 @@ def test_elsewhere_nobody_sends_unless_it_is_said() -> None:
         ("qwertzuiopasdfgh!" * 2, "repeats a few characters"),
         ("Development-Only-Key", "is the public development key"),
         ("development-only-key-of-production", "is the public development key"),
-        ("$(openssl rand -hex 32)", "is a placeholder that nothing has filled in"),
-        ("${INKSTREAM_IP_HASH_KEY}", "is a placeholder that nothing has filled in"),
-        ("<32 random bytes in hexadecimal>", "is a placeholder that nothing has filled in"),
+        ("$(openssl rand -hex 32)", "is a placeholder that was not replaced"),
+        ("${INKSTREAM_IP_HASH_KEY}", "is a placeholder that was not replaced"),
+        ("<32 random bytes in hexadecimal>", "is a placeholder that was not replaced"),
     ],
 )
 @pytest.mark.parametrize("environment", ["production", "staging"])
@@ -141,7 +141,7 @@ def test_a_key_that_can_be_guessed_is_refused_elsewhere(name: str, key: str, wea
     told = problem(**{**PRODUCTION, "environment": environment, name: key})
     assert told.startswith(f"INKSTREAM_{name.upper()} {weakness}")
     assert f"in {environment}, " in told
-    assert "Make one with `openssl rand -hex 32`." in told
+    assert "Generate one with `openssl rand -hex 32`." in told
     assert len(key) < 3 or key not in told
 
 
@@ -261,7 +261,7 @@ def test_brokers_are_hosts_with_ports(brokers: str) -> None:
 )
 def test_a_provider_without_what_it_needs_is_told(provider: Any, needed: str) -> None:
     first, *_ = problem(email_providers=("smtp", provider)).splitlines()
-    assert first == f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {needed}, or leave {provider} out"
+    assert first == f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {needed}, or remove {provider}"
 
 
 def test_a_key_that_is_empty_is_not_set() -> None:
@@ -282,7 +282,7 @@ def test_elsewhere_the_sender_and_the_site_are_named(name: str) -> None:
 
 def test_elsewhere_a_password_does_not_go_in_the_clear() -> None:
     told = problem(**PRODUCTION, smtp_url="smtp://ada:hush-hush@mail.example")
-    assert told.startswith("INKSTREAM_SMTP_URL would send its password in the clear")
+    assert told.startswith("INKSTREAM_SMTP_URL would send its password unencrypted")
     assert "hush" not in told
 
 
@@ -336,9 +336,9 @@ def test_a_sender_without_an_address_is_told(sender: str) -> None:
 def test_settings_that_belong_together_are_set_together() -> None:
     told = problem(apns_key_file="AuthKey.p8", apns_topic="example.blog")
     assert told == (
-        "INKSTREAM_APNS_KEY_FILE is set, so INKSTREAM_APNS_KEY_ID and INKSTREAM_APNS_TEAM_ID must be as well, or none"
+        "INKSTREAM_APNS_KEY_FILE is set: also set INKSTREAM_APNS_KEY_ID and INKSTREAM_APNS_TEAM_ID, or remove it"
     )
-    assert "INKSTREAM_WEB_PUSH_SUBJECT must be as well" in problem(web_push_private_key=EC_PEM)
+    assert "also set INKSTREAM_WEB_PUSH_SUBJECT" in problem(web_push_private_key=EC_PEM)
 
 
 def test_a_file_of_push_messages_is_for_development_alone() -> None:

@@ -143,7 +143,7 @@ async def test_looking_at_the_page_changes_nothing_and_shows_one_button() -> Non
     outline = Outline(html)
     assert status == 200
     assert reported.receipts == []
-    assert outline.texts["title"] == outline.texts["h1"] == "Get no more e-mails from The Blog?"
+    assert outline.texts["title"] == outline.texts["h1"] == "Unsubscribe from The Blog e-mails?"
     assert outline.all("html") == [{"lang": "en", "dir": "ltr"}]
     assert outline.all("form") == [{"method": "post"}]
     assert outline.all("button") == [{"type": "submit"}]
@@ -154,7 +154,7 @@ async def test_pressing_the_button_reports_it() -> None:
     reported = Reported()
     status, html = await page(reported).press(token())
     assert status == 200
-    assert Outline(html).texts["h1"] == "You get no more e-mails from The Blog"
+    assert Outline(html).texts["h1"] == "You have unsubscribed from The Blog e-mails"
     assert [receipt.data.key for receipt in reported.receipts] == [KEY]
 
 
@@ -162,7 +162,7 @@ async def test_a_bad_link_reports_nothing_and_says_what_to_do() -> None:
     reported = Reported()
     for status, html in (page(reported).look("bad"), await page(reported).press("bad")):
         assert status == 404
-        assert Outline(html).texts["h1"] == "This link does not work any more"
+        assert Outline(html).texts["h1"] == "This link is no longer valid"
         assert "in your settings" in html
     assert reported.receipts == []
 
@@ -170,7 +170,7 @@ async def test_a_bad_link_reports_nothing_and_says_what_to_do() -> None:
 async def test_while_kafka_is_away_the_page_asks_to_try_again() -> None:
     status, html = await page(Reported(NotReported("TimeoutError"))).press(token())
     assert status == 503
-    assert Outline(html).texts["h1"] == "That did not work just now"
+    assert Outline(html).texts["h1"] == "Something went wrong"
     assert len(Outline(html).all("button")) == 1
 
 

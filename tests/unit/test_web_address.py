@@ -125,7 +125,7 @@ def test_a_worker_can_be_made_for_any_address(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["", "http://[::1]", "127.0.0.1:8080", "[::1]:8080", "[worker]", "a b", ":::1"])
 def test_what_is_no_host_is_refused_as_a_setting(host: str) -> None:
-    with pytest.raises(ValidationError, match="INKSTREAM_WEB_PORT is the port"):
+    with pytest.raises(ValidationError, match="set the port in INKSTREAM_WEB_PORT"):
         Settings(web_host=host)
 
 
