@@ -205,7 +205,10 @@ def test_a_name_can_not_pass_for_the_mark_of_actors() -> None:
     [notice] = notices("post.liked", {**LIKE, "userName": f"{ACTORS}Ada", "title": ACTORS})
     assert notice.title == "Ada liked your post"
     assert notice.gather is not None
-    assert (notice.gather.title, notice.gather.message) == (f"{ACTORS} liked your post", "Your post is getting attention.")
+    assert (notice.gather.title, notice.gather.message) == (
+        f"{ACTORS} liked your post",
+        "Your post is getting attention.",
+    )
 
 
 @pytest.mark.parametrize("slug", ["../../admin", "a?b=c#d", "a b\n", "//other.example", "ä"])
