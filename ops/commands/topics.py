@@ -59,7 +59,7 @@ The record's key is the value of the field named below: events with the same key
 listed are ignored, except where noted. An invalid record goes to the topic's dead-letter topic, with a message that
 says what to change.
 
-## What a field may contain
+## What a field may hold
 
 Types are those of JSON, and values are not converted: `"5"` and `true` are not numbers, `1` and `"yes"` are not
 booleans, `42` is not an id. The only exceptions are:

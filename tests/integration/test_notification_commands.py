@@ -1,4 +1,4 @@
-"""`inkstream notifications` and `inkstream suppressions` on real servers, as those use them who are asked for mail."""
+"""`inkstream notifications` and `inkstream suppressions` on real servers, as operators use them."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ async def bounced(pipeline: Pipeline) -> Notice:
     return one
 
 
-async def test_why_she_did_not_get_the_mail_and_how_she_gets_it(asked: Pipeline) -> None:
+async def test_a_bounced_mail_is_explained_and_can_be_retried(asked: Pipeline) -> None:
     await bounced(asked)
     ended = await run(asked, "notifications", "show", "bounced-1")
     assert ended.code == 0, ended
@@ -136,7 +136,7 @@ async def test_why_she_did_not_get_the_mail_and_how_she_gets_it(asked: Pipeline)
 
 
 @pytest.mark.parametrize("of", ["email", "push"])
-async def test_a_notification_is_found_by_its_log_and_by_what_the_provider_calls_it(asked: Pipeline, of: Any) -> None:
+async def test_a_notification_is_found_by_its_log_and_by_the_providers_id(asked: Pipeline, of: Any) -> None:
     one = await bounced(asked)
     log = await asked.collection({"email": "emailLogs", "push": "pushNotificationLogs"}[of]).find_one()
     assert log is not None
@@ -144,7 +144,7 @@ async def test_a_notification_is_found_by_its_log_and_by_what_the_provider_calls
         assert (await answer(asked, "notifications", "show", name))["id"] == one.id
 
 
-async def test_what_is_left_after_the_queue_has_forgotten_it_is_told(asked: Pipeline) -> None:
+async def test_after_the_queue_deleted_it_the_remaining_facts_are_shown(asked: Pipeline) -> None:
     await bounced(asked)
     await asked.collection("notificationQueue").delete_many({})
     await asked.collection("notifications").delete_many({})
@@ -158,7 +158,7 @@ async def test_what_is_left_after_the_queue_has_forgotten_it_is_told(asked: Pipe
     assert (await answer(asked, "notifications", "show", log["_id"]))["id"] == log["_id"]
 
 
-async def test_an_id_of_which_nothing_is_known_says_where_else_to_look(asked: Pipeline) -> None:
+async def test_an_unknown_id_suggests_where_else_to_look(asked: Pipeline) -> None:
     ended = await run(asked, "notifications", "show", "n-unknown")
     assert (ended.code, ended.output) == (1, "")
     assert ended.errors.startswith("No notification found with id n-unknown.\n")
@@ -217,7 +217,7 @@ async def put_failures(pipeline: Pipeline) -> None:
     await put(pipeline, notice("well", AGO), sent())
 
 
-async def test_failures_are_counted_by_reason_and_listed_the_latest_first(asked: Pipeline) -> None:
+async def test_failures_are_counted_by_reason_and_listed_newest_first(asked: Pipeline) -> None:
     await put_failures(asked)
     found = await answer(asked, "notifications", "failed", "--limit", "4")
     assert [(one["reason"], one["channel"], one["provider"], one["failures"]) for one in found["counts"]] == [
@@ -245,7 +245,7 @@ async def test_failures_are_counted_by_reason_and_listed_the_latest_first(asked:
     assert (await run(asked, "notifications", "failed", "--type", "none")).output.startswith("No failures since")
 
 
-async def test_all_that_failed_for_a_reason_is_tried_again_after_a_look(asked: Pipeline) -> None:
+async def test_all_failures_with_a_reason_are_retried_after_a_dry_run(asked: Pipeline) -> None:
     await put_failures(asked)
     trial = await run(asked, "notifications", "retry", "--failed", "--reason", "421", "--dry-run")
     assert trial.code == 0, trial
@@ -284,7 +284,7 @@ async def woken(pipeline: Pipeline) -> AsyncIterator[Any]:
     await client.aclose()
 
 
-async def test_ids_that_can_not_be_tried_again_say_why(asked: Pipeline) -> None:
+async def test_ids_that_can_not_be_retried_are_reported_with_the_reason(asked: Pipeline) -> None:
     await put(asked, notice("well", AGO), sent())
     past = notice("past", AGO, expires_at=NOW - MINUTE)
     await put(asked, past, failed())
@@ -325,7 +325,7 @@ async def test_wrong_usage_has_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in ended.errors
 
 
-async def test_what_waits_is_cancelled_whether_it_was_begun_or_not(asked: Pipeline) -> None:
+async def test_a_waiting_notification_is_cancelled_before_and_after_its_first_attempt(asked: Pipeline) -> None:
     again = Delivery(
         channel="email",
         state="waiting",
@@ -358,7 +358,7 @@ async def test_what_waits_is_cancelled_whether_it_was_begun_or_not(asked: Pipeli
     )
 
 
-async def test_of_many_who_ask_at_once_one_tries_it_again(mongo: Mongo) -> None:
+async def test_of_many_concurrent_retries_one_takes_effect(mongo: Mongo) -> None:
     one = notice("n-1", AGO)
     await mongo.database["notificationQueue"].insert_one(entry(one, [failed()]))
     cases = NotificationCases(mongo.database)
@@ -411,7 +411,7 @@ async def test_failures_of_a_million_items_would_be_read_by_an_index(mongo: Mong
     assert "IXSCAN" in json.dumps(plan["queryPlanner"]["winningPlan"])
 
 
-async def test_addresses_are_suppressed_listed_and_let_go(asked: Pipeline) -> None:
+async def test_addresses_are_suppressed_listed_and_removed(asked: Pipeline) -> None:
     assert (await run(asked, "suppressions", "list")).output == "No suppressed addresses.\n"
     assert (await run(asked, "suppressions", "add", "email", ADDRESS)).code == 0
     again = await run(asked, "suppressions", "add", "email", ADDRESS.upper(), "--reason", "other")

@@ -1,4 +1,4 @@
-"""`inkstream settings`: what is shown of a setting, and the page about all of them."""
+"""`inkstream settings`: how settings are shown, and the page that describes them."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from runtime.settings import NEEDED_ELSEWHERE, ROOT, Settings
         ("mongodb+srv://ada@cluster/x", "mongodb+srv://ada@cluster/x"),
     ],
 )
-def test_of_a_url_only_the_secrets_are_masked(url: str, masked: str) -> None:
+def test_only_the_secrets_of_a_url_are_masked(url: str, masked: str) -> None:
     assert masked_url(url) == masked
     assert shown("mongo_url", SecretStr(url)) == masked
 
@@ -69,5 +69,5 @@ def test_the_page_about_settings_is_up_to_date() -> None:
     assert written == page(), "run `inkstream settings --markdown > docs/settings.md`"
 
 
-def test_the_page_holds_no_path_of_this_machine() -> None:
+def test_the_page_contains_no_path_of_this_machine() -> None:
     assert str(ROOT) not in page()

@@ -1,4 +1,4 @@
-"""Links that unsubscribe, and the page behind them."""
+"""Unsubscribe links, and the page that they open."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -129,7 +129,7 @@ def test_a_link_works_for_as_long_as_it_is_known_whose_it_is(monkeypatch: pytest
                 LINKS.key(made)
 
 
-def test_whoever_unsubscribes_twice_makes_the_same_receipt() -> None:
+def test_unsubscribing_twice_creates_the_same_receipt() -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
     first, second = unsubscribed(KEY, now), unsubscribed(KEY, now + timedelta(seconds=3))
     assert first.id == second.id
@@ -137,7 +137,7 @@ def test_whoever_unsubscribes_twice_makes_the_same_receipt() -> None:
     assert DeliveryReceived.model_validate(first.payload()) == first.data
 
 
-async def test_looking_at_the_page_changes_nothing_and_shows_one_button() -> None:
+async def test_opening_the_page_changes_nothing_and_shows_one_button() -> None:
     reported = Reported()
     status, html = page(reported).look(token())
     outline = Outline(html)
@@ -167,7 +167,7 @@ async def test_a_bad_link_reports_nothing_and_says_what_to_do() -> None:
     assert reported.receipts == []
 
 
-async def test_while_kafka_is_away_the_page_asks_to_try_again() -> None:
+async def test_while_kafka_is_unavailable_the_page_asks_to_try_again() -> None:
     status, html = await page(Reported(NotReported("TimeoutError"))).press(token())
     assert status == 503
     assert Outline(html).texts["h1"] == "Something went wrong"
