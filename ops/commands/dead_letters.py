@@ -6,8 +6,7 @@ Input: filters and ids. Output: lists as text or JSON lines, decisions in the de
 import getpass
 import json
 import socket
-from base64 import b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +14,26 @@ import click
 from faust.cli.base import argument, cli, option
 from rich.console import Console
 
-from delivery.dead_letters.writer import SUFFIX
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics, fail
+from ops.commands.dead_letter_text import (
+    LONGEST_NAME,
+    LONGEST_REASON,
+    as_json_object,
+    because,
+    lines_of,
+    payload_of,
+    printable,
+)
 from ops.commands.moment import Moment
 from runtime.settings import Settings
 from schemas.nearest import suggestion
 from schemas.topics import Topic
 
 if TYPE_CHECKING:
-    from aiokafka import ConsumerRecord
-
-    from ops.dead_letters import Letter, Selection, Status
+    from ops.dead_letters import Selection, Status
     from ops.refused_events import Found, RefusedEvent
 
 _SHOWN = 20
-_LONGEST_MESSAGE = 160
-"""Characters of a message in a list; `show` and `--json` have all of it."""
-_LONGEST_NAME = 100
-_LONGEST_REASON = 500
 _STATUSES = ("open", "acknowledged", "discarded", "replayed")
 
 _ADVICE: Mapping[str, str] = {
@@ -158,7 +159,7 @@ class Show(InkstreamCommand):
         settings = Settings()
         async with refused_events(settings, _topics(settings, names)) as refused:
             found = await refused.find(selection(ids=(name,)), _as_statuses(_STATUSES))
-            payloads = [_payload(await refused.record(event)) if payload else {} for event in found.events]
+            payloads = [payload_of(await refused.record(event)) if payload else {} for event in found.events]
         objects = [{**as_json_object(event), **its} for event, its in zip(found.events, payloads, strict=True)]
         if as_json:
             _print_json(objects)
@@ -194,8 +195,8 @@ class _Decide(InkstreamCommand):
         if not names and not any(filters.values()):
             raise click.UsageError("Give ids, or filters such as --topic and --cause.")
         status, now = Status(self.status), datetime.now(UTC)
-        author = _text(by or _user(), "--by", _LONGEST_NAME)
-        because = _text(reason, "--reason", _LONGEST_REASON)
+        author = _text(by or _user(), "--by", LONGEST_NAME)
+        because = _text(reason, "--reason", LONGEST_REASON)
         async with refused_events(settings, _topics(settings, names)) as refused:
             found = await refused.find(selection(**filters), _as_statuses(_STATUSES))
             chosen = [event for event in found.events if event.status not in (status, Status.REPLAYED)]
@@ -288,43 +289,6 @@ def selection(
     return Selection(frozenset(causes), since, until, ids=frozenset(ids), types=frozenset(types))
 
 
-def as_json_object(event: "RefusedEvent") -> dict[str, Any]:
-    """Return a refused event for JSON output; docs/refused-events.md describes the fields."""
-    letter, decision = event.letter, event.decision
-    topic, partition, offset = letter.place.rsplit(":", 2)
-    return {
-        "refusedAt": _iso(letter.time),
-        "topic": topic,
-        "partition": int(partition),
-        "offset": int(offset),
-        "eventId": _printable(letter.event_id) or None,
-        "type": _printable(letter.event_type) or None,
-        "cause": letter.reason,
-        "message": _printable(letter.message, len(letter.message)),
-        "status": str(event.status),
-        "decision": decision
-        and {
-            "status": str(decision.status),
-            "by": decision.by,
-            "at": _iso(decision.time),
-            "reason": decision.reason,
-        },
-        "replays": letter.attempts,
-        "kafkaTime": _iso(datetime.fromtimestamp(letter.timestamp / 1000, UTC)) if letter.timestamp >= 0 else None,
-        "release": letter.release or None,
-        "deadLetter": {"topic": f"{topic}{SUFFIX}", "partition": letter.partition, "offset": letter.offset},
-    }
-
-
-def lines_of(letter: "Letter") -> Iterator[str]:
-    """Yield a dead letter's lines in a list; they never contain its payload."""
-    names = (_printable(letter.event_type) or "unknown type", _printable(letter.event_id) or "no id")
-    replays = f"  replayed {letter.attempts} times" if letter.attempts else ""
-    yield f"{letter.time:%Y-%m-%d %H:%M:%S}Z  {letter.place}  {names[0]}  {names[1]}  {letter.reason}{replays}"
-    message = _printable(letter.message, len(letter.message))
-    yield "    " + (message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…")
-
-
 def _topics(settings: Settings, names: Sequence[str]) -> list[Topic]:
     topics = declared_topics(settings).all
     return [topic_named(topics, name, "--topic") for name in dict.fromkeys(names)] or list(topics.values())
@@ -341,7 +305,7 @@ def _missing(found: "Found") -> int:
     if found.missing:
         fail(
             [
-                *(f"No dead letter found with id {_printable(name)}." for name in found.missing),
+                *(f"No dead letter found with id {printable(name)}." for name in found.missing),
                 "The event may be stored, it may not be read yet (see the lag in `inkstream doctor`), or Kafka "
                 "deleted its dead letter (after 30 days by default).",
             ],
@@ -369,12 +333,7 @@ def _show_events(console: Console, events: "Iterable[RefusedEvent]") -> None:
             console.print(line)
         if event.status != "open":
             decision = event.decision if event.decision and event.decision.status == event.status else None
-            console.print(f"    {event.status}{_because(decision._asdict()) if decision else ''}")
-
-
-def _because(decision: Mapping[str, Any]) -> str:
-    at = decision.get("at") or _iso(decision["time"])
-    return f" by {_printable(decision['by'])} at {at}: {_printable(decision['reason'], _LONGEST_REASON)}"
+            console.print(f"    {event.status}{because(decision._asdict()) if decision else ''}")
 
 
 def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
@@ -390,7 +349,7 @@ def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
             "cause": one["cause"],
             "message": one["message"],
             "status": one["status"] + (f", replayed {one['replays']} times before" if one["replays"] else ""),
-            "decision": decision and decision["status"] + _because(decision),
+            "decision": decision and decision["status"] + because(decision),
             "dead letter": copy,
             "key": one.get("key"),
             "headers": one.get("headers") and ", ".join(f"{name}: {value}" for name, value in one["headers"]),
@@ -401,33 +360,6 @@ def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
             console.print(
                 f"→ {_ADVICE.get(one['cause'], 'fix the cause')}; then `inkstream replay {topic.name} --id {where}`."
             )
-
-
-def _payload(record: "ConsumerRecord[Any, Any]") -> dict[str, Any]:
-    from ops.dead_letters import headers_before
-
-    return {
-        "key": _readable(record.key),
-        "headers": [[name, _readable(value)] for name, value in headers_before(record)],
-        "value": _readable(record.value),
-    }
-
-
-def _readable(value: bytes | None) -> str | None:
-    """Return bytes as text if a terminal can show them, otherwise as base64 after `base64:`."""
-    if value is None:
-        return None
-    text = value.decode(errors="replace")
-    is_text = "\ufffd" not in text and all(one.isprintable() or one in "\n\t" for one in text)
-    return text if is_text else f"base64:{b64encode(value).decode()}"
-
-
-def _printable(text: str, longest: int = _LONGEST_NAME) -> str:
-    """Return foreign text as one line without control characters, with addresses masked."""
-    from ops.notifications.masking import without_addresses
-
-    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in without_addresses(cut))
 
 
 def _text(text: str, hint: str, longest: int) -> str:
@@ -448,10 +380,6 @@ def _user() -> str:
     except (KeyError, OSError):  # a container's user may have no name
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _print_json(objects: Iterable[Mapping[str, Any]]) -> None:

@@ -14,7 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics
-from ops.commands.dead_letters import FILTERS, lines_of, selection, topic_named
+from ops.commands.dead_letter_text import lines_of
+from ops.commands.dead_letters import FILTERS, selection, topic_named
 from runtime.settings import Settings
 from schemas.topics import Topic
 
