@@ -243,7 +243,7 @@ def test_options_that_the_protocol_does_not_use_are_refused(given: dict[str, Any
 
 @pytest.mark.parametrize("brokers", ["kafka-1", "kafka-1:9092,kafka-2", "kafka://kafka:9092", "", "k:port", "::1:9092"])
 def test_an_invalid_list_of_brokers_is_reported(brokers: str) -> None:
-    assert problem(kafka_brokers=brokers).startswith("kafka_brokersshould be kafka-1:9092,kafka-2:9092")
+    assert problem(kafka_brokers=brokers).startswith("kafka_brokersshould be like kafka-1:9092,kafka-2:9092")
 
 
 @pytest.mark.parametrize("brokers", ["[::1]:9092", "kafka-1:9092, kafka-2:9092", "10.0.0.1:9092"])

@@ -146,7 +146,7 @@ def test_brokers_may_have_ipv6_addresses(brokers: str, expected: list[tuple[str,
     "brokers", ["::1:9092", "", "[kafka]:9092", "[::1:9092", "kafka:port", "PLAINTEXT://kafka:9092"]
 )
 def test_an_invalid_list_of_brokers_is_refused(brokers: str) -> None:
-    with pytest.raises(ValidationError, match="should be kafka-1:9092"):
+    with pytest.raises(ValidationError, match="should be like kafka-1:9092"):
         Settings(kafka_brokers=brokers)
 
 
