@@ -1,6 +1,6 @@
-"""The option type for a point in time.
+"""The type of an option that is a moment.
 
-Input: text, absolute or relative. Output: an aware datetime in UTC, or an error that shows the accepted formats.
+In comes what a user typed; out comes an aware moment in UTC, or a message on how to write one.
 """
 
 import re
@@ -13,12 +13,12 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Moment(click.ParamType):
-    """A point in time: ISO 8601, in UTC if it has no time zone; or relative, such as `90m`, `12h` or `3d` ago."""
+    """A moment: ISO 8601, in UTC where it has no zone; or so long ago, as `90m`, `12h` or `3d`."""
 
     name = "moment"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parse the text."""
+        """Return the moment that a text means."""
         if ago := _AGO.fullmatch(value):
             return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         try:

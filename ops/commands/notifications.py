@@ -261,7 +261,7 @@ class Preview(InkstreamCommand):
         return 0
 
 
-# Stories
+# Timelines
 
 
 def _nothing_known(name: str) -> list[str]:
@@ -432,7 +432,7 @@ def _code(rulings: "Iterable[Ruling]", well: Iterable[str]) -> int:
     return 0 if all(ruling.verdict in frozenset(well) for ruling in rulings) else PROBLEM
 
 
-# Words
+# Previews
 
 
 def _preview_lines(rule: "Rule", preview: "Previewed") -> Iterator[str]:

@@ -122,7 +122,7 @@ The environment takes precedence. If settings are missing or wrong, every comman
 """
 
 
-class InForce(NamedTuple):
+class EffectiveSetting(NamedTuple):
     """One setting: its variable, its effective value with secrets masked, and its source."""
 
     variable: str
@@ -151,7 +151,7 @@ class Settings(InkstreamCommand):
         if markdown:
             console.print(page(), end="", markup=False, soft_wrap=True)
             return 0
-        found = in_force(Declared())
+        found = effective_settings(Declared())
         if as_json:
             listing = {setting.variable: {"value": setting.value, "source": setting.source} for setting in found}
             console.print(json.dumps(listing, indent=2), markup=False, soft_wrap=True)
@@ -163,13 +163,13 @@ class Settings(InkstreamCommand):
         return 0
 
 
-def in_force(settings: Declared) -> list[InForce]:
+def effective_settings(settings: Declared) -> list[EffectiveSetting]:
     """Return all settings in the order of their declaration."""
     environment = {name.upper() for name in os.environ}
     # An empty file name would make it search all parent directories.
     file = {name.upper() for name in dotenv_values(Path(".env"))}
     return [
-        InForce(
+        EffectiveSetting(
             variable := variable_of(name),
             shown(name, getattr(settings, name)),
             "environment" if variable in environment else ".env" if variable in file else "default",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from ops.commands.settings import EXAMPLES, MASK, in_force, masked_url, page, shown, variable_of
+from ops.commands.settings import EXAMPLES, MASK, effective_settings, masked_url, page, shown, variable_of
 from runtime.settings import NEEDED_ELSEWHERE, ROOT, Settings
 
 
@@ -43,7 +43,7 @@ def test_each_setting_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("INKSTREAM_WEB_PORT", "8080")
     monkeypatch.setenv("INKSTREAM_AGENTS", "searches, page-views")
     monkeypatch.delenv("INKSTREAM_LOG_FORMAT", raising=False)
-    found = {setting.variable: (setting.value, setting.source) for setting in in_force(Settings())}
+    found = {setting.variable: (setting.value, setting.source) for setting in effective_settings(Settings())}
     assert found["INKSTREAM_WEB_PORT"] == ("8080", "environment")
     assert found["INKSTREAM_AGENTS"] == ("searches,page-views", "environment")
     assert found["INKSTREAM_LOG_LEVEL"] == ("debug", ".env")
