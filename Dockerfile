@@ -1,13 +1,13 @@
-# The worker and its commands (`inkstream …`), from the locked dependencies, as a user without rights.
+# The worker and its commands (`inkstream …`), with locked dependencies, as an unprivileged user.
 
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/inkstream
-# The lock first: it changes more rarely than the program, and its layer is kept.
+# The lock first: it changes less often than the program, so its layer is cached.
 COPY requirements/runtime.txt /tmp/runtime.txt
 RUN /opt/inkstream/bin/pip install --require-hashes --requirement /tmp/runtime.txt
 COPY . /app
-# Editable, as in development: the program runs from its root, beside topics.yaml and migrations/.
+# Editable, as in development: the program runs from its root, next to topics.yaml and migrations/.
 RUN /opt/inkstream/bin/pip install --no-deps --editable /app \
     && /opt/inkstream/bin/python -m compileall -q /app
 

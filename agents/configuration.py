@@ -1,7 +1,7 @@
-"""The check of a whole configuration: settings, the files that they name, and the declarations.
+"""Checks the whole configuration: settings, the files that they name, and the declarations.
 
-Every command begins with it, so that all that is missing or wrong is reported at once, and what one command accepts the
-others accept too. No server is asked, except AWS for its credentials where e-mails go by Amazon SES.
+Every command runs this check first, so that all problems are reported at once and all commands accept the same
+configuration. It contacts no server, except AWS for credentials if e-mail is sent by Amazon SES.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ _NAMED = 3
 
 
 class ConfigurationError(ValueError):
-    """The configuration is wrong. `lines` has a line for each problem, and holds no value of a secret."""
+    """The configuration is wrong. `lines` has one line for each problem, without values of secrets."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
@@ -38,10 +38,10 @@ class ConfigurationError(ValueError):
 
 
 def check() -> Settings:
-    """Return the settings, where everything that they need is there and right.
+    """Return the settings if the whole configuration is valid.
 
     Raises:
-        ConfigurationError: Something is missing or wrong; it lists all of it.
+        ConfigurationError: Something is missing or wrong; the error lists every problem.
     """
     lines = []
     try:
@@ -58,7 +58,7 @@ def check() -> Settings:
 
 
 def problems_of(error: ValidationError) -> Iterator[str]:
-    """Yield a line for each setting that is wrong; it never holds the value of a secret."""
+    """Yield a line for each wrong setting, without values of secrets."""
     for detail in error.errors(include_url=False):
         message = detail["msg"].removeprefix("Value error, ")
         if not detail["loc"]:
@@ -67,12 +67,12 @@ def problems_of(error: ValidationError) -> Iterator[str]:
         name = str(detail["loc"][0])
         field = Settings.model_fields.get(name)
         is_secret = field is None or "Secret" in str(field.annotation)
-        came = "" if is_secret or detail["type"] == "missing" else f"; came {detail['input']!r}"
-        yield f"INKSTREAM_{name.upper()}: {message[:1].lower()}{message[1:]}{came}"
+        given = "" if is_secret or detail["type"] == "missing" else f"; got {detail['input']!r}"
+        yield f"INKSTREAM_{name.upper()}: {message[:1].lower()}{message[1:]}{given}"
 
 
 def problems(settings: Settings) -> Iterator[str]:
-    """Yield what is missing or wrong of what the settings name: URLs, files, declarations, providers."""
+    """Yield the problems of everything that the settings refer to: URLs, files, declarations, providers."""
     yield from _problems_of_kafka_files(settings)
     addresses: Mapping[str, Callable[[], object]] = {
         "INKSTREAM_MONGO_URL": lambda: Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace),
@@ -86,7 +86,7 @@ def problems(settings: Settings) -> Iterator[str]:
         except (MongoUrlError, PostgresUrlError, RedisUrlError, GeoDatabaseError) as error:
             yield f"{setting}: {first_line(error)}"
         except OSError as error:  # a file that the URL names
-            yield f"{setting}: {error.filename or 'a file'} can't be read: {error.strerror}"
+            yield f"{setting}: {error.filename or 'a file'} cannot be read: {error.strerror}"
     yield from _problems_of_declarations(settings)
     if not settings.agents or "deliver" in settings.agents:
         yield from registry.problems(settings)
@@ -105,14 +105,14 @@ def _problems_of_kafka_files(settings: Settings) -> Iterator[str]:
             ssl_context(settings)
         except (OSError, ValueError) as error:  # SSLError is an OSError
             variables = ", ".join(f"INKSTREAM_{name.upper()}" for name in named if getattr(settings, name) is not None)
-            yield f"{variables}: should be certificates and a key in PEM that belong together: {error}"
+            yield f"{variables}: should be a matching certificate and key in PEM format: {error}"
 
 
 def _problem_of_file(path: Path) -> str | None:
     try:
         path.read_bytes()
     except OSError as error:
-        return f"{path} can't be read: {error.strerror}"
+        return f"{path} cannot be read: {error.strerror}"
     return None
 
 
@@ -125,7 +125,7 @@ def _problems_of_declarations(settings: Settings) -> Iterator[str]:
     try:
         topics = load(settings.topics_file, NAMES, partitions=settings.partitions, replication=settings.replication)
     except TopicsError as error:
-        yield str(error)  # without topics, nothing is known of the rules' events
+        yield str(error)  # rules can't be checked without topics
         return
     yield from _problems_of_replicas(settings, topics)
     if "INKSTREAM_NOTIFICATIONS_FILE" not in unreadable:
@@ -147,6 +147,6 @@ def _problems_of_replicas(settings: Settings, topics: Topics) -> Iterator[str]:
         remedy = f"set INKSTREAM_REPLICATION={FEWEST_REPLICAS}, which needs as many brokers"
     yield (
         f"INKSTREAM_REPLICATION: topics {names} would have {min(topic.replication for topic in few)} of the "
-        f"{FEWEST_REPLICAS} replicas that production needs: {remedy}. To accept that a lost broker loses events, set "
+        f"{FEWEST_REPLICAS} replicas that production needs: {remedy}. To accept the loss of events with a broker, set "
         "INKSTREAM_ALLOW_FEWER_REPLICAS=true"
     )

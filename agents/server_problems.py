@@ -1,8 +1,7 @@
-"""Says in one line why a server can't be used, at which address, which setting names it, and what to try.
+"""Explains in one line why a server can't be used: its address, the cause, and the setting to check.
 
-Input: what a client raised, and the settings. Output: a `Problem`. The clients of Kafka and of the stores tell little
-of the cause, and some of it in their own terms, so the address is asked once more, by a plain connection. No password
-is shown.
+Input: an error raised by a client, and the settings. Output: a `Problem`. Clients of Kafka and the stores often hide
+the cause, so this module opens a plain connection to the address to find it. Passwords are never shown.
 """
 
 import re
@@ -24,11 +23,11 @@ from sinks.postgres.view_counts import PostsLockedError
 from sinks.servers import STORE_ERRORS
 
 SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)
-"""What the clients of all servers raise when a server does not answer, or refuses us."""
+"""Errors that clients raise when a server does not answer, or refuses a connection or a request."""
 
 _TIMEOUT_SECONDS = 3.0
 _ANSWER_SECONDS = 1.0
-_DETAILS = re.compile(r"\n| \(configured timeouts|, Timeout: |, full error: ")  # where the drivers' own state begins
+_DETAILS = re.compile(r"\n| \(configured timeouts|, Timeout: |, full error: ")  # the driver's internal state follows
 _PREFIX = re.compile(
     r"^(?:\[Error \d+\] )?\w+(?:Error|Exception|Timeout): "  # Kafka's
     r"|^(?:connection failed: )?connection to server (?:at|on) .*? failed: (?:FATAL: +)?"  # PostgreSQL's
@@ -71,7 +70,7 @@ _KAFKA_CONNECTIONS = (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError
 
 
 class ServerError(Exception):
-    """A server does not answer, or refuses us; the message is a line for each that says which, and what to try."""
+    """Servers do not answer, or refuse a request. The message has one line for each, with what to try."""
 
 
 class Problem(NamedTuple):
@@ -79,8 +78,8 @@ class Problem(NamedTuple):
 
     Attributes:
         server: Its name.
-        what: What is wrong, with the address, as in `does not answer at 127.0.0.1:1: connection refused`.
-        advice: What to try, with the setting.
+        what: What is wrong, with the address, such as `does not answer at 127.0.0.1:1: connection refused`.
+        advice: What to try, with the setting; may be empty.
     """
 
     server: str
@@ -93,12 +92,12 @@ class Problem(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """What an address answered to a plain connection.
+    """The result of a plain connection to an address.
 
     Attributes:
-        cause: In a few words why it can't be used; empty where the server itself answers there.
+        cause: Why it can't be used, in a few words; empty if the expected server answers.
         advice: What to try.
-        is_reached: Whether anything took the connection.
+        is_reached: Whether the connection was accepted.
     """
 
     cause: str
@@ -107,23 +106,25 @@ class _Answer(NamedTuple):
 
 
 def problem_of(error: BaseException, settings: Settings, server: str | None = None) -> Problem:
-    """Return why a server can't be used; takes some seconds where it is silent.
+    """Return why a server can't be used; takes some seconds if the server does not respond.
 
     Args:
-        error: What a client raised.
-        settings: Where the servers are.
-        server: The server's name, where the error does not tell it.
+        error: The error raised by a client.
+        settings: The addresses of the servers.
+        server: The server's name; if missing, it is derived from the error.
     """
     server = server or (_KAFKA if isinstance(error, KafkaError) else servers.server_of(error))
     if server is None:
-        return Problem("A server", "did not answer in time", "`inkstream doctor` says which")
+        return Problem("A server", "did not answer in time", "Run `inkstream doctor` to see which")
     places, has_tls = _places(server, settings)
     shown = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places)
     at = f"at {shown}" if shown else f"at the address of {_VARIABLES[server]}"
     told = first_line(error)
     if isinstance(error, PostsLockedError):
         return Problem(
-            server, f"{at}: {told}", "Run it again when the lock is gone (docs/troubleshooting.md, Posts are locked)"
+            server,
+            f"{at}: {told}",
+            "Run it again when the lock is released (docs/troubleshooting.md, Posts are locked)",
         )
     if isinstance(error, OtherInstallationError):
         return Problem(server, f"{at}: {told}", "")
@@ -142,20 +143,20 @@ def problem_of(error: BaseException, settings: Settings, server: str | None = No
             return Problem(server, _sentence(at, answer), answer.advice)
     if server == _KAFKA:
         if "bootstrap" in told.lower():
-            what = f"{at} closes the connection, as it does without valid credentials"
+            what = f"{at} closes the connection; Kafka does so if credentials are missing or invalid"
             return Problem(server, what, _CREDENTIALS[server])
-        advice = "The brokers' advertised.listeners have to be addresses that can be reached from here"
-        return Problem(server, f"{at} answers, but a broker can't be reached at the address that it advertises", advice)
+        advice = "Set the brokers' advertised.listeners to addresses that are reachable from here"
+        return Problem(server, f"{at} answers, but a broker is not reachable at its advertised address", advice)
     return Problem(server, f"{at} can't be used: {told}", f"Is it running? Check {_VARIABLES[server]}")
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, without the address and what only the driver's developers want to know."""
+    """Return an error's message without the address and the driver's internal state."""
     return _PREFIX.sub("", with_address(error))
 
 
 def with_address(error: BaseException) -> str:
-    """Return what an error says, with the address where the driver names it."""
+    """Return an error's message without the driver's internal state; it may contain the address."""
     return _DETAILS.split(str(error).strip() or type(error).__name__, maxsplit=1)[0].rstrip(".")
 
 
@@ -164,11 +165,11 @@ def _sentence(at: str, answer: _Answer) -> str:
 
 
 def _places(server: str, settings: Settings) -> tuple[list[tuple[str, int]], bool]:
-    """Return a server's addresses, and whether we ask it for TLS from the first byte."""
+    """Return a server's addresses, and whether connections use TLS from the first byte."""
     if server == _KAFKA:
         places = []
         for broker in settings.kafka_brokers.split(","):
-            # As aiokafka reads it: the port is Kafka's where there is none.
+            # As aiokafka reads it: the default port is 9092.
             parts = urlsplit(f"//{broker.strip()}")
             places.append((parts.hostname or "", parts.port or 9092))
         return places, settings.kafka_security_protocol.endswith("SSL")
@@ -204,7 +205,7 @@ def _ask(server: str, place: tuple[str, int], context: ssl.SSLContext | None, *,
     except ConnectionRefusedError:
         return _Answer("connection refused", f"Is it running? Check {variable}", is_reached=False)
     except TimeoutError:
-        advice = f"Is it running, and does a firewall let us through? Check {variable}"
+        advice = f"Is it running, and does a firewall allow the connection? Check {variable}"
         return _Answer(f"no connection within {_TIMEOUT_SECONDS:.0f} s", advice, is_reached=False)
     except OSError as error:
         cause = (error.strerror or type(error).__name__).lower()
@@ -213,7 +214,7 @@ def _ask(server: str, place: tuple[str, int], context: ssl.SSLContext | None, *,
 
 
 def _other(said: bytes) -> str | None:
-    """Return what a server is by its answer to a request by HTTP; `None` where that can't be told."""
+    """Return the kind of server by its answer to an HTTP request; `None` if unknown."""
     if b"MongoDB" in said:
         return _MONGODB
     if said.startswith(b"HTTP/"):
@@ -224,10 +225,10 @@ def _other(said: bytes) -> str | None:
 
 
 def _hear(place: tuple[str, int], request: bytes, context: ssl.SSLContext | None = None) -> bytes:
-    """Return the beginning of what an address answers; nothing where it is silent, or closes the connection.
+    """Return the first bytes of an answer; empty if there is none or the connection is closed.
 
     Raises:
-        OSError: It takes no connection.
+        OSError: The connection is not accepted.
     """
     with socket.create_connection(place, _TIMEOUT_SECONDS) as plain:
         try:
@@ -244,7 +245,7 @@ def _speaks_tls(place: tuple[str, int], context: ssl.SSLContext | None) -> bool:
 
     Raises:
         ssl.SSLCertVerificationError: The context does not trust its certificate.
-        OSError: It takes no connection.
+        OSError: The connection is not accepted.
     """
     with socket.create_connection(place, _TIMEOUT_SECONDS) as plain:
         plain.settimeout(_ANSWER_SECONDS)
@@ -258,7 +259,7 @@ def _speaks_tls(place: tuple[str, int], context: ssl.SSLContext | None) -> bool:
 
 
 def _lenient() -> ssl.SSLContext:
-    """Return a context that trusts everybody, as nothing is told to the server."""
+    """Return a context that accepts every certificate; nothing secret is sent over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

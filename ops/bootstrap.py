@@ -1,7 +1,7 @@
-"""Makes Kafka, MongoDB and PostgreSQL what the program declares: topics, collections, tables.
+"""Creates or updates topics in Kafka, collections in MongoDB and tables in PostgreSQL as declared.
 
-Safe to repeat, to break off, and to run twice at once. What could harm existing data waits until its risk is allowed
-(`sinks.changes`). Redis needs nothing: every key there is made when it is first written.
+Safe to repeat, to interrupt, and to run concurrently. A change that could harm existing data is applied only if its
+risk is allowed (`sinks.changes`). Redis needs no preparation: keys are created when they are first written.
 """
 
 import asyncio
@@ -22,27 +22,27 @@ from sinks.mongo.writer import Mongo
 from sinks.postgres import installation, migrations, pool
 from sinks.servers import ANSWER_TIMEOUT
 
-UNMOVED = "PostgreSQL and MongoDB have data of an earlier release, without namespace {} in its names"
+UNMOVED = "PostgreSQL and MongoDB contain data of an earlier release, whose names lack the namespace {}"
 MOVE_IT = f"stop all workers, then run `inkstream bootstrap {Risk.MOVE.flag}` (docs/operations.md, Moving)"
 
 MIGRATIONS = ROOT / "migrations"
 
 _ASK_AGAIN_AFTER_SECONDS = 0.5
 _NAMED = 5
-"""How many missing things are named."""
+"""Most names listed in a message."""
 
 
 async def wait_for_servers(settings: Settings, *, seconds: float, report: Callable[[str], None]) -> None:
-    """Return when Kafka, MongoDB and PostgreSQL answer.
+    """Wait until Kafka, MongoDB and PostgreSQL answer.
 
     Args:
-        settings: Where they are.
-        seconds: How long to wait for them; 0 asks each once.
-        report: Gets a line for each server that does not answer at once.
+        settings: The addresses of the servers.
+        seconds: How long to wait; 0 means one attempt.
+        report: Called with a line for each server that does not answer at once.
 
     Raises:
-        MongoUrlError: MongoDB's URL is wrong, or what DNS says of it.
-        ServerError: One did not answer in time.
+        MongoUrlError: MongoDB's URL, or its DNS record, is wrong.
+        ServerError: A server did not answer in time.
     """
     mongo = _mongo(settings)
     pings: Mapping[str, Callable[[], Awaitable[object]]] = {
@@ -62,10 +62,10 @@ async def wait_for_servers(settings: Settings, *, seconds: float, report: Callab
 
 
 async def wait_for_kafka(settings: Settings, *, seconds: float, report: Callable[[str], None]) -> None:
-    """Return when Kafka answers; `seconds` and `report` are as for all servers.
+    """Wait until Kafka answers; `seconds` and `report` are as in `wait_for_servers`.
 
     Raises:
-        ServerError: It did not answer in time.
+        ServerError: Kafka did not answer in time.
     """
     problem = await _wait(settings, "Kafka", partial(kafka.ping, settings), time.monotonic() + seconds, report)
     if problem is not None:
@@ -73,16 +73,16 @@ async def wait_for_kafka(settings: Settings, *, seconds: float, report: Callable
 
 
 async def missing(settings: Settings, topics: Mapping[str, Topic]) -> list[str]:
-    """Return what a worker needs and `inkstream bootstrap` has not created yet: a line for each server that lacks some.
+    """Return what a worker needs and `inkstream bootstrap` has not created yet, one line for each server.
 
-    A server that does not answer is passed over: the worker waits for it.
+    A server that does not answer is skipped: the worker waits for it.
 
     Args:
-        settings: Where the servers are, and which agents the worker runs.
+        settings: The addresses of the servers, and the agents that the worker runs.
         topics: The declared topics by name.
 
     Raises:
-        MongoUrlError: MongoDB's URL is wrong, or what DNS says of it.
+        MongoUrlError: MongoDB's URL, or its DNS record, is wrong.
     """
     names = {agent.removeprefix("notify-") for agent in settings.agents} or topics.keys()
     wanted = kafka_topics.declared([topic for topic in topics.values() if topic.name in names], settings.namespace)
@@ -96,9 +96,9 @@ async def missing(settings: Settings, topics: Mapping[str, Topic]) -> list[str]:
 
 
 async def refusal(settings: Settings) -> str | None:
-    """Return why a worker may not run on what the stores have, and what to do; `None` where it may.
+    """Return why a worker must not use the data in the stores, and what to do; `None` if it may.
 
-    Their data is another installation's, or an earlier release's. A server that does not answer is passed over.
+    The data belongs to another installation or to an earlier release. A server that does not answer is skipped.
     """
     mongo = _mongo(settings)
     try:
@@ -114,7 +114,7 @@ async def refusal(settings: Settings) -> str | None:
 
 
 def unmoved(settings: Settings) -> str:
-    """Say that the data of an earlier release has to be moved, and how."""
+    """Return the message that an earlier release's data has to be moved, and how."""
     return f"{UNMOVED.format(settings.namespace)}: {MOVE_IT}."
 
 
@@ -166,7 +166,7 @@ async def _wait(
     deadline: float,
     report: Callable[[str], None],
 ) -> str | None:
-    """Return when the server answers, or what is wrong when it did not in time."""
+    """Wait until the server answers; return the problem if it does not in time, else `None`."""
     reported = False
     while True:
         try:
@@ -197,24 +197,24 @@ async def converge(
     allowed: Collection[Risk] = NO_RISKS,
     report: Callable[[str, list[Change]], None] = _say_nothing,
 ) -> list[Change]:
-    """Make all servers what is declared, and return what was not so.
+    """Apply the declarations to all servers; return the differences.
 
     Args:
-        settings: Where the servers are, and the namespace of the topics.
+        settings: The addresses of the servers, and the namespace of the topics.
         topics: The declared topics.
         mongo: MongoDB's client.
-        check: Change nothing.
-        allowed: The risks that may be taken. A change with another one is only returned.
-        report: Gets each server's name and changes, as soon as it is done.
+        check: Only return the differences, without changing anything.
+        allowed: The allowed risks. A change with another risk is returned but not applied.
+        report: Called with each server's name and changes, when the server is done.
 
     Raises:
-        ServerError: A server does not answer, or refuses a change. What was done by then stays done.
+        ServerError: A server does not answer, or refuses a change. Changes applied before are kept.
     """
     wanted = kafka_topics.declared(topics, settings.namespace)
     steps: dict[str, Callable[[], Awaitable[list[Change]]]] = {
         "Kafka": partial(kafka_topics.converge, settings, wanted, check=check, allowed=allowed)
     }
-    # What is to be moved would be created empty.
+    # Otherwise empty collections and tables would be created beside those to be moved.
     if not await move(settings, mongo, check=True):
         steps["MongoDB"] = partial(schema_sync.converge, mongo.database, check=check, allowed=allowed)
         steps["PostgreSQL"] = partial(_tables, settings, check=check)
@@ -228,18 +228,18 @@ async def converge(
 
 
 async def move(settings: Settings, mongo: Mongo, *, check: bool, allowed: Collection[Risk] = NO_RISKS) -> list[Change]:
-    """Move the data of an earlier release to names with the namespace, and return what has to be moved.
+    """Rename an earlier release's data to names with the namespace; return what has to be renamed.
 
-    Nothing is moved where something is in the way, also a worker that runs.
+    Renames nothing if anything prevents it, including a running worker.
 
     Args:
-        settings: Where the servers are, and the namespace.
+        settings: The addresses of the servers, and the namespace.
         mongo: MongoDB's client.
-        check: Change nothing.
-        allowed: The risks that may be taken; without this one, nothing is moved.
+        check: Only return the differences, without changing anything.
+        allowed: The allowed risks; without `Risk.MOVE`, nothing is renamed.
 
     Raises:
-        ServerError: A server does not answer, or refuses a change. What was moved by then stays moved.
+        ServerError: A server does not answer, or refuses a change. Changes applied before are kept.
     """
     moving = partial(installation.move, mongo.database, settings.postgres_url.get_secret_value())
     async with _naming(settings):
@@ -257,13 +257,13 @@ async def move(settings: Settings, mongo: Mongo, *, check: bool, allowed: Collec
 async def _running_workers(settings: Settings) -> list[Change]:
     async with kafka_topics.administration(settings) as admin:
         readers = await kafka_topics.readers(admin, f"{settings.namespace}inkstream.")
-    stop = "stop all workers of this installation first: what they write meanwhile would stay under the old names"
+    stop = "stop all workers of this installation first: data that they write during the move would keep the old names"
     return [Change("blocked", f"move while {len(readers)} agents run", stop)] if readers else []
 
 
 @asynccontextmanager
 async def _naming(settings: Settings, server: str | None = None) -> AsyncIterator[None]:
-    """Say which server it was that did not answer, or refused something, and what to try."""
+    """Turn a client's error into a `ServerError` that names the server and what to try."""
     try:
         yield
     except SERVER_ERRORS as error:

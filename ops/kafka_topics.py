@@ -1,8 +1,8 @@
-"""Makes Kafka's topics what `topics.yaml` declares: each topic, and its dead-letter topic.
+"""Creates or updates Kafka's topics as declared in `topics.yaml`: each topic, and its dead-letter topic.
 
-No topic, no partition and no option that others have set is removed. What would delete existing records, refuse records
-that Kafka accepts now, or move keys to other partitions waits until its risk is allowed (`sinks.changes`). Safe to
-repeat, to break off, and to run twice at once.
+Topics, partitions, and options set by others are never removed. A change that would delete existing records, reject
+records that Kafka accepts now, or move keys to other partitions is applied only if its risk is allowed
+(`sinks.changes`). Safe to repeat, to interrupt, and to run concurrently.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from runtime.settings import Settings
 from schemas.topics import Topic
 from sinks.changes import NO_RISKS, Change, Risk, is_allowed
 
-# A dead letter is the record with more headers, and may compress worse than it came.
+# A dead letter has more headers than its record, and may compress worse.
 DEAD_LETTER_BYTES = 64 * 2**20
 
-# A reader who is less behind than this sees every record of a compacted topic, not only the latest of its key.
+# A consumer that lags less than this reads every record of a compacted topic, not only the latest of its key.
 COMPACTED_AFTER = timedelta(days=1)
 
 _REQUEST_TIMEOUT_MS = 10_000
@@ -38,13 +38,13 @@ _SET_ON_THE_TOPIC = 1  # DescribeConfigs' source of an option that was set on th
 
 
 class DeclaredTopic(NamedTuple):
-    """A topic as Kafka should have it.
+    """A topic as declared.
 
     Attributes:
         name: With the namespace.
-        partitions: At least so many.
+        partitions: The least number of partitions.
         replication: Replicas of each partition.
-        options: Kafka's topic configuration, as far as it is declared.
+        options: The declared part of Kafka's topic configuration.
     """
 
     name: str
@@ -54,13 +54,13 @@ class DeclaredTopic(NamedTuple):
 
 
 class FoundTopic(NamedTuple):
-    """A topic as Kafka has it.
+    """A topic as it exists in Kafka.
 
     Attributes:
-        partitions: How many.
-        replication: How many replicas the partition with the fewest has.
-        options: The whole of its configuration.
-        set_options: The part of that which was set on the topic itself; the rest are the broker's defaults.
+        partitions: The number of partitions.
+        replication: Replicas of the partition with the fewest.
+        options: Its whole configuration.
+        set_options: The options that were set on the topic itself; the others are the broker's defaults.
     """
 
     partitions: int
@@ -70,7 +70,7 @@ class FoundTopic(NamedTuple):
 
 
 def declared(topics: Iterable[Topic], namespace: str) -> list[DeclaredTopic]:
-    """Return what the topics and their dead-letter topics should be in Kafka."""
+    """Return the topics and their dead-letter topics as they should exist in Kafka."""
     wanted = []
     for topic in topics:
         durable = {_IN_SYNC: str(FEWEST_IN_SYNC)} if topic.replication >= FEWEST_REPLICAS else {}
@@ -91,16 +91,16 @@ def declared(topics: Iterable[Topic], namespace: str) -> list[DeclaredTopic]:
 async def converge(
     settings: Settings, wanted: Sequence[DeclaredTopic], *, check: bool, allowed: Collection[Risk] = NO_RISKS
 ) -> list[Change]:
-    """Make Kafka's topics what is wanted, and return what was not so.
+    """Create or update Kafka's topics; return the differences.
 
     Args:
-        settings: Where Kafka is, and the namespace of the topics.
+        settings: Kafka's address, and the namespace of the topics.
         wanted: The declared topics.
-        check: Change nothing.
-        allowed: The risks that may be taken. A change with another one is only returned.
+        check: Only return the differences, without changing anything.
+        allowed: The allowed risks. A change with another risk is returned but not applied.
 
     Raises:
-        KafkaError: Kafka does not answer, or refuses a change. What was done by then stays done.
+        KafkaError: Kafka does not answer, or refuses a change. Changes applied before are kept.
     """
     async with administration(settings) as admin:
         found = await _found(admin, {topic.name for topic in wanted})
@@ -137,10 +137,10 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
 
 
 async def requests_taken(admin: AIOKafkaAdminClient) -> set[int]:
-    """Return the numbers of the requests that a broker takes (https://kafka.apache.org/protocol#protocol_api_keys).
+    """Return the API keys that a broker supports (https://kafka.apache.org/protocol#protocol_api_keys).
 
     Raises:
-        KafkaError: It does not answer.
+        KafkaError: The broker does not answer.
     """
     response = await admin._send_request(ApiVersionRequest())
     return {number for number, _, _ in response.api_versions}
@@ -148,7 +148,7 @@ async def requests_taken(admin: AIOKafkaAdminClient) -> set[int]:
 
 @asynccontextmanager
 async def _reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a connection that asks for offsets, and reads nothing."""
+    """Open a consumer that asks for offsets and reads no records."""
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     try:
         await consumer.start()
@@ -158,7 +158,7 @@ async def _reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    """Return how many partitions each topic has.
+    """Return each topic's number of partitions.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -167,7 +167,7 @@ async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 
 async def readers(admin: AIOKafkaAdminClient, prefix: str) -> list[str]:
-    """Return the consumer groups whose names begin so and that somebody is in.
+    """Return the consumer groups with this prefix that have members.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -181,12 +181,12 @@ async def readers(admin: AIOKafkaAdminClient, prefix: str) -> list[str]:
 
 
 async def _described(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
-    """Return the partitions of every topic there is; to ask for a topic by name may create it."""
+    """Return the partitions of every topic; asking for one by name could create it."""
     return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
 
 
 async def _found(admin: AIOKafkaAdminClient, names: Collection[str]) -> dict[str, FoundTopic]:
-    """Return those of the named topics that are there."""
+    """Return those of the named topics that exist."""
     there = {name: partitions for name, partitions in (await _described(admin)).items() if name in names}
     if not there:
         return {}
@@ -216,14 +216,14 @@ async def _create(admin: AIOKafkaAdminClient, missing: Sequence[DeclaredTopic], 
     )
     changes = []
     for name, code, message in response.topic_errors:
-        if code != TopicAlreadyExistsError.errno:  # another bootstrap was faster
+        if code != TopicAlreadyExistsError.errno:  # a concurrent bootstrap created it
             _raise_for(code, f"topic {name}: {message}")
             changes.append(Change("create", f"topic {name}", details[name], done=True))
     return changes
 
 
 class _Adaptation(NamedTuple):
-    """A change to a topic, and what makes it; a change that nobody can make has nothing."""
+    """A change to a topic, and the function that applies it; `None` if it must be made manually."""
 
     change: Change
     make: Callable[[AIOKafkaAdminClient], Awaitable[None]] | None
@@ -232,7 +232,7 @@ class _Adaptation(NamedTuple):
 async def _adapt(
     admin: AIOKafkaAdminClient, adaptation: _Adaptation, *, check: bool, allowed: Collection[Risk]
 ) -> Change:
-    """Make a change where that is possible and allowed; return it."""
+    """Apply a change if that is possible and allowed; return it."""
     change, make = adaptation
     if check or make is None or not is_allowed([change], allowed):
         return change
@@ -246,7 +246,7 @@ def _differs(wanted: DeclaredTopic, found: FoundTopic) -> bool:
 
 
 async def _adaptations(consumer: AIOKafkaConsumer, wanted: DeclaredTopic, found: FoundTopic) -> list[_Adaptation]:
-    """Return what makes a topic that exists the wanted one."""
+    """Return the changes that turn an existing topic into the declared one."""
     steps = []
     what = f"topic {wanted.name}"
     records = await _Records.of(consumer, wanted.name, found.partitions)
@@ -255,7 +255,7 @@ async def _adaptations(consumer: AIOKafkaConsumer, wanted: DeclaredTopic, found:
         risks = frozenset({Risk.REPARTITIONING} if records.written else ())
         steps.append(_Adaptation(Change("change", what, detail, risks=risks), partial(_grow, wanted=wanted)))
     if found.partitions > wanted.partitions:
-        detail = f"has {found.partitions} partitions, {wanted.partitions} are declared; Kafka can't remove any"
+        detail = f"has {found.partitions} partitions, {wanted.partitions} are declared; Kafka can't remove partitions"
         steps.append(_Adaptation(Change("change", what, f"{detail}, so declare {found.partitions}"), None))
     if found.replication != wanted.replication:
         detail = f"has {found.replication} replicas, {wanted.replication} are declared"
@@ -272,9 +272,9 @@ async def _adaptations(consumer: AIOKafkaConsumer, wanted: DeclaredTopic, found:
 
 
 def _different_options(wanted: DeclaredTopic, found: FoundTopic) -> dict[str, str]:
-    """Return the declared options that a topic does not have; a higher limit than the declared one may stay.
+    """Return the declared options that differ; a limit higher than declared is kept.
 
-    Where a topic has too few replicas, to require two in sync would stop it whenever one broker is down.
+    If a topic has too few replicas, requiring two in sync would stop it whenever one broker is down.
     """
     kept = {
         name
@@ -289,12 +289,12 @@ def _different_options(wanted: DeclaredTopic, found: FoundTopic) -> dict[str, st
 
 
 class Durability(NamedTuple):
-    """How many copies of its records a topic keeps.
+    """The number of copies of a topic's records.
 
     Attributes:
         name: With the namespace.
         replication: Replicas of the partition with the fewest.
-        in_sync: How many of them must have a record before Kafka acknowledges it.
+        in_sync: Replicas that must have a record before Kafka acknowledges it.
     """
 
     name: str
@@ -303,7 +303,7 @@ class Durability(NamedTuple):
 
 
 async def durabilities(admin: AIOKafkaAdminClient, names: Collection[str]) -> list[Durability]:
-    """Return how many copies are kept by those of the named topics that are there, and by that of committed offsets.
+    """Return the durability of those of the named topics that exist, and of the topic of committed offsets.
 
     Raises:
         KafkaError: Kafka does not answer.
@@ -313,29 +313,29 @@ async def durabilities(admin: AIOKafkaAdminClient, names: Collection[str]) -> li
 
 
 class _Records(NamedTuple):
-    """The offsets of the records that a topic has, by partition."""
+    """The first and the end offsets of a topic, by partition."""
 
     first: Mapping[TopicPartition, int]
     end: Mapping[TopicPartition, int]
 
     @classmethod
     async def of(cls, consumer: AIOKafkaConsumer, topic: str, partitions: int) -> Self:
-        """Ask Kafka for them."""
+        """Fetch them from Kafka."""
         numbers = [TopicPartition(topic, number) for number in range(partitions)]
         return cls(await consumer.beginning_offsets(numbers), await consumer.end_offsets(numbers))
 
     @property
     def written(self) -> int:
-        """How many records were ever written to the topic."""
+        """The number of records ever written to the topic."""
         return sum(self.end.values())
 
     @property
     def kept(self) -> int:
-        """How many of them there are; transactions and compaction make it fewer."""
+        """The most records that the topic can contain; transactions and compaction leave fewer."""
         return sum(self.end.values()) - sum(self.first.values())
 
     async def older_than(self, consumer: AIOKafkaConsumer, age: timedelta) -> int:
-        """Return how many of them are older."""
+        """Return the number of records that are older."""
         moment = max(0, int((datetime.now(UTC) - age).timestamp() * 1000))
         found = await consumer.offsets_for_times(dict.fromkeys(self.end, moment))
         return sum(
@@ -347,7 +347,7 @@ class _Records(NamedTuple):
 async def _loss(
     consumer: AIOKafkaConsumer, records: _Records, wanted: Mapping[str, str], found: Mapping[str, str]
 ) -> str:
-    """Say which existing records the wanted options would delete; empty where none."""
+    """Describe the existing records that the wanted options would delete; empty if none."""
     if not records.kept:
         return ""
     if "compact" in wanted[_POLICY] and "compact" not in found[_POLICY]:
@@ -360,7 +360,7 @@ async def _loss(
 
 
 def _kept_ms(options: Mapping[str, str]) -> int:
-    """Return how long a topic keeps records; negative where without end."""
+    """Return a topic's retention in milliseconds; negative if unlimited."""
     return int(options[_RETENTION]) if "delete" in options[_POLICY] else -1
 
 
@@ -368,20 +368,20 @@ async def _grow(admin: AIOKafkaAdminClient, *, wanted: DeclaredTopic) -> None:
     try:
         await admin.create_partitions({wanted.name: NewPartitions(wanted.partitions)})
     except InvalidPartitionsError:
-        # Another bootstrap was faster, or it can't be done.
+        # A concurrent bootstrap added them, or it is impossible.
         if len((await _described(admin))[wanted.name]) < wanted.partitions:
             raise
 
 
 async def _configure(admin: AIOKafkaAdminClient, *, name: str, options: Mapping[str, str]) -> None:
-    """Set the topic's configuration. All of what was set has to be in it: Kafka forgets the rest."""
+    """Set the topic's configuration. It must contain every option that is set: Kafka resets the others."""
     for response in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=dict(options))]):
         for code, message, _, _ in response.resources:
             _raise_for(code, f"topic {name}: {message}")
 
 
 async def _wait_for_leaders(admin: AIOKafkaAdminClient, wanted: Sequence[DeclaredTopic]) -> None:
-    """Return when every partition can be written to."""
+    """Wait until every partition has a leader."""
     try:
         async with asyncio.timeout(_LEADERS_WITHIN_SECONDS):
             while True:
@@ -402,7 +402,7 @@ async def _unexpected(admin: AIOKafkaAdminClient, namespace: str, wanted: Sequen
     return [
         Change("report", f"topic {name}", "not declared, left as it is")
         for name in sorted(await _described(admin))
-        # Faust makes a topic of its own, by which its workers agree on a leader.
+        # Faust creates this topic to elect a leader among its workers.
         if name.startswith(namespace) and name not in declared_names and not name.endswith("-__assignor-__leader")
     ]
 

@@ -1,4 +1,4 @@
-"""The oldest version of each server that is supported. README.md lists them beside the versions that are tested."""
+"""The oldest supported version of each server. README.md lists them with the tested versions."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -6,20 +6,20 @@ from collections.abc import Collection, Mapping
 OLDEST: Mapping[str, str] = {"Kafka": "3.0", "MongoDB": "6.0", "PostgreSQL": "14", "Redis": "6.2"}
 
 _OF_KAFKA_3 = 65
-"""The number of `DescribeTransactions`, which came with Kafka 3.0: brokers tell what they can do, and no version."""
+"""The API key of `DescribeTransactions`, added in Kafka 3.0: brokers report API keys, but not their version."""
 
 
 def is_too_old(server: str, version: str) -> bool:
-    """Whether a server's version is below the oldest; one that can't be read is not: `16.2 (Debian 16.2-1)`, `8.0-rc1`.
+    """Whether a version such as `16.2 (Debian 16.2-1)` or `8.0-rc1` is below the oldest; an unknown format is not.
 
-    Valkey, and what else speaks Redis's protocol, tells the version of Redis that it is compatible with.
+    Valkey and other servers with Redis's protocol report the version of Redis that they are compatible with.
     """
     found = re.match(r"\d+(\.\d+)?", version)
     return found is not None and _numbers(found[0]) < _numbers(OLDEST[server])
 
 
 def is_kafka_too_old(requests: Collection[int]) -> bool:
-    """Whether a broker that takes these requests, by their numbers, is below the oldest."""
+    """Whether a broker that supports these API keys is below the oldest version."""
     return _OF_KAFKA_3 not in requests
 
 

@@ -1,7 +1,7 @@
 """Every setting in one class, read from the environment (`INKSTREAM_…`) and from `.env`.
 
-In come environment variables; out goes a frozen, validated `Settings`. A value that cannot be right stops the program
-at once, with the variable's name and what it should be.
+Input: environment variables. Output: a frozen, validated `Settings`. An invalid value stops the program at once, with
+the variable's name and the expected format.
 """
 
 import re
@@ -30,11 +30,11 @@ _SHORTEST_KEY = 22
 
 _SHORTEST_HEXADECIMAL = 32
 _FEWEST_CHARACTERS = 8
-"""Of 16 random bytes, fewer different characters come once in a million times."""
+"""16 random bytes have fewer different characters in one of a million cases."""
 
 _OWN_KEYS: Mapping[str, str] = {
-    "ip_hash_key": "hashes of IP addresses could be undone with it",
-    "unsubscribe_key": "anybody could unsubscribe anybody with it",
+    "ip_hash_key": "hashes of IP addresses could be reversed with it",
+    "unsubscribe_key": "anybody could unsubscribe any address with it",
 }
 
 NEEDED_ELSEWHERE: Mapping[str, str] = {
@@ -42,10 +42,10 @@ NEEDED_ELSEWHERE: Mapping[str, str] = {
     "mongo_url": "the default is the development server",
     "postgres_url": "the default is the development server, with its public password",
     "redis_url": "the default is the development server",
-    "site_url": "links of notifications begin there",
+    "site_url": "links in notifications start with it",
     "site_name": "e-mails and push messages show it",
 }
-"""Settings whose defaults are meant for development alone, and why; everywhere else they have to be set."""
+"""Settings whose defaults are for development only, with the reason; elsewhere they must be set."""
 
 _VARIABLE = re.compile(r"\bINKSTREAM_[A-Z_]+")
 _HOST = re.compile(r"[^\s/?#@\\]+")
@@ -67,7 +67,9 @@ _KAFKA_OPTIONS = (
     (("kafka_sasl_username", "kafka_sasl_password"), "SASL", "SASL_SSL"),
     (("kafka_ca_file", "kafka_certificate_file", "kafka_key_file"), "SSL", "SSL or SASL_SSL"),
 )
-_SMTP = "should be smtp://, smtp+starttls:// or smtps://user:password@host:port, special characters as %40"
+_SMTP = (
+    "should be smtp://, smtp+starttls:// or smtps://user:password@host:port, with special characters encoded as in %40"
+)
 
 
 def _comma_separated(value: object) -> object:
@@ -78,7 +80,7 @@ def _seconds(value: object) -> object:
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
-        return value  # ISO 8601, or wrong: pydantic's to tell
+        return value  # ISO 8601 or invalid: pydantic decides
 
 
 def _absent_where_empty(value: object) -> object:
@@ -86,7 +88,7 @@ def _absent_where_empty(value: object) -> object:
 
 
 def _web_address(value: str) -> str:
-    """Check that it is a URL that a path can be put behind; return it without a slash at the end."""
+    """Check that it is a URL to which a path can be appended; return it without a trailing slash."""
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username is not None:
         raise ValueError("should be a URL like https://blog.example")
@@ -94,18 +96,18 @@ def _web_address(value: str) -> str:
 
 
 def _weakness(key: str) -> str | None:
-    """Return what is wrong with a secret key; `None` where it may have the 16 random bytes that it should have."""
+    """Return why a secret key is too weak; `None` if it can contain 16 random bytes."""
     if not key.strip():
         return "is empty"
     if key != key.strip():
-        return "begins or ends with white space"
+        return "starts or ends with white space"
     if any(public in key.lower() for public in (DEVELOPMENT_IP_HASH_KEY, DEVELOPMENT_UNSUBSCRIBE_KEY)):
         return "is the public development key"
     if key.startswith(("$(", "${", "{{")) or (key[0], key[-1]) == ("<", ">"):
-        return "is a placeholder that nothing has filled in"
+        return "is a placeholder that was not replaced"
     shortest = _SHORTEST_HEXADECIMAL if set(key) <= set(hexdigits) else _SHORTEST_KEY
     if len(key) < shortest:
-        return f"is too short: it has {len(key)} characters and needs at least {shortest}"
+        return f"is too short: it has {len(key)} characters, at least {shortest} are required"
     is_repeated = any(key[period:] == key[:-period] for period in range(1, min(shortest, len(key) // 2 + 1)))
     if len(set(key)) < _FEWEST_CHARACTERS or is_repeated:
         return "repeats a few characters, so it can be guessed"
@@ -113,10 +115,10 @@ def _weakness(key: str) -> str | None:
 
 
 def _smtp_url(value: SecretStr) -> SecretStr:
-    """Check that it is a mail server's URL; what is raised does not repeat it."""
+    """Check that it is a mail server's URL; the error does not contain it."""
     try:
         url = urlsplit(value.get_secret_value())
-        # Asked for, the port is checked.
+        # Reading the port validates it.
         known = url.scheme in ("smtp", "smtp+starttls", "smtps") and url.port != 0
     except ValueError:
         raise ValueError(_SMTP) from None
@@ -126,7 +128,7 @@ def _smtp_url(value: SecretStr) -> SecretStr:
 
 
 def _mailbox(value: str) -> str:
-    """Check that it is an address, or a name and an address in angle brackets."""
+    """Check that it is an address, or a name followed by an address in angle brackets."""
     address = value.rpartition("<")[2].strip().removesuffix(">")
     validate_email(address, check_deliverability=False, test_environment=True, globally_deliverable=False)
     return value
@@ -140,19 +142,21 @@ def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _brokers(value: str) -> str:
-    """Check that it is a list of hosts and ports, an IPv6 address in brackets."""
+    """Check that it is a list of hosts and ports, with IPv6 addresses in brackets."""
     brokers = [_BROKER.fullmatch(broker.strip()) for broker in value.split(",")]
     if not all(broker and (broker["address"] is None or _is_ipv6(broker["address"])) for broker in brokers):
-        raise ValueError("should be kafka-1:9092,kafka-2:9092, an IPv6 address as [::1]:9092")
+        raise ValueError("should be like kafka-1:9092,kafka-2:9092; write an IPv6 address as [::1]:9092")
     return value
 
 
 def _web_host(value: str) -> str:
-    """Check that it is an address or the name of a host; return it without the brackets of an IPv6 address."""
+    """Check that it is an address or a host name; return it without an IPv6 address's brackets."""
     is_bracketed = value.startswith("[") and value.endswith("]")
     host = value[1:-1] if is_bracketed else value
     if not _is_ipv6(host) and (is_bracketed or not _NAME.fullmatch(host)):
-        raise ValueError("should be an address like 127.0.0.1 or ::1, or a host's name; INKSTREAM_WEB_PORT is the port")
+        raise ValueError(
+            "should be an address like 127.0.0.1 or ::1, or a host name; set the port in INKSTREAM_WEB_PORT"
+        )
     return host
 
 
@@ -165,7 +169,7 @@ def _is_ipv6(host: str) -> bool:
 
 def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(value)) < len(value):
-        raise ValueError("should name each once")
+        raise ValueError("should name each provider once")
     return value
 
 
@@ -174,7 +178,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 EmailProviders = Annotated[
     tuple[EmailProvider, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_each_once)
 ]
-# What a Compose file passes on where nothing is set is an empty text.
+# A Compose file passes an unset variable as an empty string.
 Optionally = BeforeValidator(_absent_where_empty)
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 OptionalText = Annotated[str | None, Optionally]
@@ -187,12 +191,12 @@ def _variable(name: str) -> str:
 
 
 def _again(detail: ErrorDetails) -> InitErrorDetails:
-    """Return a problem that was found as one to report."""
+    """Convert a reported problem into one to raise."""
     return InitErrorDetails(type=detail["type"], loc=detail["loc"], input=detail["input"], ctx=detail.get("ctx", {}))
 
 
 def _without(given: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
-    """Return the values that are right. Where the environment is wrong, what holds in production is asked for."""
+    """Return the valid values. If `environment` is invalid, the rules for production apply."""
     kept = dict(given)
     wrong_items: dict[str, set[object]] = {}
     for name, *item in (detail["loc"] for detail in error.errors(include_url=False)):
@@ -208,300 +212,328 @@ def _without(given: Mapping[str, Any], error: ValidationError) -> dict[str, Any]
 
 
 class Settings(BaseSettings):
-    """What Inkstream can be told. Each field is the variable `INKSTREAM_<NAME>`."""
+    """All settings. Each field is the environment variable `INKSTREAM_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="INKSTREAM_", env_file=".env", frozen=True, extra="ignore")
 
     environment: Literal["development", "staging", "production"] = Field(
         "development",
-        description="Where this runs. Anything but `development` refuses the development secrets.",
+        description="Type of environment. Outside of `development`, default secrets and addresses are refused.",
     )
     namespace: str = Field(
         "",
         # MongoDB takes no name with an empty part between two dots.
         pattern=r"^([a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*\.?)?$",
-        description="Keeps this installation apart from others on the same servers: `staging.` begins the names of "
-        "topics, consumer groups, collections and keys in Redis, and the schema in PostgreSQL is `inkstream_staging`.",
+        description="Separates this installation from others on the same servers. With `staging.`, names of topics, "
+        "consumer groups, collections and Redis keys start with `staging.`, and PostgreSQL's schema is "
+        "`inkstream_staging`.",
     )
 
     kafka_brokers: Annotated[str, AfterValidator(_brokers)] = Field(
         "127.0.0.1:19092",
-        description="Kafka's bootstrap servers, `host:port`, separated by commas; an IPv6 address as `[::1]:9092`.",
+        description="Kafka's bootstrap servers as `host:port`, separated by commas. Write an IPv6 address as "
+        "`[::1]:9092`.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT",
-        description="How to talk to Kafka: encrypted (`SSL`), authenticated (`SASL_…`), or neither.",
+        description="Kafka's security protocol: encryption (`…SSL`), authentication (`SASL_…`), both or neither.",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="How to authenticate to Kafka, where the protocol is `SASL_…`."
+        "SCRAM-SHA-512", description="Authentication mechanism for Kafka if the protocol is `SASL_…`."
     )
-    kafka_sasl_username: OptionalText = Field(None, description="Kafka user, where the protocol is `SASL_…`.")
+    kafka_sasl_username: OptionalText = Field(None, description="Kafka user if the protocol is `SASL_…`.")
     kafka_sasl_password: OptionalSecret = Field(None, description="Password of the Kafka user.")
     kafka_ca_file: OptionalPath = Field(
         None,
-        description="Certificate authority that signed Kafka's certificate (PEM); the system's by default.",
+        description="Certificate authority that signed Kafka's certificate (PEM). Default: the system's authorities.",
     )
-    kafka_certificate_file: OptionalPath = Field(None, description="Our certificate for Kafka (PEM), for mutual TLS.")
-    kafka_key_file: OptionalPath = Field(None, description="Private key of our certificate (PEM).")
+    kafka_certificate_file: OptionalPath = Field(
+        None, description="Client certificate for mutual TLS with Kafka (PEM)."
+    )
+    kafka_key_file: OptionalPath = Field(None, description="Private key of the client certificate (PEM).")
 
     mongo_url: SecretStr = Field(
         SecretStr("mongodb://127.0.0.1:27117/blog-platform?replicaSet=rs0"),
-        description="MongoDB, with database, credentials and TLS as in any connection string (`tls=true&tlsCAFile=…`).",
+        description="MongoDB's connection string, with database, credentials and TLS (`tls=true&tlsCAFile=…`).",
     )
     postgres_url: SecretStr = Field(
         SecretStr("postgresql://inkstream:inkstream@127.0.0.1:15432/blog_platform"),
-        description="PostgreSQL, with credentials and TLS as in any connection string (`sslmode=verify-full`).",
+        description="PostgreSQL's connection string, with credentials and TLS (`sslmode=verify-full`).",
     )
-    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:16379/0"), description="Redis; `rediss://` for TLS.")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:16379/0"), description="Redis URL; use `rediss://` for TLS."
+    )
 
-    topics_file: Path = Field(ROOT / "topics.yaml", description="The declaration of all that flows.")
+    topics_file: Path = Field(
+        ROOT / "topics.yaml", description="File that declares topics, events and their destinations."
+    )
     partitions: int | None = Field(
-        None, ge=1, le=1000, description="Partitions of each new topic, in place of what `topics.yaml` says."
+        None, ge=1, le=1000, description="Partitions of each new topic. Overrides `topics.yaml`."
     )
     replication: int | None = Field(
-        None, ge=1, le=15, description="Replicas of each new topic, in place of what `topics.yaml` says."
+        None, ge=1, le=15, description="Replicas of each new topic. Overrides `topics.yaml`."
     )
     agents: Names = Field(
         (),
-        description="The agents that run in this worker, separated by commas: `page-views` stores that topic, "
-        "`notify-domain-events` makes notifications, `deliver` sends them. All where empty.",
+        description="Agents that this worker runs, separated by commas: for example, `page-views` stores that topic, "
+        "`notify-domain-events` creates notifications, `deliver` sends them. Empty: all agents.",
     )
 
     allow_fewer_replicas: bool = Field(
         False,
-        description="Accept in production that topics have fewer than three replicas, or `min.insync.replicas` under "
-        "2: when one broker is lost, acknowledged events may be lost with it.",
+        description="Allow topics in production with fewer than three replicas, or with `min.insync.replicas` below 2. "
+        "Acknowledged events may then be lost with one broker.",
     )
     ip_hash_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_IP_HASH_KEY),
         min_length=1,
-        description="Secret key of the HMAC-SHA-256 that stands for an IP address, at least 16 random bytes. A new key "
-        "makes all visitors new. A key made of it signs what `inkstream replay` sends, so it is the same for the "
-        "workers and for that command.",
+        description="Secret key for hashing IP addresses (HMAC-SHA-256), at least 16 random bytes. After a change, "
+        "all visitors count as new. A key derived from it signs replayed events, so workers and `inkstream replay` "
+        "need the same key.",
     )
     geo_database: OptionalPath = Field(
         None,
-        description="City database in MaxMind's format; by default an old one in development, else none and no `geo`.",
+        description="City database in MaxMind's format. Default: in development an old one; elsewhere none, so `geo` "
+        "is not stored.",
     )
 
-    batch_records: int = Field(2_000, ge=1, le=20_000, description="Most records in one batch.")
+    batch_records: int = Field(2_000, ge=1, le=20_000, description="Maximum number of records in a batch.")
     batches_in_flight: int = Field(
         2,
         ge=1,
         le=8,
-        description="Batches of one agent handled at once: one is decoded while another is written.",
+        description="Batches that an agent processes at the same time: one is decoded while another is written.",
     )
     ahead_limit: Duration = Field(
         timedelta(hours=24),
-        description="An event dated further than this ahead of its Kafka timestamp gets that one (`PT24H`; seconds).",
+        description="If an event's time is later than its Kafka timestamp by more than this, the Kafka timestamp is "
+        "used.",
     )
     dead_letter_limit: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="Share of a topic's latest records that may be refused; above it the worker stops. 1: no limit.",
+        description="Maximum share of a topic's latest records that may become dead letters. Above it, the worker "
+        "stops. 1 means no limit.",
     )
     dead_letter_sample: int = Field(
-        1_000, ge=1, description="How many of a topic's latest records the limit on dead letters looks at."
+        1_000, ge=1, description="Number of a topic's latest records to which the dead-letter limit applies."
     )
     stop_timeout: Duration = Field(
         timedelta(seconds=10),
-        description="How long a stop waits for batches in flight before it abandons them.",
+        description="How long a stopping worker waits for batches in flight before it abandons them.",
     )
 
     count_every: Duration = Field(
         timedelta(seconds=3),
         ge=timedelta(milliseconds=100),
         le=timedelta(minutes=5),
-        description="How long touched windows of page views are gathered before they are counted.",
+        description="How often view counts are updated: windows with new page views are collected for this time, then "
+        "counted.",
     )
     count_horizon: Duration = Field(
         timedelta(days=7),
         ge=timedelta(hours=1),
         le=timedelta(days=80),
-        description="A window is counted for so long after its end; less than the 90 days that views are stored.",
+        description="How long after its end a window is still counted. Must be less than the 90 days that views are "
+        "stored.",
     )
     count_since: AwareDatetime | None = Field(
-        None, description="Views before this moment are not counted: something else has, before Inkstream did."
+        None,
+        description="Views before this time are not counted. Set it if something else counted views before Inkstream.",
     )
     recount_rate: int = Field(
         100_000,
         ge=1_000,
-        description="Views a second that counting one window may read on average: a million are counted every 10 s.",
+        description="Views per second that counting one window may read on average. With 100,000, a window with a "
+        "million views is counted every 10 s.",
     )
     drift_every: Duration = Field(
         timedelta(minutes=5),
         ge=timedelta(seconds=1),
-        description="How often a worker compares a small sample of the view counts with the views that are stored.",
+        description="How often a worker compares a small sample of the view counts with the stored views.",
     )
     posts_table: str = Field(
-        "posts", min_length=1, description="The platform's table of posts; `schema.table` where needed."
+        "posts", min_length=1, description="The platform's table of posts, as `table` or `schema.table`."
     )
-    posts_id_column: str = Field("id", min_length=1, description="Its column of the post's id, a text.")
+    posts_id_column: str = Field("id", min_length=1, description="Column of the posts table with the post's id.")
     view_count_column: str = Field(
-        "viewCount", min_length=1, description="Its column of the number of views, the only one written."
+        "viewCount",
+        min_length=1,
+        description="Column of the posts table with the number of views, the only column that Inkstream writes.",
     )
     posts_update_every: Duration = Field(
         timedelta(0),
         ge=timedelta(0),
         le=timedelta(hours=1),
-        description="Update the row of one post at most once in this time; its views wait until then. 0: update it "
-        "with each count.",
+        description="Minimum time between two updates of one post's row; new views wait until then. 0 updates it with "
+        "each count.",
     )
 
     notifications_file: Path = Field(
-        ROOT / "notifications.yaml", description="The rules: which events become notifications, for whom."
+        ROOT / "notifications.yaml",
+        description="File with the notification rules: which events notify whom, on which channels.",
     )
     gather_window: Duration | None = Field(
         None,
         gt=timedelta(0),
         le=timedelta(days=7),
-        description="How long repeated small things are gathered, in place of what `notifications.yaml` says.",
+        description="How long similar notifications are grouped into one. Overrides `notifications.yaml`.",
     )
-    site_name: str = Field(
-        "The Blog", min_length=1, description="The blog's name, as e-mails and push messages have it."
-    )
+    site_name: str = Field("The Blog", min_length=1, description="The blog's name, shown in e-mails and push messages.")
     site_url: WebAddress = Field(
-        "http://127.0.0.1:3000", description="The blog's address, where the links of notifications begin."
+        "http://127.0.0.1:3000", description="The blog's address. Links in notifications start with it."
     )
     link_hosts: Annotated[Names, AfterValidator(_hosts)] = Field(
         (),
-        description="Other hosts that links of notifications may lead to, separated by commas, as `help.blog.example`; "
-        "the one of INKSTREAM_SITE_URL always is one.",
+        description="Additional hosts that links in notifications may point to, separated by commas, such as "
+        "`help.blog.example`. The host of INKSTREAM_SITE_URL is always allowed.",
     )
     recipients_view: OptionalText = Field(
         "notification_recipients",
-        description="The platform's view of whom to reach where; `schema.view` where needed. Empty: there is none.",
+        description="The platform's view with users' addresses, devices and preferences, as `view` or `schema.view`. "
+        "Empty: none.",
     )
     recipients_kept: Duration = Field(
         timedelta(seconds=60),
         ge=timedelta(seconds=1),
         le=timedelta(hours=1),
-        description="How long Redis keeps what the view said; a changed preference takes effect after so long at most.",
+        description="How long Redis caches rows of this view. A changed preference takes effect after this time at "
+        "the latest.",
     )
     notify_limit: int = Field(
-        20, ge=1, description="How many e-mails and push messages of one type a user gets in 24 hours, each."
+        20,
+        ge=1,
+        description="Maximum number of e-mails, and of push messages, of one notification type per user in 24 hours.",
     )
     notify_daily_limit: int = Field(
-        100, ge=1, description="How many e-mails and push messages of all types a user gets in 24 hours, each."
+        100,
+        ge=1,
+        description="Maximum number of e-mails, and of push messages, of all notification types per user in 24 hours.",
     )
     deliver_at_once: int = Field(
-        16, ge=1, le=1_000, description="How many notifications one worker delivers at the same time."
+        16, ge=1, le=1_000, description="Number of notifications that a worker delivers at the same time."
     )
 
     email_providers: EmailProviders = Field(
         ("smtp",),
-        description="Who sends e-mail, the preferred one first; the others when it fails. Empty, as by default outside "
-        "of development: nobody.",
+        description="E-mail providers, the preferred one first; the others are used if it fails. Empty, the default "
+        "outside of development: no e-mail is sent.",
     )
     email_sender: Annotated[str, AfterValidator(_mailbox)] = Field(
         "The Blog <notifications@blog.example>",
-        description="From whom e-mails are: `Name <address>`, or an address. The providers must know it as ours.",
+        description="Sender of e-mails: `Name <address>`, or an address. It must be verified with each provider.",
     )
     email_rate: float | None = Field(
         None,
         gt=0,
-        description="How many e-mails a second each provider is given, by all workers together; by default any.",
+        description="Maximum e-mails per second for each provider, over all workers. Default: no limit.",
     )
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)] = Field(
         SecretStr("smtp://127.0.0.1:16025"),
-        description="The mail server: `smtps://` for TLS from the start, `smtp+starttls://` for TLS as it is demanded, "
-        "`smtp://` for none.",
+        description="SMTP server: `smtps://` uses TLS from the start, `smtp+starttls://` requires STARTTLS, `smtp://` "
+        "uses no TLS.",
     )
-    sendgrid_api_key: OptionalSecret = Field(None, description="SendGrid: an API key with the right to send mail.")
+    sendgrid_api_key: OptionalSecret = Field(None, description="SendGrid: API key with the permission Mail Send.")
     sendgrid_url: WebAddress = Field(
         "https://api.sendgrid.com",
-        description="SendGrid: where its API is; `https://api.eu.sendgrid.com` for subusers in the European Union.",
+        description="SendGrid: URL of the API. Use `https://api.eu.sendgrid.com` for subusers in the European Union.",
     )
     sendgrid_verification_key: OptionalText = Field(
-        None, description="SendGrid: the public key by which its webhook is verified, as SendGrid shows it."
+        None, description="SendGrid: public key that verifies its webhook, copied from SendGrid."
     )
     ses_region: Annotated[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None, Optionally] = Field(
-        None, description="Amazon SES: the region. Credentials are found as by all of AWS's tools."
+        None, description="Amazon SES: region. Credentials come from AWS's standard credential chain."
     )
     ses_url: Annotated[WebAddress | None, Optionally] = Field(
-        None, description="Amazon SES: where its API is; the region's own by default."
+        None, description="Amazon SES: URL of the API. Default: the region's endpoint."
     )
     ses_configuration_set: OptionalText = Field(
-        None, description="Amazon SES: the configuration set, which says where events go; the identity's by default."
+        None,
+        description="Amazon SES: configuration set, which defines where events are sent. Default: that of the "
+        "identity.",
     )
     ses_topic: Annotated[
         Annotated[str, Field(pattern=r"^arn:aws:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?$")] | None, Optionally
-    ] = Field(None, description="Amazon SES: ARN of the one topic of Amazon SNS whose receipts are believed.")
-    mailgun_api_key: OptionalSecret = Field(None, description="Mailgun: an API key of the account or the domain.")
+    ] = Field(None, description="Amazon SES: ARN of the Amazon SNS topic from which receipts are accepted.")
+    mailgun_api_key: OptionalSecret = Field(None, description="Mailgun: API key of the account or the domain.")
     mailgun_domain: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None, Optionally] = Field(
-        None, description="Mailgun: which of the account's domains sends."
+        None, description="Mailgun: sending domain."
     )
     mailgun_url: WebAddress = Field(
         "https://api.mailgun.net",
-        description="Mailgun: where its API is; `https://api.eu.mailgun.net` for domains in the European Union.",
+        description="Mailgun: URL of the API. Use `https://api.eu.mailgun.net` for domains in the European Union.",
     )
     mailgun_signing_key: OptionalSecret = Field(
-        None, description="Mailgun: the HTTP webhook signing key, by which its webhook is verified."
+        None, description="Mailgun: HTTP webhook signing key, which verifies its webhook."
     )
     unsubscribe_url: Annotated[WebAddress | None, Optionally] = Field(
         None,
-        description="Where a worker's page `/unsubscribe` is reached from outside; without it no e-mail links there.",
+        description="Public URL of a worker's page `/unsubscribe`. Without it, e-mails have no unsubscribe link.",
     )
     unsubscribe_key: SecretStr = Field(
         SecretStr(DEVELOPMENT_UNSUBSCRIBE_KEY),
         min_length=1,
-        description="Secret key of the links that unsubscribe, at least 16 random bytes. A new key makes the links in "
-        "older e-mails void.",
+        description="Secret key that signs unsubscribe links, at least 16 random bytes. After a change, the links in "
+        "older e-mails no longer work.",
     )
 
     push_rate: float | None = Field(
         None,
         gt=0,
-        description="How many push messages a second each provider is given, by all workers together; by default any.",
+        description="Maximum push messages per second for each provider, over all workers. Default: no limit.",
     )
     push_file: OptionalPath = Field(
-        None, description="In development, push messages are written there as lines of JSON, in place of being sent."
+        None, description="In development: file to which push messages are written as JSON lines instead of being sent."
     )
     fcm_service_account_file: OptionalPath = Field(
-        None, description="Android: the service account's key file (JSON) for Firebase Cloud Messaging."
+        None, description="Android: key file (JSON) of the service account for Firebase Cloud Messaging."
     )
-    fcm_url: WebAddress = Field("https://fcm.googleapis.com", description="Android: where FCM's API is.")
+    fcm_url: WebAddress = Field("https://fcm.googleapis.com", description="Android: URL of FCM's API.")
     apns_key_file: OptionalPath = Field(
-        None, description="iOS: the signing key (`.p8`) for Apple's push service; the next three belong to it."
+        None, description="iOS: signing key (`.p8`) for Apple's push service. Requires the next three settings."
     )
-    apns_key_id: OptionalText = Field(None, description="iOS: the signing key's ten characters.")
-    apns_team_id: OptionalText = Field(None, description="iOS: the developer team's ten characters.")
-    apns_topic: OptionalText = Field(None, description="iOS: the application's bundle id.")
+    apns_key_id: OptionalText = Field(None, description="iOS: id of the signing key, ten characters.")
+    apns_team_id: OptionalText = Field(None, description="iOS: id of the developer team, ten characters.")
+    apns_topic: OptionalText = Field(None, description="iOS: bundle id of the application.")
     apns_url: WebAddress = Field(
         "https://api.push.apple.com",
-        description="iOS: where Apple's service is; `https://api.sandbox.push.apple.com` for development builds.",
+        description="iOS: URL of Apple's push service. Use `https://api.sandbox.push.apple.com` for development "
+        "builds.",
     )
     web_push_private_key: OptionalSecret = Field(
-        None, description="Browsers: the VAPID key, PEM or 32 bytes in base64url; a new one voids all subscriptions."
+        None,
+        description="Browsers: VAPID private key, PEM or 32 bytes in base64url. A new key invalidates all "
+        "subscriptions.",
     )
     web_push_subject: Annotated[Annotated[str, Field(pattern="^(mailto:.+@|https://).+$")] | None, Optionally] = Field(
-        None, description="Browsers: whom a push service may write to, `mailto:` and an address or an `https://` URL."
+        None, description="Browsers: contact for push services, `mailto:` with an address or an `https://` URL."
     )
 
     web_host: Annotated[str, AfterValidator(_web_host)] = Field(
         "127.0.0.1",
-        description="Address on which `/metrics`, `/healthz` and `/readyz` are served: `0.0.0.0` for all of IPv4, `::` "
-        "for all of IPv6 and IPv4.",
+        description="Address on which the worker serves `/metrics`, `/healthz` and `/readyz`: `0.0.0.0` for all IPv4 "
+        "addresses, `::` for all IPv6 and IPv4 addresses.",
     )
-    web_port: int = Field(16_066, ge=1, le=65_535, description="Port on which they are served.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    web_port: int = Field(16_066, ge=1, le=65_535, description="Port on which the worker serves these pages.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum level of log lines.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
-        description="Log lines as JSON or for people; `auto` is for people where a terminal reads them.",
+        description="Format of log lines: `json`, or `console` for people. `auto` means `console` on a terminal, else "
+        "`json`.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _send_no_email_unless_told(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Let the mail server of development be nobody's default elsewhere."""
+        """Make development's mail server the default in development only."""
         is_elsewhere = given.get("environment", "development") != "development"
         return {"email_providers": (), **given} if is_elsewhere else given
 
     @model_validator(mode="wrap")
     @classmethod
     def _report_all_at_once(cls, given: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Check each value, and what the values have to be together; report the problems of both at once."""
+        """Check each value and the combination of values; report all problems at once."""
         wrong: list[InitErrorDetails] = []
         try:
             settings = handler(given)
@@ -518,7 +550,7 @@ class Settings(BaseSettings):
         return settings
 
     def problems(self, ignored: Collection[str] = ()) -> Iterator[str]:
-        """Yield what the values can't be together, but for what is about an ignored setting."""
+        """Yield the problems of combinations of values, except those about ignored settings."""
         ignored_variables = set(map(_variable, ignored))
         for problem in (
             *self._problems_of_defaults(),
@@ -543,21 +575,21 @@ class Settings(BaseSettings):
             if weakness := _weakness(keys[name]):
                 yield (
                     f"{_variable(name)} {weakness}; in {self.environment}, {risk}. "
-                    "Make one with `openssl rand -hex 32`."
+                    "Generate one with `openssl rand -hex 32`."
                 )
         if self.mailgun_signing_key and (weakness := _weakness(self.mailgun_signing_key.get_secret_value())):
             yield (
                 f"{_variable('mailgun_signing_key')} {weakness}; anybody could report bounces with it. "
-                "Copy the HTTP webhook signing key from Mailgun's account security."
+                "Copy the HTTP webhook signing key from Mailgun's account security settings."
             )
         others = [*(self._secrets() - _OWN_KEYS.keys()), *_OWN_KEYS]
         for name, key in keys.items():
-            others.remove(name)  # so that two own keys are compared once
+            others.remove(name)  # to compare each pair of own keys once
             for other in sorted(others):
                 if key == getattr(self, other).get_secret_value() and not _weakness(key):
                     yield (
-                        f"{_variable(name)} is the same as {_variable(other)}; each needs a secret of its own. "
-                        "Make one with `openssl rand -hex 32`."
+                        f"{_variable(name)} is the same as {_variable(other)}; each needs its own secret. "
+                        "Generate one with `openssl rand -hex 32`."
                     )
 
     def _secrets(self) -> set[str]:
@@ -577,35 +609,35 @@ class Settings(BaseSettings):
             if given and part not in self.kafka_security_protocol:
                 yield (
                     f"{_variable(given[0])} has no effect with INKSTREAM_KAFKA_SECURITY_PROTOCOL="
-                    f"{self.kafka_security_protocol}: make that {protocols}, or leave {_variable(given[0])} out"
+                    f"{self.kafka_security_protocol}: set that to {protocols}, or remove {_variable(given[0])}"
                 )
 
     def _problems_of_email(self) -> Iterator[str]:
         for provider in self.email_providers:
             for name in _NEEDED[provider]:
                 if getattr(self, name) is None or (name == "smtp_url" and self._is_of_development(name)):
-                    yield f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {_variable(name)}, or leave {provider} out"
+                    yield f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {_variable(name)}, or remove {provider}"
         if self.email_providers and self._is_of_development("email_sender"):
             yield f"{_variable('email_sender')} must be set in {self.environment}: e-mails are sent from it"
         url = urlsplit(self.smtp_url.get_secret_value())
         if self.environment != "development" and url.scheme == "smtp" and url.password:
-            yield "INKSTREAM_SMTP_URL would send its password in the clear: make it smtp+starttls:// or smtps://"
+            yield "INKSTREAM_SMTP_URL would send its password unencrypted: use smtp+starttls:// or smtps://"
 
     def _problems_of_push(self) -> Iterator[str]:
         for names in _NEEDED_TOGETHER:
             missing = [name for name in names if getattr(self, name) is None]
             if missing and len(missing) < len(names):
                 given = next(name for name in names if name not in missing)
-                yield f"{_variable(given)} is set, so {' and '.join(map(_variable, missing))} must be as well, or none"
+                yield f"{_variable(given)} is set: also set {' and '.join(map(_variable, missing))}, or remove it"
         if self.push_file and self.environment != "development":
-            yield f"INKSTREAM_PUSH_FILE must not be set in {self.environment}: no push message would arrive"
+            yield f"INKSTREAM_PUSH_FILE must not be set in {self.environment}: push messages would not be sent"
 
     def _is_of_development(self, name: str) -> bool:
-        """Whether a setting has the default that is meant for development alone, and this is not that."""
+        """Whether a setting has its development default in another environment."""
         return self.environment != "development" and name not in self.model_fields_set
 
     def geo_database_path(self) -> Path | None:
-        """Return the geo database to use: the one set, else in development the one that a package ships, else none."""
+        """Return the configured geo database; in development, by default that of an installed package; else `None`."""
         if self.geo_database is not None or self.environment != "development":
             return self.geo_database
         package = find_spec("_maxminddb_geolite2")
@@ -615,9 +647,9 @@ class Settings(BaseSettings):
 
 
 class DraftSettings(Settings):
-    """The settings as far as they are right: a wrong value is replaced by its default, and nothing is refused.
+    """The settings with each wrong value replaced by its default.
 
-    For checking the rest of a configuration that is known to be wrong, never for running with it.
+    Used to check the rest of a wrong configuration, never to run with it.
     """
 
     @model_validator(mode="wrap")

@@ -1,8 +1,8 @@
-"""The worker's page `/unsubscribe`, behind the link in an e-mail.
+"""The worker's page `/unsubscribe`, which the link in an e-mail opens.
 
-In comes the token of a link; out go a page with one button and, once that is pressed, a receipt in Kafka. Looking at
-the page changes nothing, as scanners of mail open every link. A mail reader may press the button by itself, where its
-user has pressed one there: https://www.rfc-editor.org/rfc/rfc8058.
+Input: the token of a link. Output: a page with one button and, after a click, a receipt in Kafka. Opening the page
+changes nothing, as mail scanners open every link. A mail client may send the form itself after its user clicked
+"Unsubscribe" there: https://www.rfc-editor.org/rfc/rfc8058.
 """
 
 from datetime import UTC, datetime
@@ -28,18 +28,18 @@ _STATUSES: Final[dict[State, int]] = {"ask": 200, "done": 200, "bad": 404, "late
 
 
 class Shown(NamedTuple):
-    """A page as a browser gets it: HTTP status and HTML."""
+    """A rendered page: HTTP status and HTML."""
 
     status: int
     html: str
 
 
 class UnsubscribePage:
-    """What the page does, whichever server it is on.
+    """The page's behaviour, independent of the web server.
 
     Args:
         links: Reads tokens.
-        report: Makes receipts durable.
+        report: Stores receipts durably.
         site_name: The blog's name.
         site_url: Its address.
     """
@@ -59,7 +59,7 @@ class UnsubscribePage:
         return self._shown("ask")
 
     async def press(self, token: str) -> Shown:
-        """Unsubscribe whom the link was sent to."""
+        """Unsubscribe the address to which the link was sent."""
         try:
             key = self._links.key(token)
             await self._report([unsubscribed(key, datetime.now(UTC))])
@@ -74,7 +74,7 @@ class UnsubscribePage:
 
 
 def serve(app: faust.App, settings: Settings, report: Report) -> None:
-    """Add the page, where links to it are sent."""
+    """Add the page if unsubscribe links are enabled."""
     if settings.unsubscribe_url is None:
         return
     links = UnsubscribeLinks(settings.unsubscribe_url, settings.unsubscribe_key.get_secret_value())

@@ -1,7 +1,7 @@
-"""The command line, `inkstream`: Faust's own, for this application, with our commands beside Faust's `worker`.
+"""The command line `inkstream`: Faust's own, for this application, with our commands beside Faust's `worker`.
 
-In comes a command with its options; out come its effects and an exit code: 0 when all is well, 1 when a problem was
-found, 2 when usage or settings are wrong. `--help` needs neither settings nor servers.
+Input: a command and its options. Output: its effects and an exit code: 0 success, 1 a problem was found, 2 wrong usage
+or settings. `--help` needs neither settings nor servers.
 """
 
 from importlib.metadata import version
@@ -40,10 +40,10 @@ __all__ = [
 ]
 
 _APPLICATION = "agents.app:app"
-_HELP = """Carry the events of a blog platform from Kafka into the stores where each is of use.
+_HELP = """Process a blog platform's events from Kafka: store them, count views, send notifications.
 
-Everything is set by environment variables, or in the file .env: see `inkstream settings`. A first start is
-`inkstream bootstrap`, then `inkstream worker`; when something seems wrong, `inkstream doctor`.
+Configure Inkstream with environment variables or the file .env; `inkstream settings` shows all settings. To start, run
+`inkstream bootstrap`, then `inkstream worker`. To find problems, run `inkstream doctor`.
 """
 
 
@@ -58,7 +58,7 @@ def main() -> NoReturn:
 
 
 def _adapt_command_line() -> None:
-    """Make Faust's command line ours: this application by default, and in the help only what belongs to it."""
+    """Adapt Faust's command line: use this application by default, and hide unrelated commands and options."""
     for name, command in cli.commands.items():
         command.hidden = name.replace("-", "_") not in __all__
     cli.params = [option for option in cli.params if option.name != "version"]

@@ -1,4 +1,4 @@
-"""`inkstream bootstrap`: creates or updates topics, collections and tables, after printing a plan."""
+"""`inkstream bootstrap`: prints a plan, then creates or updates topics, collections and tables."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,36 +14,43 @@ if TYPE_CHECKING:
     from sinks.changes import Change
 
 WAITING = 3
-"""The exit code where changes wait for a flag, and nothing else is wrong."""
+"""The exit code if changes need a flag and nothing else is wrong."""
 
 
 _ALLOWING: Mapping[Risk, str] = {
     Risk.EXPIRY: "Apply retention that deletes existing documents or records, now or later.",
-    Risk.REFUSALS: "Apply validators that refuse documents still being written, or replace those that others made; "
-    "have Kafka refuse writes while fewer than two replicas are in sync.",
-    Risk.REBUILDS: "Drop indexes that differ, and build them again.",
-    Risk.MOVE: "Move the data of an earlier release to names with the namespace; stop all workers before.",
-    Risk.REPARTITIONING: "Add partitions to topics that have records: keys move to other partitions.",
+    Risk.REFUSALS: "Apply validators that reject documents still being written, or replace others' validators; "
+    "make Kafka reject writes while fewer than two replicas are in sync.",
+    Risk.REBUILDS: "Drop and rebuild indexes that differ.",
+    Risk.MOVE: "Rename an earlier release's data to names with the namespace. Stop all workers first.",
+    Risk.REPARTITIONING: "Add partitions to topics that contain records. Keys move to other partitions.",
 }
 
 
 class Bootstrap(InkstreamCommand):
     """Create or update topics, collections and tables.
 
-    Prints a plan, then applies what harms no existing data. What would delete documents or records, refuse writes,
-    drop an index, move keys to other partitions or rename an earlier release's data waits for its flag below. Safe
-    to repeat. Exit codes: 0 all is as declared, 1 a server does not answer or something is blocked, 3 changes wait
-    for a flag.
+    Prints a plan, then applies the changes that cannot harm existing data. A change that would delete documents or
+    records, reject writes, drop an index, move keys to other partitions or rename an earlier release's data needs its
+    flag below. Safe to run repeatedly.
+
+    Exit codes: 0 everything is up to date, 1 a server does not answer or a change is blocked, 3 a change needs a flag.
     """
 
     options = [  # noqa: RUF012 - as Faust declares them
-        option("--check", is_flag=True, help="Print the plan and change nothing; exit code 1 if anything differs."),
+        option("--check", is_flag=True, help="Print the plan, change nothing. Exit code 1 if anything differs."),
         *(option(risk.flag, is_flag=True, help=text) for risk, text in _ALLOWING.items()),
-        option("--wait", type=float, default=30.0, metavar="SECONDS", help="How long to wait for servers that start."),
+        option(
+            "--wait",
+            type=float,
+            default=30.0,
+            metavar="SECONDS",
+            help="How long to wait for servers.",
+        ),
     ]
 
     async def run(self, *args: Any, check: bool, wait: float, **flags: bool) -> int:
-        """Print the plan and carry it out; return the exit code."""
+        """Print the plan and apply it; return the exit code."""
         from ops.bootstrap import converge, move, wait_for_servers
         from sinks.mongo.writer import Mongo
 
@@ -87,18 +94,20 @@ def _summary(console: Console, changes: "list[Change]", *, check: bool) -> int:
     waiting = [change for change in left if change.flags]
     blocked = [change for change in left if change.action == "blocked"]
     if check and left:
-        console.print(f"{len(left)} not as declared.")
+        console.print(f"{len(left)} {'difference' if len(left) == 1 else 'differences'} found.")
     elif check:
-        console.print("All is as declared.")
+        console.print("Everything is up to date.")
     else:
         others = len(left) - len(waiting) - len(blocked)
-        kept = f" {others} left as they are; see above." if others else ""
+        kept = f" {others} left unchanged; see above." if others else ""
         console.print((f"{done} changed." if done else "Nothing to do.") + kept)
     if blocked:
         console.print(f"{len(blocked)} blocked; see above for what to do.")
     if waiting:
         flags = " ".join(sorted({flag for change in waiting for flag in change.flags}))
-        console.print(f"{len(waiting)} waiting, as they can harm existing data: `inkstream bootstrap {flags}`")
+        console.print(
+            f"{len(waiting)} not applied: they can harm existing data. To apply: `inkstream bootstrap {flags}`"
+        )
     if blocked or (check and len(left) > len(waiting)):
         return PROBLEM
     return WAITING if waiting else 0

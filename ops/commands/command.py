@@ -1,7 +1,6 @@
-"""What all commands have in common: an exit code, and errors that fit on one screen.
+"""The base of all commands: it runs a command and turns expected errors into a short message and an exit code.
 
-In come the exceptions that a command may end with; out go a message on standard error and the exit code: 2 for wrong
-usage or settings, 1 for a problem that was found.
+Exit codes: 0 success, 1 a problem was found, 2 wrong usage or settings, 130 interrupted. Messages go to standard error.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ class InkstreamCommand(Command):
     """A command that runs in an event loop of its own, without a worker: no agents, no consumers, no web server.
 
     A subclass has `options`, and `run`, which takes their values by name and returns the exit code. Its docstring is
-    its help. What is said as `inkstream notifications show` has `notifications` as its `group`.
+    its help text. The command `inkstream notifications show` has `notifications` as its `group`.
     """
 
     abstract: ClassVar[bool] = True
@@ -38,7 +37,7 @@ class InkstreamCommand(Command):
 
     @classmethod
     def as_click_command(cls) -> Callable[..., Any]:
-        """Make it a command of its group; Faust knows but one."""
+        """Add the command to its group; Faust supports only one group."""
 
         @click.pass_context
         def command(context: click.Context, /, **values: Any) -> NoReturn:
@@ -53,61 +52,61 @@ class InkstreamCommand(Command):
         import structlog
 
         quieten_clients()
-        # What a command prints may be read by machines.
+        # Standard output is for the result, which a program may parse.
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         with reported_errors():
-            if not self.kwargs.get("markdown"):  # the pages of docs/ are the same whatever is set
+            if not self.kwargs.get("markdown"):  # the pages of docs/ do not depend on settings
                 check_configuration()
             raise SystemExit(asyncio.run(self.run(**self.kwargs)))
 
     async def run(self, *args: Any, **kwargs: Any) -> int:
-        """Do what the command is for, and return the exit code."""
+        """Run the command and return the exit code."""
         raise NotImplementedError
 
 
 def check_configuration() -> Settings:
-    """Return the settings; settings, files and declarations have been checked.
+    """Check settings, files and declarations; return the settings.
 
     Raises:
-        ConfigurationError: It lists all that is missing or wrong.
+        ConfigurationError: Something is missing or wrong; the error lists every problem.
     """
-    from agents.configuration import check  # only now, so that `--help` comes at once
+    from agents.configuration import check  # imported here, so that `--help` is fast
 
     return check()
 
 
 def declared_topics(settings: Settings) -> Topics:
-    """Return the topics, as the settings have them.
+    """Return the declared topics, with the partitions and replication of the settings.
 
     Raises:
-        TopicsError: The file is wrong, or not there.
+        TopicsError: The file is missing or invalid.
     """
     return load(settings.topics_file, NAMES, partitions=settings.partitions, replication=settings.replication)
 
 
 def quieten_clients() -> None:
-    """Keep the clients of the servers from telling at length what a command says in one line."""
+    """Silence the log of the server clients: a command reports their errors in one line."""
     for chatty in ("aiokafka", "psycopg.pool", "pymongo", "redis"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn errors that a user can do something about into a message and an exit code; let others pass."""
+    """Turn errors that a user can fix into a message and an exit code; let other errors pass."""
     try:
         yield
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         _report(error)
-        if isinstance(error.__cause__, Exception):  # Faust tells in its own words that it can't load the application
+        if isinstance(error.__cause__, Exception):  # Faust wraps errors of loading the application
             _report(error.__cause__)
         raise
 
 
 def _report(error: Exception) -> None:
-    """Exit with a message, where the error is one that a user can do something about."""
-    # Imported only now, so that `--help` comes at once.
+    """Exit with a message if a user can fix the error; otherwise return."""
+    # Imported here, so that `--help` is fast.
     from agents.configuration import ConfigurationError, problems_of
     from agents.server_problems import SERVER_ERRORS, ServerError, first_line, problem_of
     from enrich.geo import GeoDatabaseError
@@ -144,7 +143,7 @@ def _report(error: Exception) -> None:
 
 
 def fail(lines: Iterable[str], code: int) -> NoReturn:
-    """Print the lines on standard error, and exit."""
+    """Print the lines on standard error and exit."""
     console = Console(stderr=True, soft_wrap=True)
     for line in lines:
         console.print(line, style="red", markup=False, highlight=False)

@@ -1,13 +1,12 @@
-"""`inkstream dead-letters`: why events were refused, and what is decided about them.
+"""`inkstream dead-letters`: lists dead letters with their causes, and acknowledges, discards or reopens them.
 
-Input: filters and ids. Output: lists for people or JSON lines, notes in the dead-letter topics, and the exit code.
+Input: filters and ids. Output: lists as text or JSON lines, decisions in the dead-letter topics, and the exit code.
 """
 
 import getpass
 import json
 import socket
-from base64 import b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,77 +14,95 @@ import click
 from faust.cli.base import argument, cli, option
 from rich.console import Console
 
-from delivery.dead_letters.writer import SUFFIX
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics, fail
+from ops.commands.dead_letter_text import (
+    LONGEST_NAME,
+    LONGEST_REASON,
+    as_json_object,
+    because,
+    lines_of,
+    payload_of,
+    printable,
+)
 from ops.commands.moment import Moment
 from runtime.settings import Settings
 from schemas.nearest import suggestion
 from schemas.topics import Topic
 
 if TYPE_CHECKING:
-    from aiokafka import ConsumerRecord
-
-    from ops.dead_letters import Letter, Selection, Status
+    from ops.dead_letters import Selection, Status
     from ops.refused_events import Found, RefusedEvent
 
 _SHOWN = 20
-_LONGEST_MESSAGE = 160
-"""Characters of a message in a list; `show` and `--json` have all of it."""
-_LONGEST_NAME = 100
-_LONGEST_REASON = 500
 _STATUSES = ("open", "acknowledged", "discarded", "replayed")
 
 _ADVICE: Mapping[str, str] = {
     "not-json": "send the payload as JSON in UTF-8",
-    "schema": "correct the fields that the message names; docs/topics.md lists the fields of each type",
-    "unknown-type": "correct the type, or deploy the release of Inkstream that knows it; `inkstream topics` lists all",
-    "refused-by-store": "correct what the message names; after an upgrade, `inkstream bootstrap --check`",
+    "schema": "fix the fields that the message names; docs/topics.md lists the fields of each type",
+    "unknown-type": "fix the type, or deploy a release of Inkstream that supports it; `inkstream topics` lists all",
+    "refused-by-store": "fix what the message names; after an upgrade, run `inkstream bootstrap --check`",
     "too-large": "send less: MongoDB stores documents of up to 16 MB",
 }
 
 FILTERS: Sequence[Callable[..., Any]] = (
-    option("--id", "ids", multiple=True, metavar="ID", help="Only this event; may be given twice."),
-    option("--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as post.published."),
+    option("--id", "ids", multiple=True, metavar="ID", help="Only this event; repeatable."),
+    option(
+        "--type",
+        "types",
+        multiple=True,
+        metavar="TYPE",
+        help="Only this event type, such as post.published; repeatable.",
+    ),
     option(
         "--cause",
         "causes",
         multiple=True,
         metavar="CODE",
-        help=f"Only those refused for this cause: {', '.join(_ADVICE)}.",
+        help=f"Only dead letters with this cause: {', '.join(_ADVICE)}.",
     ),
-    option("--since", type=Moment(), help="Only those refused then or later: 2026-01-31T12:00:00Z, 90m, 12h, 3d."),
-    option("--until", type=Moment(), help="Only those refused before then."),
+    option("--since", type=Moment(), help="Only events refused since then: 2026-01-31T12:00:00Z, or 90m, 12h, 3d ago."),
+    option("--until", type=Moment(), help="Only events refused before then."),
 )
-_TOPIC = option("--topic", "names", multiple=True, metavar="TOPIC", help="Only this topic, as in topics.yaml.")
-_JSON = option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
+_TOPIC = option("--topic", "names", multiple=True, metavar="TOPIC", help="Only this topic of topics.yaml; repeatable.")
+_JSON = option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 
 
 @cli.group()
 def dead_letters() -> None:
-    """Find refused events, and decide about them.
+    """List, inspect and resolve refused events.
 
-    A record that can't be stored becomes a dead letter. `list` and `show` say why; after the cause is fixed, `inkstream
-    replay` sends it again. `acknowledge` and `discard` take it off the open ones with a reason; `reopen` undoes that.
-    docs/refused-events.md has more.
+    A record that can't be stored becomes a dead letter. `list` and `show` explain why. After fixing the cause, send it
+    again with `inkstream replay`. `acknowledge` and `discard` remove it from the open ones, with a reason; `reopen`
+    undoes that. See docs/refused-events.md.
     """
 
 
 class List(InkstreamCommand):
     """List dead letters, newest first.
 
-    Each has when it was refused, where the record is in Kafka (topic:partition:offset), the event's type and id, the
-    cause, and what to change. Payloads are not shown. Without --status or --all, those that are open; with --id, all.
+    Shows when each event was refused, where its record is in Kafka (topic:partition:offset), its type and id, the cause
+    and what to change. Payloads are not shown. Lists open dead letters; with --id, those of every status.
 
-    Exit code 0, or 1 where an --id is not among them.
+    Exit code 0, or 1 if an --id was not found.
     """
 
     group = dead_letters
     options = [  # noqa: RUF012 - as Faust declares them
         _TOPIC,
         *FILTERS,
-        option("--status", "statuses", multiple=True, type=click.Choice(_STATUSES), help="Only those of this status."),
-        option("--all", "all_statuses", is_flag=True, help="Those of every status."),
-        option("--limit", type=click.IntRange(min=1), help=f"The newest so many: {_SHOWN}; all with --json."),
+        option(
+            "--status",
+            "statuses",
+            multiple=True,
+            type=click.Choice(_STATUSES),
+            help="Only this status; repeatable.",
+        ),
+        option("--all", "all_statuses", is_flag=True, help="Include every status."),
+        option(
+            "--limit",
+            type=click.IntRange(min=1),
+            help=f"How many to list. Default: {_SHOWN}; all with --json.",
+        ),
         _JSON,
     ]
 
@@ -112,26 +129,26 @@ class List(InkstreamCommand):
         if as_json:
             _print_json(as_json_object(event) for event in shown)
             if more > 0:
-                click.echo(f"and {more:,} more; --limit lists more of them.", err=True)
+                click.echo(f"and {more:,} more; use --limit to list more.", err=True)
         else:
             _show_list(shown, found, more, wanted)
         return _missing(found)
 
 
 class Show(InkstreamCommand):
-    """Show all that is known of one refused event, and what to do.
+    """Show one refused event and what to do about it.
 
-    ID is the event's id, or where its record is in Kafka, as topic:partition:offset. The payload, the key and the
-    headers may hold personal data: --payload shows them.
+    ID is the event's id, or its position in Kafka as topic:partition:offset. Use --payload to show key, headers and
+    payload, which may contain personal data.
 
-    Exit code 0, or 1 where there is no such dead letter.
+    Exit code 0, or 1 if there is no such dead letter.
     """
 
     group = dead_letters
     options = [  # noqa: RUF012 - as Faust declares them
         argument("name", metavar="ID"),
         _TOPIC,
-        option("--payload", is_flag=True, help="With key, headers and payload, which may hold personal data."),
+        option("--payload", is_flag=True, help="Show key, headers and payload, which may contain personal data."),
         _JSON,
     ]
 
@@ -142,7 +159,7 @@ class Show(InkstreamCommand):
         settings = Settings()
         async with refused_events(settings, _topics(settings, names)) as refused:
             found = await refused.find(selection(ids=(name,)), _as_statuses(_STATUSES))
-            payloads = [_payload(await refused.record(event)) if payload else {} for event in found.events]
+            payloads = [payload_of(await refused.record(event)) if payload else {} for event in found.events]
         objects = [{**as_json_object(event), **its} for event, its in zip(found.events, payloads, strict=True)]
         if as_json:
             _print_json(objects)
@@ -176,10 +193,10 @@ class _Decide(InkstreamCommand):
         settings = Settings()
         filters["ids"] += given
         if not names and not any(filters.values()):
-            raise click.UsageError("say which: ids, or filters such as --topic and --cause")
+            raise click.UsageError("Give ids, or filters such as --topic and --cause.")
         status, now = Status(self.status), datetime.now(UTC)
-        author = _text(by or _user(), "--by", _LONGEST_NAME)
-        because = _text(reason, "--reason", _LONGEST_REASON)
+        author = _text(by or _user(), "--by", LONGEST_NAME)
+        because = _text(reason, "--reason", LONGEST_REASON)
         async with refused_events(settings, _topics(settings, names)) as refused:
             found = await refused.find(selection(**filters), _as_statuses(_STATUSES))
             chosen = [event for event in found.events if event.status not in (status, Status.REPLAYED)]
@@ -193,7 +210,7 @@ class _Decide(InkstreamCommand):
             console.print(f"and {len(chosen) - _SHOWN:,} more.")
         for was in (status, Status.REPLAYED):
             if count := sum(event.status is was for event in found.events):
-                console.print(f"{count:,} left as they are: {was} already.")
+                console.print(f"{count:,} unchanged: already {was}.")
         return _missing(found)
 
 
@@ -202,33 +219,34 @@ def _decision_options(reason: str) -> list[Callable[..., Any]]:
         argument("given", nargs=-1, metavar="[ID]..."),
         _TOPIC,
         *FILTERS,
-        option("--reason", required=True, metavar="TEXT", help=f"{reason} Kept in Kafka: no personal data."),
-        option("--by", metavar="NAME", help="Who decides; by default the user of the system and its host."),
-        option("--dry-run", is_flag=True, help="Change nothing; show which are meant."),
+        option("--reason", required=True, metavar="TEXT", help=f"{reason} Stored in Kafka: no personal data."),
+        option("--by", metavar="NAME", help="Who decided. Default: the system user and the host name."),
+        option("--dry-run", is_flag=True, help="Show the selected dead letters without changing anything."),
     ]
 
 
 class Acknowledge(_Decide):
-    """Mark dead letters as known, so that they no longer count as open.
+    """Mark dead letters as known.
 
-    `inkstream doctor` reports them apart, and `inkstream replay` still sends them. ID is an event's id, or where its
-    record is, as topic:partition:offset; filters choose many. The reason is kept for as long as the dead letter.
+    They no longer count as open: `inkstream doctor` reports them separately, and `inkstream replay` still sends them.
+    ID is an event's id, or its position in Kafka as topic:partition:offset; use filters to select many. The reason is
+    kept as long as the dead letter.
 
-    Exit code 0, or 1 where an id is not among them.
+    Exit code 0, or 1 if an id was not found.
     """
 
     status, done = "acknowledged", "acknowledged"
-    options = _decision_options("Why that is enough for now.")
+    options = _decision_options("Why they can wait.")
 
 
 class Discard(_Decide):
     """Mark dead letters as never to be replayed.
 
-    They no longer count as open, and `inkstream replay` leaves them out. Nothing is deleted: Kafka keeps them for as
-    long as the other dead letters, and `reopen` undoes it. ID is an event's id, or where its record is, as
-    topic:partition:offset; filters choose many. The reason is kept for as long as the dead letter.
+    They no longer count as open, and `inkstream replay` skips them. Nothing is deleted: Kafka keeps them as long as
+    other dead letters, and `reopen` undoes it. ID is an event's id, or its position in Kafka as topic:partition:offset;
+    use filters to select many. The reason is kept as long as the dead letter.
 
-    Exit code 0, or 1 where an id is not among them.
+    Exit code 0, or 1 if an id was not found.
     """
 
     status, done = "discarded", "discarded"
@@ -238,18 +256,18 @@ class Discard(_Decide):
 class Reopen(_Decide):
     """Undo `acknowledge` and `discard`.
 
-    Exit code 0, or 1 where an id is not among them.
+    Exit code 0, or 1 if an id was not found.
     """
 
     status, done = "open", "reopened"
-    options = _decision_options("Why it is undone.")
+    options = _decision_options("Why they are reopened.")
 
 
 def topic_named(topics: Mapping[str, Topic], name: str, hint: str) -> Topic:
-    """Return the topic of a name.
+    """Return the topic with this name.
 
     Raises:
-        click.BadParameter: There is none; the message suggests one.
+        click.BadParameter: There is no such topic; the message suggests one.
     """
     if name not in topics:
         near = suggestion(name, topics, "`inkstream topics`")
@@ -265,47 +283,10 @@ def selection(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> "Selection":
-    """Return the selection that the options of `FILTERS` make."""
+    """Return the selection for the values of `FILTERS`."""
     from ops.dead_letters import Selection
 
     return Selection(frozenset(causes), since, until, ids=frozenset(ids), types=frozenset(types))
-
-
-def as_json_object(event: "RefusedEvent") -> dict[str, Any]:
-    """Return a refused event as JSON has it; the page docs/refused-events.md describes the fields."""
-    letter, decision = event.letter, event.decision
-    topic, partition, offset = letter.place.rsplit(":", 2)
-    return {
-        "refusedAt": _iso(letter.time),
-        "topic": topic,
-        "partition": int(partition),
-        "offset": int(offset),
-        "eventId": _printable(letter.event_id) or None,
-        "type": _printable(letter.event_type) or None,
-        "cause": letter.reason,
-        "message": _printable(letter.message, len(letter.message)),
-        "status": str(event.status),
-        "decision": decision
-        and {
-            "status": str(decision.status),
-            "by": decision.by,
-            "at": _iso(decision.time),
-            "reason": decision.reason,
-        },
-        "replays": letter.attempts,
-        "kafkaTime": _iso(datetime.fromtimestamp(letter.timestamp / 1000, UTC)) if letter.timestamp >= 0 else None,
-        "release": letter.release or None,
-        "deadLetter": {"topic": f"{topic}{SUFFIX}", "partition": letter.partition, "offset": letter.offset},
-    }
-
-
-def lines_of(letter: "Letter") -> Iterator[str]:
-    """Yield the lines that a list has for a dead letter; none holds a payload."""
-    names = (_printable(letter.event_type) or "unknown type", _printable(letter.event_id) or "no id")
-    replays = f"  replayed {letter.attempts} times" if letter.attempts else ""
-    yield f"{letter.time:%Y-%m-%d %H:%M:%S}Z  {letter.place}  {names[0]}  {names[1]}  {letter.reason}{replays}"
-    message = _printable(letter.message, len(letter.message))
-    yield "    " + (message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…")
 
 
 def _topics(settings: Settings, names: Sequence[str]) -> list[Topic]:
@@ -320,13 +301,13 @@ def _as_statuses(names: Iterable[str]) -> "list[Status]":
 
 
 def _missing(found: "Found") -> int:
-    """Tell the ids that no dead letter has; return the exit code."""
+    """Report the ids that were not found; return the exit code."""
     if found.missing:
         fail(
             [
-                *(f"No dead letter has the id {_printable(name)}." for name in found.missing),
-                "The event may be stored, or not read yet (`inkstream doctor` says how far each agent is), or Kafka "
-                "has deleted its dead letter, after 30 days by default.",
+                *(f"No dead letter found with id {printable(name)}." for name in found.missing),
+                "The event may be stored, it may not be read yet (see the lag in `inkstream doctor`), or Kafka "
+                "deleted its dead letter (after 30 days by default).",
             ],
             PROBLEM,
         )
@@ -337,13 +318,13 @@ def _show_list(shown: "Sequence[RefusedEvent]", found: "Found", more: int, wante
     console = Console(highlight=False, soft_wrap=True, markup=False)
     _show_events(console, shown)
     if not shown:
-        console.print(f"No dead letters are {' or '.join(wanted)}." if found.others else "No dead letters.")
+        console.print(f"No {' or '.join(wanted)} dead letters." if found.others else "No dead letters.")
     if more > 0:
-        console.print(f"and {more:,} more; --limit lists more of them.")
+        console.print(f"and {more:,} more; use --limit to list more.")
     if others := ", ".join(f"{count:,} {status}" for status, count in sorted(found.others.items())):
-        console.print(f"Not listed: {others}; --all lists them.")
+        console.print(f"Not listed: {others}; use --all to list them.")
     if shown:
-        console.print("→ `inkstream dead-letters show ID` says what to do; `inkstream replay TOPIC` sends them again.")
+        console.print("→ See what to do: `inkstream dead-letters show ID`. Send them again: `inkstream replay TOPIC`.")
 
 
 def _show_events(console: Console, events: "Iterable[RefusedEvent]") -> None:
@@ -352,12 +333,7 @@ def _show_events(console: Console, events: "Iterable[RefusedEvent]") -> None:
             console.print(line)
         if event.status != "open":
             decision = event.decision if event.decision and event.decision.status == event.status else None
-            console.print(f"    {event.status}{_because(decision._asdict()) if decision else ''}")
-
-
-def _because(decision: Mapping[str, Any]) -> str:
-    at = decision.get("at") or _iso(decision["time"])
-    return f" by {_printable(decision['by'])} at {at}: {_printable(decision['reason'], _LONGEST_REASON)}"
+            console.print(f"    {event.status}{because(decision._asdict()) if decision else ''}")
 
 
 def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
@@ -373,7 +349,7 @@ def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
             "cause": one["cause"],
             "message": one["message"],
             "status": one["status"] + (f", replayed {one['replays']} times before" if one["replays"] else ""),
-            "decision": decision and decision["status"] + _because(decision),
+            "decision": decision and decision["status"] + because(decision),
             "dead letter": copy,
             "key": one.get("key"),
             "headers": one.get("headers") and ", ".join(f"{name}: {value}" for name, value in one["headers"]),
@@ -386,38 +362,11 @@ def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
             )
 
 
-def _payload(record: "ConsumerRecord[Any, Any]") -> dict[str, Any]:
-    from ops.dead_letters import headers_before
-
-    return {
-        "key": _readable(record.key),
-        "headers": [[name, _readable(value)] for name, value in headers_before(record)],
-        "value": _readable(record.value),
-    }
-
-
-def _readable(value: bytes | None) -> str | None:
-    """Return bytes as text where they are some that a terminal can show, else in base64 after `base64:`."""
-    if value is None:
-        return None
-    text = value.decode(errors="replace")
-    is_text = "\ufffd" not in text and all(one.isprintable() or one in "\n\t" for one in text)
-    return text if is_text else f"base64:{b64encode(value).decode()}"
-
-
-def _printable(text: str, longest: int = _LONGEST_NAME) -> str:
-    """Return a text of others as one line that does nothing to a terminal, with addresses masked."""
-    from ops.notifications.masking import without_addresses
-
-    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in without_addresses(cut))
-
-
 def _text(text: str, hint: str, longest: int) -> str:
-    """Return what somebody wrote to be kept.
+    """Return an option's text with white space collapsed.
 
     Raises:
-        click.BadParameter: It is empty, or too long.
+        click.BadParameter: It is empty or too long.
     """
     text = " ".join(text.split())
     if not 0 < len(text) <= longest:
@@ -431,10 +380,6 @@ def _user() -> str:
     except (KeyError, OSError):  # a container's user may have no name
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _print_json(objects: Iterable[Mapping[str, Any]]) -> None:

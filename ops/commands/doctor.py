@@ -1,6 +1,6 @@
-"""`inkstream doctor`: says what is wrong, and what to do about it.
+"""`inkstream doctor`: checks the installation and suggests fixes.
 
-In come the servers, the declarations and the environment; out come findings, as a table or as JSON, and the exit code.
+Input: servers, declarations and environment. Output: findings, as a table or JSON, and the exit code.
 """
 
 import json
@@ -15,26 +15,29 @@ from rich.text import Text
 from ops.commands.command import PROBLEM, InkstreamCommand
 
 if TYPE_CHECKING:
-    from ops.doctor import Finding
+    from ops.checks.finding import Finding
 
 _STYLES = {"well": "green", "note": "yellow", "problem": "bold red"}
 
 
 class Doctor(InkstreamCommand):
-    """Say what is wrong, and what to do about it.
+    """Check servers, topics, schema and consumers; suggest fixes.
 
-    Looks at the settings, whether each server answers, whether topics, collections and tables are as declared, how far
-    each agent is behind, and which dead letters wait. Changes nothing. Exit code 0 when all is well, else 1.
+    Checks the settings, the connection to each server, topics, collections and tables against their declarations, the
+    lag of each agent, and open dead letters. Changes nothing.
+
+    Exit code 0 if there are no problems, else 1.
     """
 
     options = [  # noqa: RUF012 - as Faust declares them
-        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+        option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
     async def run(self, *args: Any, as_json: bool) -> int:
-        """Examine everything; return the exit code."""
+        """Run all checks; return the exit code."""
         from agents.app import app, notified, settings, topics
-        from ops.doctor import State, examine
+        from ops.checks.finding import State
+        from ops.doctor import examine
 
         findings = await examine(settings, topics.all, {**topics.all, **notified}, app.conf.id)
         problems = sum(finding.state is State.PROBLEM for finding in findings)
@@ -55,4 +58,4 @@ def _show(findings: "Iterable[Finding]", problems: int) -> None:
             found.append(f"\n→ {advice}", style="default not bold")
         table.add_row(Text(state, style=_STYLES[state]), Text(subject), found)
     console.print(table)
-    console.print("All is well." if not problems else f"{problems} to be mended; → says how.")
+    console.print(f"{problems or 'No'} {'problem' if problems == 1 else 'problems'} found.")

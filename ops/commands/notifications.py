@@ -1,6 +1,6 @@
-"""`inkstream notifications`: what became of notifications, another try or an end for them, and a look at their words.
+"""`inkstream notifications`: shows, lists, retries, cancels and previews notifications.
 
-In come ids, selections and types; out come stories, lists and texts, for people or as JSON, and the exit code.
+Input: ids, filters and types. Output: timelines, lists and previews, as text or JSON, and the exit code.
 """
 
 import asyncio
@@ -34,38 +34,38 @@ _SHOWN = 20
 _AT_ONCE = 20
 _LENGTH_OF_ID = 36
 _NO_HARM = frozenset({"changed", "nothing to do", "expired", "unknown"})
-"""What may become of one of many: it is done, or need not be."""
+"""Results that are not a problem when many are retried: done, or nothing to be done."""
 
-_SINCE = "Given up then or later: 2026-01-31T12:00:00Z, 90m, 12h, 3d. By default in the last 24 hours."
+_SINCE = "Only failures since then: 2026-01-31T12:00:00Z, or 90m, 12h, 3d ago. Default: the last 24 hours."
 
 
 @cli.group()
 def notifications() -> None:
-    """Say what became of notifications, and try them again.
+    """Inspect and retry notifications.
 
-    `show` tells the story of one, `failed` lists what was given up, `retry` and `cancel` change what is in the queue,
-    and `preview` shows the words of each type. docs/notifications.md has more.
+    `show` prints the timeline of one notification, `failed` lists failures, `retry` and `cancel` change what is in the
+    queue, and `preview` shows the text of each type. See docs/notifications.md.
     """
 
 
 class Show(InkstreamCommand):
-    """Tell the whole story of one notification.
+    """Show the status and timeline of one notification.
 
-    ID is a notification's, that of its log (emailLogs, pushNotificationLogs), or what a provider calls a message.
-    First comes how things stand, then what to do, then all that happened, in order. Addresses and tokens are masked.
+    ID is the id of a notification, of its log entry (emailLogs, pushNotificationLogs), or a provider's message id.
+    Prints the status, what to do, and all events in order. Addresses and tokens are masked.
 
-    Exit code 0, or 1 where nothing is known of it.
+    Exit code 0, or 1 if it was not found.
     """
 
     group = notifications
     options = [  # noqa: RUF012 - as Faust declares them
         argument("name", metavar="ID"),
-        option("--full", is_flag=True, help="With addresses, tokens, the title, and links that were clicked."),
-        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+        option("--full", is_flag=True, help="Show addresses, tokens, the title and clicked links."),
+        option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
     async def run(self, *args: Any, name: str, full: bool, as_json: bool) -> int:
-        """Tell the story; return the exit code."""
+        """Show it; return the exit code."""
         from ops.notifications.lookup import story_of
         from sinks.mongo.notification_admin import SearchTooLongError
 
@@ -74,8 +74,8 @@ class Show(InkstreamCommand):
         except SearchTooLongError:
             fail(
                 [
-                    f"{name} is no id of a notification, a log or an e-mail, and there are too many push messages to "
-                    "look through: give the notification's id, or the log's."
+                    f"No notification, log entry or e-mail has the id {name}, and there are too many push messages to "
+                    "search. Give the id of the notification or of its log entry."
                 ],
                 PROBLEM,
             )
@@ -89,19 +89,19 @@ class Show(InkstreamCommand):
 
 
 class Failed(InkstreamCommand):
-    """List what was given up, with reasons.
+    """List failed notifications with reasons.
 
-    First how many messages failed for which reason, by channel and provider; then the latest of them. A notification
-    with several devices may be in the list several times. `inkstream notifications show` has the story of each.
+    Prints the number of failed messages by reason, channel and provider, then the latest ones. A notification for
+    several devices may be listed several times. For details, use `inkstream notifications show`.
     """
 
     group = notifications
     options = [  # noqa: RUF012 - as Faust declares them
         option("--since", type=Moment(), help=_SINCE),
-        option("--type", "type_", metavar="TYPE", help="Only this type of notification, such as comment_reply."),
-        option("--reason", metavar="CODE", help="Only what failed with this code, such as bounced."),
+        option("--type", "type_", metavar="TYPE", help="Only this notification type, for example comment_reply."),
+        option("--reason", metavar="CODE", help="Only failures with this code, for example bounced."),
         option("--limit", type=click.IntRange(min=0), default=_SHOWN, help="How many to list."),
-        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+        option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
     async def run(
@@ -129,24 +129,29 @@ class Failed(InkstreamCommand):
 
 
 class Retry(InkstreamCommand):
-    """Try again what failed, with all its attempts anew.
+    """Retry failed notifications, with a new set of attempts.
 
-    Only the messages that failed are sent again; what arrived by another channel is not. One that a worker has just
-    now is left alone. What is past its time is not sent any more, and what goes to a suppressed address is skipped:
-    see `inkstream suppressions`.
+    Sends only the messages that failed, not those that succeeded on another channel. A notification that a worker is
+    processing is left alone. Expired notifications are not sent, and messages to suppressed addresses are skipped: see
+    `inkstream suppressions`.
 
-    Exit code 0 when all that was asked for is to be tried again, else 1.
+    Exit code 0 if all the given notifications will be retried, else 1.
     """
 
     group = notifications
     options = [  # noqa: RUF012 - as Faust declares them
         argument("ids", nargs=-1, metavar="[ID]..."),
-        option("--failed", "all_failed", is_flag=True, help="Instead of ids: all that failed, or those chosen below."),
+        option(
+            "--failed",
+            "all_failed",
+            is_flag=True,
+            help="All failed notifications, or those selected below.",
+        ),
         option("--since", type=Moment(), help=f"With --failed: {_SINCE[0].lower()}{_SINCE[1:]}"),
-        option("--type", "type_", metavar="TYPE", help="With --failed: only this type of notification."),
-        option("--reason", metavar="CODE", help="With --failed: only what failed with this code."),
-        option("--dry-run", is_flag=True, help="Change nothing; show what would be tried again."),
-        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+        option("--type", "type_", metavar="TYPE", help="With --failed: only this notification type."),
+        option("--reason", metavar="CODE", help="With --failed: only failures with this code."),
+        option("--dry-run", is_flag=True, help="Show what would be retried without changing anything."),
+        option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
     async def run(
@@ -164,9 +169,9 @@ class Retry(InkstreamCommand):
         from ops.notifications.lookup import notification_cases
 
         if bool(ids) == all_failed:
-            raise click.UsageError("say which: ids of notifications, or --failed")
+            raise click.UsageError("Give ids of notifications, or --failed.")
         if ids and (since or type_ or reason):
-            raise click.UsageError("--since, --type and --reason choose among --failed, and go with no ids")
+            raise click.UsageError("--since, --type and --reason need --failed and cannot be combined with ids.")
         settings = Settings()
         chosen = _selection(since, type_, reason)
         async with notification_cases(settings) as cases:
@@ -177,24 +182,24 @@ class Retry(InkstreamCommand):
         if as_json:
             _print_json([_as_json(ruling) for ruling in rulings])
         else:
-            _show_rulings(rulings, "would be tried again" if dry_run else "tried again", "failed", many=all_failed)
+            _show_rulings(rulings, "would be retried" if dry_run else "will be retried", "has failed", many=all_failed)
         return _code(rulings, _NO_HARM if all_failed else {"changed"})
 
 
 class Cancel(InkstreamCommand):
-    """Give up what waits to be sent.
+    """Cancel notifications that wait to be sent.
 
-    What was sent can't be called back, and the notification stays in the application. One that a worker has just now is
-    left alone.
+    Messages that were sent can't be recalled, and the notification stays in the application. A notification that a
+    worker is processing is left alone.
 
-    Exit code 0 when all that was asked for is cancelled, else 1.
+    Exit code 0 if all the given notifications are cancelled, else 1.
     """
 
     group = notifications
     options = [  # noqa: RUF012 - as Faust declares them
         argument("ids", nargs=-1, required=True, metavar="ID..."),
-        option("--dry-run", is_flag=True, help="Change nothing; show what would be cancelled."),
-        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+        option("--dry-run", is_flag=True, help="Show what would be cancelled without changing anything."),
+        option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
     async def run(self, *args: Any, ids: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
@@ -207,42 +212,40 @@ class Cancel(InkstreamCommand):
         if as_json:
             _print_json([_as_json(ruling) for ruling in rulings])
         else:
-            _show_rulings(rulings, "would be cancelled" if dry_run else "cancelled", "waits", many=False)
+            _show_rulings(rulings, "would be cancelled" if dry_run else "cancelled", "is waiting", many=False)
         return _code(rulings, {"changed"})
 
 
 class Preview(InkstreamCommand):
-    """Show the words of notifications, as people get them.
+    """Show the text of notifications as recipients get it.
 
-    TYPE is one of notifications.yaml; without it, all are shown. The words are those of the example of the type's
-    event. Needs no server.
+    TYPE is a type in notifications.yaml; without it, all types are shown. The text is rendered from the example of the
+    type's event. Needs no server.
     """
 
     group = notifications
     options = [  # noqa: RUF012 - as Faust declares them
         argument("name", metavar="[TYPE]", required=False),
-        option(
-            "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the e-mail's HTML into this file."
-        ),
+        option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the e-mail's HTML to this file."),
         option("--open", "opened", is_flag=True, help="Open the e-mail's HTML in a browser."),
     ]
 
     async def run(self, *args: Any, name: str | None, html: Path | None, opened: bool) -> int:
-        """Show the words; return the exit code."""
+        """Show the text; return the exit code."""
         from notifications.wording import Wording
         from ops.notifications.lookup import declared_rules
 
         settings = Settings()
         rules = declared_rules(settings)
         if name is None and (html or opened):
-            raise click.UsageError("--html and --open show one type: name it")
+            raise click.UsageError("--html and --open need a TYPE.")
         if (
             name is not None
             and name in rules.by_type
             and (html or opened)
             and "email" not in rules.by_type[name].channels
         ):
-            raise click.BadParameter(f"{name} is not told by e-mail", param_hint="TYPE")
+            raise click.BadParameter(f"{name} is not sent by e-mail", param_hint="TYPE")
         wording = Wording(settings.site_name, settings.site_url, settings.link_hosts)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         for number, type_ in enumerate([name] if name else rules.by_type):
@@ -258,15 +261,15 @@ class Preview(InkstreamCommand):
         return 0
 
 
-# Stories
+# Timelines
 
 
 def _nothing_known(name: str) -> list[str]:
     return [
-        f"Nothing is known of {name}.",
-        "The queue keeps what is done for 7 days, logs are kept for 30 days, and a notification until it expires.",
-        "If it never came: `inkstream dead-letters list --topic notifications` lists requests that were refused, and "
-        "`inkstream doctor` tells whether a worker is behind.",
+        f"No notification found with id {name}.",
+        "The queue keeps finished items for 7 days, logs are kept for 30 days, and a notification until it expires.",
+        "If it was never created, list refused requests with `inkstream dead-letters list --topic notifications`, and "
+        "check with `inkstream doctor` whether a worker lags behind.",
     ]
 
 
@@ -318,7 +321,7 @@ def _show_counts(counts: "Sequence[FailureCount]", chosen: "Selection") -> None:
     console = Console(highlight=False)
     assert chosen.since is not None
     if not counts:
-        console.print(f"Nothing was given up since {chosen.since:%Y-%m-%d %H:%M}Z.")
+        console.print(f"No failures since {chosen.since:%Y-%m-%d %H:%M}Z.")
         return
     table = Table(box=None, pad_edge=False)
     for name, justify in (("reason", "left"), ("channel", "left"), ("provider", "left"), ("failed", "right")):
@@ -343,8 +346,8 @@ def _show_failures(failures: "Sequence[Failure]", all_of_them: int) -> None:
         return
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
-    for name in ("given up", "notification", "type", "way", "reason"):
-        # An id is there to be copied: those of events and of rules stay in one piece.
+    for name in ("failed", "notification", "type", "channel", "reason"):
+        # Ids are meant to be copied: keep them on one line.
         table.add_column(name, overflow="fold", min_width=_LENGTH_OF_ID if name == "notification" else None)
     for one in failures:
         way = " ".join(part for part in (one.channel, "by" if one.provider else None, one.provider) if part)
@@ -352,10 +355,10 @@ def _show_failures(failures: "Sequence[Failure]", all_of_them: int) -> None:
         table.add_row(f"{one.since:%Y-%m-%d %H:%M:%S}Z", Text(one.id), Text(one.type), Text(way), Text(said))
     console.print(table)
     if all_of_them > len(failures):
-        console.print(f"and {all_of_them - len(failures):,} more; --limit lists more of them.")
+        console.print(f"and {all_of_them - len(failures):,} more; use --limit to list more.")
     console.print(
-        "\n→ `inkstream notifications show ID` tells the story of one; `inkstream notifications retry --failed` "
-        "tries all again, `--reason CODE` those alone.",
+        "\n→ See details: `inkstream notifications show ID`. Retry all: `inkstream notifications retry --failed`; only "
+        "one reason: add `--reason CODE`.",
         markup=False,
         soft_wrap=True,
     )
@@ -367,7 +370,7 @@ def _show_failures(failures: "Sequence[Failure]", all_of_them: int) -> None:
 async def _retried(
     settings: Settings, cases: "NotificationCases", ids: Sequence[str], reason: str | None, *, dry_run: bool
 ) -> "list[Ruling]":
-    """Retry items, some at once, and wake up those who send them."""
+    """Retry items, several at a time, and wake up the dispatchers."""
     from sinks.redis.wakeups import WakeUps
 
     wake_ups = WakeUps(settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")
@@ -375,7 +378,7 @@ async def _retried(
     rulings: list[Ruling] = []
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("trying again", total=len(ids))
+            task = progress.add_task("retrying", total=len(ids))
             for first in range(0, len(ids), _AT_ONCE):
                 now = datetime.now(UTC)
                 part = ids[first : first + _AT_ONCE]
@@ -391,7 +394,7 @@ async def _retried(
 
 
 def _show_rulings(rulings: "Sequence[Ruling]", done: str, state: str, *, many: bool) -> None:
-    """Print what became of each, or of many: how many are done, and the first of those that are not."""
+    """Print each result; of many, the number that are done and the first of those that are not."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     changed = sum(ruling.verdict == "changed" for ruling in rulings)
     others = [ruling for ruling in rulings if ruling.verdict != "changed"]
@@ -400,7 +403,7 @@ def _show_rulings(rulings: "Sequence[Ruling]", done: str, state: str, *, many: b
     for ruling in others[:_SHOWN] if many else rulings:
         console.print(f"{ruling.id}: {_verdict(ruling, done, state)}.")
     if many and len(others) > _SHOWN:
-        console.print(f"and {len(others) - _SHOWN:,} more that were not.")
+        console.print(f"and {len(others) - _SHOWN:,} more.")
 
 
 def _verdict(ruling: "Ruling", done: str, state: str) -> str:
@@ -408,28 +411,28 @@ def _verdict(ruling: "Ruling", done: str, state: str) -> str:
         case "changed":
             return done
         case "unknown":
-            return "is not in the queue, which keeps what is done for 7 days"
+            return "not in the queue, which keeps finished items for 7 days"
         case "held" if ruling.until is not None and ruling.until <= datetime.now(UTC):
-            return "its worker stopped while it had it; another takes it up within seconds, so ask again then"
+            return "its worker stopped while processing it; another worker takes over within seconds, try again then"
         case "held":
             until = f", until {ruling.until:%H:%M:%S}Z at most" if ruling.until else ""
-            return f"left alone, as worker {ruling.worker or 'unknown'} has it just now{until}; ask again then"
+            return f"unchanged: worker {ruling.worker or 'unknown'} is processing it{until}; try again then"
         case "under way":
-            return "left alone, as a worker stopped during an attempt; another takes it up within seconds"
+            return "unchanged: a worker stopped during an attempt; another worker takes over within seconds"
         case "contended":
-            return "left alone, as it is changing just now; ask again"
+            return "unchanged: it is being changed; try again"
         case "expired":
-            return f"is past its time since {ruling.until:%Y-%m-%d %H:%M:%S}Z, and is not sent any more"
+            return f"expired at {ruling.until:%Y-%m-%d %H:%M:%S}Z, and will not be sent"
         case "unreadable":
-            return "no worker of this release can read it; see its document in notificationQueue"
-    return f"nothing of it {state}"
+            return "unreadable for this release; see its document in notificationQueue"
+    return f"no message of it {state}"
 
 
 def _code(rulings: "Iterable[Ruling]", well: Iterable[str]) -> int:
     return 0 if all(ruling.verdict in frozenset(well) for ruling in rulings) else PROBLEM
 
 
-# Words
+# Previews
 
 
 def _preview_lines(rule: "Rule", preview: "Previewed") -> Iterator[str]:
@@ -446,7 +449,7 @@ def _preview_lines(rule: "Rule", preview: "Previewed") -> Iterator[str]:
         push = preview.push
         yield from _part(NAMES["push"], [push.title, push.body, *([push.url] if push.url else [])])
     if preview.together:
-        yield from _part("gathered", [" — ".join(texts) for texts in preview.together])
+        yield from _part("grouped", [" — ".join(texts) for texts in preview.together])
 
 
 def _part(name: str, lines: Iterable[str]) -> Iterator[str]:
@@ -455,7 +458,7 @@ def _part(name: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _show_html(console: Console, html: str, name: str, file: Path | None, *, opened: bool) -> bool:
-    """Write an e-mail's HTML, and open it where that is wanted; return whether that went well."""
+    """Write an e-mail's HTML, and open it if asked to; return whether that succeeded."""
     try:
         if file is None:
             with tempfile.NamedTemporaryFile("w", prefix=f"{name}-", suffix=".html", delete=False) as temporary:
@@ -463,9 +466,9 @@ def _show_html(console: Console, html: str, name: str, file: Path | None, *, ope
         file.write_text(html, encoding="utf-8")
     except OSError as error:
         raise click.BadParameter(f"{file} can't be written: {error.strerror}", param_hint="--html") from error
-    console.print(f"The e-mail is in {file}.")
+    console.print(f"Wrote {file}.")
     if opened and not webbrowser.open(file.resolve().as_uri()):
-        fail(["No browser could be started; open the file in one, or set BROWSER."], PROBLEM)
+        fail(["Could not start a browser. Open the file yourself, or set BROWSER."], PROBLEM)
     return True
 
 
@@ -473,7 +476,7 @@ def _show_html(console: Console, html: str, name: str, file: Path | None, *, ope
 
 
 def _as_json(record: "Entry | Failure | FailureCount | Ruling") -> Mapping[str, object]:
-    """Return a named tuple as JSON has it, with addresses in its messages masked."""
+    """Return a named tuple for JSON output, with addresses in its messages masked."""
     from ops.notifications.masking import without_addresses
 
     found = {name: _iso(value) for name, value in record._asdict().items()}

@@ -1,6 +1,6 @@
-"""`inkstream replay`: sends dead letters back to their topic, after what was wrong with them, or with us, is mended.
+"""`inkstream replay`: sends dead letters back to their topic, after their cause is fixed.
 
-In come a topic and a choice of its dead letters; out come their progress, a table by reason, and the exit code.
+Input: a topic and a selection of its dead letters. Output: progress, a table by cause, and the exit code.
 """
 
 from dataclasses import replace
@@ -14,7 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics
-from ops.commands.dead_letters import FILTERS, lines_of, selection, topic_named
+from ops.commands.dead_letter_text import lines_of
+from ops.commands.dead_letters import FILTERS, selection, topic_named
 from runtime.settings import Settings
 from schemas.topics import Topic
 
@@ -27,19 +28,21 @@ _EXCERPT = 20
 class Replay(InkstreamCommand):
     """Send a topic's dead letters back to it.
 
-    Each goes back as it was: value, key, headers, timestamp and partition. A letter is sent once; `--again` sends also
-    what was sent before, which does no harm, as an event that is stored already is not stored twice. One that is
-    refused again is the same letter, with its newest reason. Discarded ones are left out. TOPIC is the name as in
-    topics.yaml, such as page-views.
+    Each is sent with its original value, key, headers, timestamp and partition. Each dead letter is replayed once;
+    --again includes those replayed before, which is safe: an event that is already stored is not stored twice. An event
+    that is refused again remains one dead letter, with its latest cause. Discarded dead letters are skipped. TOPIC is
+    named as in topics.yaml, for example page-views.
+
+    Exit code 0, or 1 if Kafka refused a record.
     """
 
     options = [  # noqa: RUF012 - as Faust declares them
         argument("topic", metavar="TOPIC"),
         *FILTERS,
-        option("--reason", "reasons", multiple=True, metavar="CODE", help="The same as --cause."),
-        option("--limit", type=click.IntRange(min=1), help="Only the oldest so many."),
-        option("--again", is_flag=True, help="Also those that were replayed before."),
-        option("--dry-run", is_flag=True, help="Send nothing; show what would be sent."),
+        option("--reason", "reasons", multiple=True, metavar="CODE", help="Same as --cause."),
+        option("--limit", type=click.IntRange(min=1), help="How many to send, oldest first."),
+        option("--again", is_flag=True, help="Include dead letters that were replayed before."),
+        option("--dry-run", is_flag=True, help="Show what would be sent without sending it."),
     ]
 
     async def run(
@@ -75,25 +78,25 @@ class Replay(InkstreamCommand):
 
 def _warn(console: Console, plan: "Plan", topic: Topic) -> None:
     if plan.foreign:
-        console.print(f"{plan.foreign} records in {topic.dead_letter} are no dead letters of ours, and are left alone.")
+        console.print(f"{plan.foreign} records in {topic.dead_letter} were not written by Inkstream; skipped.")
     if plan.discarded:
         console.print(
-            f"{plan.discarded:,} discarded are left out; `inkstream dead-letters reopen` undoes that.", soft_wrap=True
+            f"{plan.discarded:,} discarded, skipped. To include them: `inkstream dead-letters reopen`.", soft_wrap=True
         )
     if plan.refused_again:
         console.print(
-            f"{plan.refused_again} of these were replayed before and refused again: they come back until the cause is "
-            "mended."
+            f"{plan.refused_again} of these were replayed before and refused again. Fix the cause, or they will be "
+            "refused once more."
         )
     if expired := plan.expired(topic, datetime.now(UTC)):
         console.print(
-            f"{expired} records are older than {topic.name} keeps records, and go back with their old timestamp: "
-            "have a worker running, before Kafka deletes them again."
+            f"{expired} records are older than the retention of {topic.name} and keep their timestamp: make sure that "
+            "a worker is running, or Kafka deletes them before they are read."
         )
 
 
 def _show_excerpt(console: Console, plan: "Plan", topic: Topic) -> None:
-    """Print the newest of what would be sent, and how many more there are."""
+    """Print the newest records that would be sent, and how many more there are."""
     for letter in list(reversed(plan.selected))[:_EXCERPT]:
         for line in lines_of(letter):
             console.print(line, markup=False, soft_wrap=True)
@@ -115,4 +118,4 @@ def _show_result(console: Console, plan: "Plan", result: "Result") -> None:
     table.add_row("all", *(str(sum(column)) for column in zip(*rows, strict=True)) if rows else ("0",) * 4)
     console.print(table)
     for letter, refusal in result.refused:
-        console.print(f"not taken by Kafka: {letter.origin}: {refusal}", style="red", markup=False, soft_wrap=True)
+        console.print(f"Kafka refused {letter.origin}: {refusal}", style="red", markup=False, soft_wrap=True)

@@ -1,6 +1,6 @@
-"""`inkstream suppressions`: addresses and devices that nothing may be sent to any more.
+"""`inkstream suppressions`: lists and edits the addresses and devices to which no messages are sent.
 
-In come addresses; out come a list, or the change, and the exit code.
+Input: addresses and tokens. Output: a list or the change, and the exit code.
 """
 
 import json
@@ -25,22 +25,22 @@ _DEVICE = re.compile(r"device:([0-9a-f]{16})")
 
 @cli.group()
 def suppressions() -> None:
-    """Say who can't be written to any more, and change it.
+    """List and edit suppressed addresses.
 
-    An address that bounced for good, reported spam or unsubscribed is suppressed, and so is a device that has gone.
-    What is asked for all the same is skipped, with the reason `suppressed`.
+    An address is suppressed after a permanent bounce, a spam report or an unsubscribe request; a device when its push
+    token is no longer valid. Messages to them are skipped with the reason `suppressed`.
     """
 
 
 class List(InkstreamCommand):
-    """List what is suppressed and why, the latest first."""
+    """List suppressed addresses and devices with reasons, newest first."""
 
     group = suppressions
     options = [  # noqa: RUF012 - as Faust declares them
-        option("--channel", type=_CHANNELS, help="Only of this channel."),
+        option("--channel", type=_CHANNELS, help="Only this channel."),
         option("--limit", type=click.IntRange(min=1), default=50, help="How many to list."),
-        option("--full", is_flag=True, help="With addresses and tokens as they are, which otherwise are masked."),
-        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+        option("--full", is_flag=True, help="Show addresses and tokens unmasked."),
+        option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
     async def run(self, *args: Any, channel: "Channel | None", limit: int, full: bool, as_json: bool) -> int:
@@ -64,7 +64,7 @@ class List(InkstreamCommand):
             return 0
         console = Console(highlight=False)
         if not shown:
-            console.print("Nothing is suppressed.")
+            console.print("No suppressed addresses.")
             return 0
         table = Table("since", "channel", box=None, pad_edge=False)
         table.add_column("address", overflow="fold")
@@ -75,21 +75,22 @@ class List(InkstreamCommand):
             )
         console.print(table)
         if len(found) > limit:
-            console.print("and more; --limit lists more of them.")
+            console.print("and more; use --limit to list more.")
         return 0
 
 
 class Add(InkstreamCommand):
-    """Let nothing be sent to an address any more.
+    """Add an address to the suppressed ones.
 
-    ADDRESS is an e-mail address, or a device's token. What is suppressed already keeps its first reason.
+    No messages are sent to it. ADDRESS is an e-mail address or a device's token. An address that is already suppressed
+    keeps its first reason.
     """
 
     group = suppressions
     options = [  # noqa: RUF012 - as Faust declares them
         argument("channel", type=_CHANNELS, metavar="email|push"),
         argument("address", metavar="ADDRESS"),
-        option("--reason", default="by hand", help="Why."),
+        option("--reason", default="by hand", help="Why it is suppressed."),
     ]
 
     async def run(self, *args: Any, channel: "Channel", address: str, reason: str) -> int:
@@ -101,21 +102,22 @@ class Add(InkstreamCommand):
             _check_readable(address)
         if _DEVICE.fullmatch(address):
             raise click.BadParameter(
-                "a device is added by its token, as its name does not tell it", param_hint="ADDRESS"
+                "add a device by its token; it cannot be derived from the device's name", param_hint="ADDRESS"
             )
         async with opened(Settings()) as store:
             is_new = await store.add(channel, address, reason)
-        click.echo("Nothing is sent there from now on." if is_new else "It was suppressed already.")
+        click.echo("Suppressed." if is_new else "Already suppressed.")
         return 0
 
 
 class Remove(InkstreamCommand):
-    """Let an address be written to again.
+    """Remove an address from the suppressed ones.
 
-    ADDRESS is an e-mail address, a device's token, or its name as lists and stories have it, `device:…`.
+    ADDRESS is an e-mail address, a device's token, or a device's name as shown in lists, `device:…`.
 
-    What was skipped meanwhile is not sent; what failed is sent by `inkstream notifications retry`. Exit code 1 where
-    the address is not suppressed.
+    Messages skipped in the meantime are not sent. To send failed ones, use `inkstream notifications retry`.
+
+    Exit code 0, or 1 if the address is not suppressed.
     """
 
     group = suppressions
@@ -133,13 +135,13 @@ class Remove(InkstreamCommand):
         async with opened(Settings()) as store:
             was_there = await (store.remove_device(device[1]) if device else store.remove(channel, address))
         if not was_there:
-            fail(["It is not suppressed; `inkstream suppressions list` shows what is."], PROBLEM)
-        click.echo("It may be written to again.")
+            fail(["Not suppressed. List all: `inkstream suppressions list`."], PROBLEM)
+        click.echo("Removed. Messages are sent to it again.")
         return 0
 
 
 def _check(channel: str, address: str) -> None:
-    """Refuse what was certainly not meant.
+    """Refuse an obvious mistake.
 
     Raises:
         click.BadParameter: An e-mail address has no @.
@@ -149,17 +151,17 @@ def _check(channel: str, address: str) -> None:
 
 
 def _check_readable(address: str) -> None:
-    """Refuse what is no e-mail address.
+    """Refuse an invalid e-mail address.
 
     Raises:
-        click.BadParameter: It can't be read.
+        click.BadParameter: It is invalid; the message says why.
     """
     from schemas.email_address import InvalidAddress, read
 
     try:
         read(address)
     except InvalidAddress as error:
-        raise click.BadParameter(f"is no e-mail address: {error}", param_hint="ADDRESS") from None
+        raise click.BadParameter(f"not a valid e-mail address: {error}", param_hint="ADDRESS") from None
 
 
 def _shown(one: "Suppression", *, full: bool) -> str:

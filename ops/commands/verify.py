@@ -1,6 +1,6 @@
-"""`inkstream verify counts`: whether the view counts are what is stored; with `--repair`, makes them so.
+"""`inkstream verify counts`: compares view counts with stored views; `--repair` fixes differences.
 
-In come the views in MongoDB and the counts in PostgreSQL; out come differences, as tables or as JSON, and an exit code.
+Input: views in MongoDB and counts in PostgreSQL. Output: differences, as tables or JSON, and an exit code.
 """
 
 import json
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
     from sinks.postgres.view_counts import Repaired
 
 _LINES = 50
-"""Most lines of a table; a terminal is no place for more."""
+"""Most lines of a table in the terminal."""
 
 
 class Verify(InkstreamCommand):
-    """Compare the view counts with what is stored, and mend what differs.
+    """Compare view counts with stored views and fix them.
 
-    `inkstream verify counts` compares three things: the views of each window in MongoDB with those in PostgreSQL, for
-    as long as a window is counted (INKSTREAM_COUNT_HORIZON); the sum of a post's windows with its total; and that total
-    with what was added to the platform's count. Workers may go on meanwhile: views in flight are no difference, so what
-    differs is looked at again for some 15 seconds. Nothing is changed. What others did to the platform's count, as when
-    a deleted post is restored with another count, is reported and is no difference.
+    `inkstream verify counts` compares three things: each window's views in MongoDB with its count in PostgreSQL, for
+    windows within INKSTREAM_COUNT_HORIZON; the sum of a post's windows with its total; and that total with what was
+    added to the platform's count. Workers may keep running: differences are checked again for about 15 seconds, so that
+    views in flight are not reported. Changes that others made to the platform's count, for example by restoring a
+    deleted post, are reported but are not differences.
 
-    --repair counts the windows that differ anew, up or down, corrects totals by them, and moves the platform's counts
-    by what that changes. So where somebody has deleted views from MongoDB it lowers the counts. Windows that are no
-    longer counted stay as they are, and so does what others did to the platform's counts.
+    --repair recounts windows that differ, corrects their posts' totals, and adjusts the platform's counts by the
+    difference, up or down. If views were deleted from MongoDB, it lowers the counts. Older windows and others' changes
+    to the platform's counts stay as they are.
 
-    --repair --overrule-platform also sets these counts to what they were before counting began, and all views.
+    --repair --overrule-platform also sets the platform's counts to their value before counting began plus all views.
 
-    Exit code 0 when all is well or has been mended, else 1.
+    Exit code 0 if there are no differences or all are fixed, else 1.
     """
 
     options = [  # noqa: RUF012 - as Faust declares them
         argument("what", metavar="counts", type=click.Choice(["counts"])),
-        option("--post", "posts", multiple=True, metavar="ID", help="Only this post; may be given twice."),
+        option("--post", "posts", multiple=True, metavar="ID", help="Only this post; repeatable."),
         option(
             "--since",
             type=Moment(),
-            help="Only windows that start then or later: 2026-01-31T12:00:00Z, 90m, 12h, 3d. Totals are always whole.",
+            help="Only windows since then: 2026-01-31T12:00:00Z, or 90m, 12h, 3d ago. Totals include all windows.",
         ),
-        option("--repair", is_flag=True, help="Mend what differs, and look again."),
+        option("--repair", is_flag=True, help="Fix differences, then compare again."),
         option(
-            "--overrule-platform", "overrule", is_flag=True, help="With --repair: undo what others did to view counts."
+            "--overrule-platform", "overrule", is_flag=True, help="With --repair: undo others' changes to view counts."
         ),
-        option("--json", "as_json", is_flag=True, help="As JSON, for machines."),
+        option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
     async def run(
@@ -76,7 +76,7 @@ class Verify(InkstreamCommand):
         from agents.view_counts.reconciliation import verification_of
 
         if overrule and not repair:
-            raise click.UsageError("--overrule-platform goes with --repair.")
+            raise click.UsageError("--overrule-platform needs --repair.")
         settings = Settings()
         repaired: Repaired | None = None
         async with verification_of(settings) as verification:
@@ -100,7 +100,7 @@ class Verify(InkstreamCommand):
 
 @contextmanager
 def _progress() -> Iterator["Reported"]:
-    """Show the progress where a terminal sees it."""
+    """Show progress if standard error is a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("")
@@ -146,7 +146,7 @@ def _show_repaired(console: Console, repaired: "Repaired", settings: Settings) -
 
 
 def _show(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, where it has any rows."""
+    """Print a table if it has rows."""
     if not rows:
         return
     table = Table(box=None, pad_edge=False)
@@ -156,65 +156,64 @@ def _show(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*map(Text, row))
     console.print(table)
     if len(rows) > _LINES:
-        console.print(f"and {len(rows) - _LINES:,} more; --json has all.")
+        console.print(f"and {len(rows) - _LINES:,} more; use --json to list all.")
     console.print()
 
 
 def _notes(found: "Report", asked: int, too_old: datetime | None, settings: Settings) -> Iterator[str]:
-    """Yield what a reader may want to know besides what is wrong."""
+    """Yield notes that are not differences."""
     if too_old is not None:
         yield (
-            f"Windows before {_minute(too_old)} are not counted any more and are not compared one by one, "
-            "only as part of their post."
+            f"Windows before {_minute(too_old)} are outside INKSTREAM_COUNT_HORIZON and are compared only as part of "
+            "their post's total."
         )
     if asked > found.posts:
-        yield f"{_count(asked - found.posts, 'post')} of those asked for {_verb(asked - found.posts)} no counted views."
+        yield f"{_count(asked - found.posts, 'post')} given by --post {_verb(asked - found.posts)} no counted views."
     if found.missing:
         yield (
             f"{_count(found.missing, 'post')} with views {'is' if found.missing == 1 else 'are'} not in "
-            f"{settings.posts_table}; the views wait until then."
+            f"{settings.posts_table}; their views are added when the post appears."
         )
     if found.grouped:
         yield (
-            f"{_count(found.grouped, 'post')} {_verb(found.grouped)} views that wait, as INKSTREAM_POSTS_UPDATE_EVERY "
-            f"is {settings.posts_update_every.total_seconds():g} s."
+            f"{_count(found.grouped, 'post')} {_verb(found.grouped)} views waiting for the next update "
+            f"(INKSTREAM_POSTS_UPDATE_EVERY is {settings.posts_update_every.total_seconds():g} s)."
         )
     if found.changes.example is not None:
         post_id, others = found.changes.example
         by = [f"{views:+,}" for views in (found.changes.more, -found.changes.fewer) if views]
         yield (
             f"Something else changed {settings.view_count_column} of {_count(found.changes.posts, 'post')} since "
-            f"counting began, by {' and '.join(by)} views; "
-            f"one is {post_id}, by {others:+,}. "
-            "Such changes stay; --repair --overrule-platform undoes them."
+            f"counting began, by {' and '.join(by)} views; for example {post_id}, by {others:+,}. "
+            "Such changes are kept; --repair --overrule-platform undoes them."
         )
     for code, posts in found.refused.most_common():
-        yield f"PostgreSQL refuses to update {_count(posts, 'post')} with {code}; `inkstream doctor` says what to do."
+        yield f"PostgreSQL refuses to update {_count(posts, 'post')} with {code}; `inkstream doctor` suggests a fix."
     if found.moving:
-        yield f"{_count(found.moving, 'window')} {_verb(found.moving)} views in flight, and may be compared later."
+        yield f"{_count(found.moving, 'window')} {_verb(found.moving)} views in flight; compare again later."
 
 
 def _conclusion(left: "Report", repaired: "Repaired | None") -> str:
-    mended = (
-        f"Mended {_count(len(repaired.windows), 'window')} and {_count(len(repaired.posts), 'post')}. "
+    fixed = (
+        f"Fixed {_count(len(repaired.windows), 'window')} and {_count(len(repaired.posts), 'post')}. "
         if repaired is not None
         else ""
     )
     if left.is_well:
-        return f"{mended}All {_count(left.posts, 'post')} and {_count(left.windows, 'window')} are as stored."
+        return f"{fixed}No differences in {_count(left.posts, 'post')} and {_count(left.windows, 'window')}."
     posts = len({difference.post_id for difference in left.of_posts})
     differ = f"{_count(len(left.of_windows), 'window')} and {_count(posts, 'post')} differ"
     if repaired is not None:
-        return f"{mended}{differ} again: something else writes these counts, or deletes views. `inkstream doctor`?"
+        return f"{fixed}{differ} again: something else changes these counts or deletes views. Run `inkstream doctor`."
     return (
         f"{differ}.\n"
-        "→ `inkstream doctor` says whether a worker is behind, which catches up by itself; "
-        "if none is, `inkstream verify counts --repair` mends it."
+        "→ Check with `inkstream doctor` whether a worker lags behind; it catches up automatically. Otherwise fix the "
+        "counts: `inkstream verify counts --repair`."
     )
 
 
 def _json(left: "Report", repaired: "Repaired | None") -> dict[str, Any]:
-    """Return all that was found, as JSON has it."""
+    """Return the result for JSON output."""
     return {
         "well": left.is_well,
         "windows": left.windows,
@@ -245,7 +244,7 @@ def _json(left: "Report", repaired: "Repaired | None") -> dict[str, Any]:
 
 
 def _changes(repaired: "Repaired") -> Iterator[tuple[str, str, int, int]]:
-    """Yield the columns of posts that a repair changed: post, column, what it was, what it is."""
+    """Yield the columns of posts that a repair changed: post, column, old value, new value."""
     for was, now in repaired.posts:
         for column, before, after in (
             ("views", was.views, now.views),
@@ -257,7 +256,7 @@ def _changes(repaired: "Repaired") -> Iterator[tuple[str, str, int, int]]:
 
 
 def _column(column: str, settings: Settings) -> str:
-    """Return a column with its table, as one finds it in PostgreSQL."""
+    """Return a column's full name in PostgreSQL."""
     if column == "viewCount":
         return f"{settings.posts_table}.{settings.view_count_column}"
     from sinks.postgres.pool import schema_of

@@ -1,8 +1,8 @@
-"""`inkstream worker`: Faust's worker, quiet on the terminal but for the log.
+"""`inkstream worker`: Faust's worker, with nothing but the log on the terminal.
 
-Runs until a signal stops it. At the start it waits for Kafka, and ends with one line when Kafka does not answer in
-time; after startup it retries indefinitely. Where `inkstream bootstrap` has not been run, it ends at once with exit
-code 1 and says what is missing.
+Runs until a signal stops it. At startup it waits for Kafka, and exits with one line if Kafka does not answer in time;
+after startup it retries indefinitely. If `inkstream bootstrap` has not been run, it exits with code 1 and lists what is
+missing.
 """
 
 from typing import Any, NoReturn
@@ -21,14 +21,14 @@ WAIT_FOR_KAFKA_SECONDS = 30.0
 
 
 class Worker(faust_worker):
-    """Read the topics, store their events and tell people of them, until stopped.
+    """Run a worker: store events and send notifications.
 
-    Start as many as there are partitions to share; each takes its part. SIGTERM or Ctrl-C stops it cleanly, and after a
-    crash the next one continues where it was. `INKSTREAM_AGENTS` picks the agents that it runs.
+    Start several workers to share the partitions. SIGTERM or Ctrl-C stops a worker cleanly; after a crash, the next one
+    continues from the committed offsets. `INKSTREAM_AGENTS` selects the agents that it runs.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Wait for Kafka, then run until stopped, and exit."""
+        """Wait for Kafka, run until stopped, and exit."""
         from ops.bootstrap import missing, refusal, wait_for_kafka
 
         quieten_clients()  # until the worker sets up its log
@@ -37,7 +37,7 @@ class Worker(faust_worker):
         with reported_errors():
             settings = Settings()  # checked when the application was loaded
             if problem := obstacle(settings.web_host, settings.web_port):
-                fail([f"The worker can't serve its pages. {problem[:1].upper()}{problem[1:]}."], PROBLEM)
+                fail([f"The worker can't start its web server. {problem[:1].upper()}{problem[1:]}."], PROBLEM)
             loop.run_until_complete(wait_for_kafka(settings, seconds=WAIT_FOR_KAFKA_SECONDS, report=console.print))
             if problem := loop.run_until_complete(refusal(settings)):
                 fail([problem], PROBLEM)
@@ -47,6 +47,6 @@ class Worker(faust_worker):
         super().__call__(*args, **kwargs)
 
     def on_worker_created(self, worker: mode.Worker) -> None:
-        """Show no banner and no spinner, which are no lines of a log."""
+        """Show neither banner nor spinner: they are not log lines."""
         assert isinstance(worker, FaustWorker)
         worker.spinner = None

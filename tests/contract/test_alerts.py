@@ -1,4 +1,4 @@
-"""The alerts: they are about metrics that exist, they send people to pages that exist, and they fire."""
+"""The alerts: their metrics and runbook pages exist, and they fire."""
 
 import re
 import shutil
@@ -15,14 +15,14 @@ RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_is_about_metrics_that_exist(rule: dict[str, str]) -> None:
+def test_an_alerts_metrics_exist(rule: dict[str, str]) -> None:
     named = set(re.findall(r"\binkstream_\w+", rule["expr"]))
     assert named
     assert named <= {name for name, _, _ in families()}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_leads_to_what_is_to_be_done(rule: dict[str, dict[str, str]]) -> None:
+def test_an_alerts_runbook_exists(rule: dict[str, dict[str, str]]) -> None:
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     titles = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(), re.MULTILINE)
     assert anchor in {title.lower().replace(" ", "-") for title in titles}

@@ -55,7 +55,7 @@ async def test_a_second_bootstrap_finds_nothing_to_do(empty: Pipeline) -> None:
     ):
         assert line in first.output.splitlines()
     assert await inkstream(empty.environment, "bootstrap") == (0, "Nothing to do.\n", "")
-    assert await inkstream(empty.environment, "bootstrap", "--check") == (0, "All is as declared.\n", "")
+    assert await inkstream(empty.environment, "bootstrap", "--check") == (0, "Everything is up to date.\n", "")
 
 
 async def test_a_check_lists_what_is_missing_and_changes_nothing(empty: Pipeline) -> None:
@@ -67,7 +67,7 @@ async def test_a_check_lists_what_is_missing_and_changes_nothing(empty: Pipeline
     assert await inkstream(empty.environment, "bootstrap", "--check") == first
 
 
-async def test_two_at_once_do_it_once(empty: Pipeline) -> None:
+async def test_two_concurrent_bootstraps_apply_each_change_once(empty: Pipeline) -> None:
     both = await asyncio.gather(*(inkstream(empty.environment, "bootstrap") for _ in range(2)))
     assert [ended.code for ended in both] == [0, 0], both
     applied = re.findall(
@@ -91,10 +91,10 @@ async def test_a_topic_grows_and_never_shrinks(pipeline: Pipeline) -> None:
     left = await inkstream(pipeline.environment, "bootstrap")
     assert left.code == 0
     assert complaint in left.output
-    assert f"Nothing to do. {2 * len(pipeline.topics.all)} left as they are; see above." in left.output
+    assert f"Nothing to do. {2 * len(pipeline.topics.all)} left unchanged; see above." in left.output
 
 
-async def test_an_option_that_differs_is_set_right_and_others_stay(pipeline: Pipeline) -> None:
+async def test_a_different_option_is_corrected_and_others_are_kept(pipeline: Pipeline) -> None:
     topic = pipeline.namespace + "searches"
     async with kafka_topics.administration(pipeline.settings) as admin:
         by_hand = {"retention.ms": "1000", "segment.bytes": "20000000"}
@@ -107,7 +107,7 @@ async def test_an_option_that_differs_is_set_right_and_others_stay(pipeline: Pip
     assert (options["retention.ms"], options["segment.bytes"]) == ("604800000", "20000000")
 
 
-async def test_what_nobody_declared_is_reported_and_left(pipeline: Pipeline) -> None:
+async def test_undeclared_things_are_reported_and_kept(pipeline: Pipeline) -> None:
     async with kafka_topics.administration(pipeline.settings) as admin:
         names = [pipeline.namespace + name for name in ("forgotten", "inkstream-__assignor-__leader")]
         await admin.create_topics([NewTopic(name, 1, 1) for name in names])
@@ -119,11 +119,11 @@ async def test_what_nobody_declared_is_reported_and_left(pipeline: Pipeline) -> 
         f"Kafka: unexpected topic {names[0]}: not declared, left as it is",
         f"MongoDB: unexpected index {pipeline.namespace}pageViews.browser_1: not declared, left as it is",
         f"MongoDB: unexpected collection {pipeline.namespace}forgotten: not declared, left as it is",
-        "All is as declared.",
+        "Everything is up to date.",
     ]
 
 
-async def test_servers_that_do_not_answer_are_waited_for_and_then_named(pipeline: Pipeline) -> None:
+async def test_bootstrap_waits_for_servers_and_then_names_them(pipeline: Pipeline) -> None:
     nowhere = {
         **pipeline.environment,
         "INKSTREAM_KAFKA_BROKERS": "127.0.0.1:1",
@@ -137,7 +137,7 @@ async def test_servers_that_do_not_answer_are_waited_for_and_then_named(pipeline
     assert "Traceback" not in ended.errors
 
 
-async def test_a_wrong_setting_is_told_with_its_name_and_needs_no_server(platform: Platform) -> None:
+async def test_a_wrong_setting_is_reported_by_name_without_a_server(platform: Platform) -> None:
     ended = await inkstream({"INKSTREAM_WEB_PORT": "many"}, "bootstrap")
     assert ended.code == 2
     assert ended.errors.startswith("INKSTREAM_WEB_PORT: input should be a valid integer")
@@ -147,7 +147,7 @@ async def test_a_wrong_setting_is_told_with_its_name_and_needs_no_server(platfor
 SCHEMA, *_ = read(MIGRATIONS)
 
 
-async def test_a_migration_that_was_changed_after_it_was_applied_is_told_of(database: str) -> None:
+async def test_a_migration_changed_after_it_was_applied_is_reported(database: str) -> None:
     await migrate(database, [SCHEMA], check=False)
     changed = SCHEMA._replace(checksum="another")
     for check in (True, False):
@@ -165,14 +165,14 @@ async def test_a_migration_that_fails_leaves_nothing_behind(database: str) -> No
     ]
 
 
-async def test_a_migration_of_another_release_is_told_of_and_left(database: str) -> None:
+async def test_a_migration_of_another_release_is_reported_and_kept(database: str) -> None:
     newer = Migration("0099_newer.sql", "CREATE TABLE inkstream.newer (id int)", "checksum")
     await migrate(database, [SCHEMA, newer], check=False)
     (change,) = await migrate(database, [SCHEMA], check=False)
     assert (change.action, change.what) == ("report", "migration 0099_newer.sql")
 
 
-async def test_a_schema_that_the_owner_made_for_us_is_taken(platform: Platform, database: str) -> None:
+async def test_a_schema_created_by_the_owner_is_used(platform: Platform, database: str) -> None:
     name = database.rpartition("/")[2]
     owner_url = platform.postgres.owner_url.replace("/blog_platform", f"/{name}")
     async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as owner:
@@ -181,7 +181,7 @@ async def test_a_schema_that_the_owner_made_for_us_is_taken(platform: Platform, 
     assert [change.done for change in await migrate(database, [SCHEMA], check=False)] == [True]
 
 
-async def test_a_schema_that_the_role_may_not_create_is_blocked_with_the_statements_that_help(
+async def test_a_schema_that_the_role_may_not_create_is_blocked_with_the_statements_to_run(
     platform: Platform, database: str
 ) -> None:
     name = database.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""`inkstream bootstrap` on a platform with data: nothing is deleted, refused or rebuilt without its flag."""
+"""`inkstream bootstrap` on servers with data: nothing is deleted, rejected or rebuilt without its flag."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -87,7 +87,7 @@ async def test_retention_deletes_nothing_of_existing_collections_until_it_is_all
             "auditLogs.timestamp_1: deletes 30 documents",
         )
     ]
-    advice = "3 waiting, as they can harm existing data: `inkstream bootstrap --allow-expiry`"
+    advice = "3 not applied: they can harm existing data. To apply: `inkstream bootstrap --allow-expiry`"
     assert {*waiting, advice} <= {*ended.output.splitlines()}
     for name in ("systemLogs", "pageViews", "auditLogs"):
         assert await existing.expiry(name, "timestamp_1") is None
@@ -100,10 +100,10 @@ async def test_retention_deletes_nothing_of_existing_collections_until_it_is_all
     allowed = await inkstream(pipeline.environment, "bootstrap", "--allow-expiry")
     assert allowed.code == 0, allowed
     assert await existing.expiry("systemLogs", "timestamp_1") == 30 * DAY
-    assert (await inkstream(pipeline.environment, "bootstrap", "--check")).output == "All is as declared.\n"
+    assert (await inkstream(pipeline.environment, "bootstrap", "--check")).output == "Everything is up to date.\n"
 
 
-async def test_an_index_that_others_made_keeps_its_expiry_until_it_is_allowed(existing: Existing) -> None:
+async def test_an_index_created_by_others_keeps_its_expiry_until_a_change_is_allowed(existing: Existing) -> None:
     logs = existing.database["systemLogs"]
     for before, words in ((-1, "never"), (40 * DAY, "40 days")):
         await logs.drop_index("timestamp_1")
@@ -118,7 +118,7 @@ async def test_an_index_that_others_made_keeps_its_expiry_until_it_is_allowed(ex
     assert await existing.expiry("systemLogs", "timestamp_1") == 30 * DAY
 
 
-async def test_an_index_with_other_fields_is_dropped_only_where_that_is_allowed(existing: Existing) -> None:
+async def test_an_index_with_other_fields_is_dropped_only_if_allowed(existing: Existing) -> None:
     views = existing.database["pageViews"]
     await views.drop_index("sessionId_1")
     await views.create_index([("session", 1)], name="sessionId_1")
@@ -184,7 +184,7 @@ async def test_the_validator_refuses_by_itself_once_nothing_writes_other_documen
     assert (options["validationLevel"], options["validationAction"]) == ("moderate", "error")
 
 
-async def test_a_document_changed_by_hand_holds_up_no_release(existing: Existing) -> None:
+async def test_a_manually_changed_document_does_not_block_a_release(existing: Existing) -> None:
     earlier = {"$jsonSchema": {"bsonType": "object", "properties": {"_id": {"bsonType": "string"}}}}
     groups = existing.database["errorLogs"]
     await groups.insert_one({"_id": "spoiled"}, bypass_document_validation=True)
@@ -193,7 +193,7 @@ async def test_a_document_changed_by_hand_holds_up_no_release(existing: Existing
     assert await existing.bootstrap() == ["changed validator of errorLogs: not the declared fields and types"]
 
 
-async def test_a_validator_that_others_made_stays_until_it_may_be_replaced(existing: Existing) -> None:
+async def test_a_validator_created_by_others_is_kept_until_its_replacement_is_allowed(existing: Existing) -> None:
     theirs = {"$jsonSchema": {"required": ["action"]}}
     await existing.database.command("collMod", "auditLogs", validator=theirs)
     assert await existing.bootstrap() == [
@@ -223,7 +223,7 @@ KINDS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_collection_of_another_kind_is_named_with_what_to_do(existing: Existing, kind: str) -> None:
+async def test_a_collection_of_another_kind_is_reported_with_a_fix(existing: Existing, kind: str) -> None:
     options, reason = KINDS[kind]
     await existing.database.drop_collection("pageViews")
     await existing.database.drop_collection("searchQueries")
@@ -313,7 +313,7 @@ async def test_a_topic_s_records_stay_until_their_expiry_is_allowed(new_topic: N
     assert await topic.bootstrap({"retention.ms": WEEK}) == []
 
 
-async def test_keys_move_to_new_partitions_only_where_that_is_allowed(new_topic: NewTopicOf) -> None:
+async def test_keys_move_to_new_partitions_only_if_allowed(new_topic: NewTopicOf) -> None:
     topic = await new_topic({"retention.ms": WEEK}, timedelta(0))
     assert await topic.bootstrap({"retention.ms": WEEK}, partitions=3) == [
         "different: 3 partitions, was 1; keys move to other partitions; needs --allow-repartitioning"
@@ -346,7 +346,7 @@ async def test_an_empty_topic_and_a_longer_retention_need_no_flag(new_topic: New
         assert (found[0], found[1]["retention.ms"]) == (partitions, WEEK)
 
 
-async def test_a_topic_that_takes_larger_records_than_declared_may_go_on(new_topic: NewTopicOf) -> None:
+async def test_a_larger_record_limit_than_declared_is_kept(new_topic: NewTopicOf) -> None:
     topic = await new_topic({"retention.ms": WEEK, "max.message.bytes": str(2**27)})
     assert await topic.bootstrap({"retention.ms": WEEK, "max.message.bytes": str(2**26)}) == []
     assert await topic.bootstrap({"retention.ms": WEEK, "max.message.bytes": str(2**28)}) == [
@@ -398,7 +398,7 @@ def documents_of(collection: Collection, generated: list[dict[str, Any]]) -> lis
 
 @given(states=st.lists(COLLECTION_STATES, max_size=3, unique_by=lambda state: state[0]))
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_bootstrap_on_any_prior_state_deletes_nothing_unasked_and_ends_as_declared_with_all_flags(
+async def test_from_any_state_bootstrap_deletes_nothing_without_flags_and_converges_with_all_flags(
     mongo: Mongo, states: list[tuple[str, list[dict[str, Any]], list[tuple[str, int, dict[str, Any]]], dict[str, Any]]]
 ) -> None:
     database = mongo.database

@@ -26,7 +26,7 @@ def problems(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {finding["subject"]: finding for finding in found if finding["state"] == "problem"}
 
 
-async def test_all_is_well_while_a_worker_runs(pipeline: Pipeline) -> None:
+async def test_doctor_finds_no_problem_while_a_worker_runs(pipeline: Pipeline) -> None:
     with pipeline.worker() as worker:
         await worker.until_ready()
         code, found = await findings(pipeline.environment)
@@ -49,7 +49,7 @@ async def test_a_topic_that_no_worker_reads_is_a_problem(pipeline: Pipeline) -> 
     assert "inkstream worker" in finding["advice"]
 
 
-async def test_dead_letters_that_wait_are_counted_by_reason(pipeline: Pipeline) -> None:
+async def test_open_dead_letters_are_counted_by_cause(pipeline: Pipeline) -> None:
     with pipeline.worker() as worker:
         await worker.until_ready()
         await pipeline.send("page-views", [plain(x=1), plain(x=2), plain(x=3)._replace(value=b"{")])
@@ -78,7 +78,7 @@ async def test_each_server_that_does_not_answer_is_named_with_its_setting(pipeli
         assert variable in wrong[server]["advice"]
 
 
-async def test_a_variable_that_is_no_setting_is_told_with_the_nearest(pipeline: Pipeline) -> None:
+async def test_an_unknown_variable_is_reported_with_the_nearest_setting(pipeline: Pipeline) -> None:
     _, found = await findings({**pipeline.environment, **NOWHERE, "INKSTREAM_WEB_PROT": "8080"})
     finding = problems(found)["settings"]
     assert "INKSTREAM_WEB_PROT" in finding["what"]
@@ -95,11 +95,11 @@ async def test_drift_is_a_problem_with_its_first_lines(pipeline: Pipeline) -> No
     assert "inkstream bootstrap" in drift["advice"]
 
 
-async def test_for_people_there_is_a_line_of_advice_beside_each_problem(pipeline: Pipeline) -> None:
+async def test_the_table_shows_advice_for_each_problem(pipeline: Pipeline) -> None:
     ended = await inkstream({**pipeline.environment, **NOWHERE}, "doctor")
     assert ended.code == 1
     assert "→ Is it running? Check INKSTREAM_REDIS_URL" in ended.output
-    assert "4 to be mended" in ended.output
+    assert "4 problems found." in ended.output
 
 
 async def on_view_counts(environment: dict[str, str]) -> list[tuple[str, str, str]]:
@@ -111,7 +111,7 @@ async def on_view_counts(environment: dict[str, str]) -> list[tuple[str, str, st
     ]
 
 
-async def test_the_agents_of_derived_topics_are_looked_at_as_well(pipeline: Pipeline) -> None:
+async def test_the_agents_of_derived_topics_are_checked(pipeline: Pipeline) -> None:
     with pipeline.worker() as worker:
         await worker.until_ready()
         code, found = await findings(pipeline.environment)
@@ -122,29 +122,29 @@ async def test_the_agents_of_derived_topics_are_looked_at_as_well(pipeline: Pipe
         assert by_subject[f"{pipeline.namespace}{topic}"] == f"0 records behind, 1 reader in group {group}"
 
 
-async def test_a_platform_that_lets_views_be_counted_is_well(counting: Pipeline) -> None:
+async def test_a_table_in_which_views_can_be_counted_has_no_problem(counting: Pipeline) -> None:
     assert await on_view_counts(counting.environment) == [("well", 'in posts, column "viewCount"', "")]
 
 
 async def test_a_missing_table_of_posts_is_a_problem(counting: Pipeline) -> None:
     ((state, what, advice),) = await on_view_counts({**counting.environment, "INKSTREAM_POSTS_TABLE": "blog.Article"})
-    assert (state, what) == ("problem", 'there is no table blog."Article", so nothing is counted')
+    assert (state, what) == ("problem", 'table blog."Article" does not exist, so no views are counted')
     assert "INKSTREAM_POSTS_TABLE" in advice
 
 
-async def test_a_missing_column_is_told_with_the_nearest(counting: Pipeline) -> None:
+async def test_a_missing_column_is_reported_with_the_nearest(counting: Pipeline) -> None:
     environment = {
         **counting.environment,
         "INKSTREAM_VIEW_COUNT_COLUMN": "viewcount",
         "INKSTREAM_POSTS_ID_COLUMN": "nothing like it",
     }
     assert await on_view_counts(environment) == [
-        ("problem", 'posts has no column "nothing like it"', "INKSTREAM_POSTS_ID_COLUMN names it"),
-        ("problem", "posts has no column viewcount", "INKSTREAM_VIEW_COUNT_COLUMN names it; did you mean viewCount?"),
+        ("problem", 'posts has no column "nothing like it"', "set INKSTREAM_POSTS_ID_COLUMN"),
+        ("problem", "posts has no column viewcount", "set INKSTREAM_VIEW_COUNT_COLUMN; did you mean viewCount?"),
     ]
 
 
-async def test_the_statements_that_doctor_advises_mend_what_is_missing(counting: Pipeline) -> None:
+async def test_the_statements_that_doctor_suggests_fix_missing_permissions(counting: Pipeline) -> None:
     counting.rows('CREATE SCHEMA "Blog"')
     counting.rows('CREATE TABLE "Blog"."Post" ("Id" varchar(40) PRIMARY KEY, "order" integer)')
     environment = {
@@ -154,10 +154,10 @@ async def test_the_statements_that_doctor_advises_mend_what_is_missing(counting:
         "INKSTREAM_VIEW_COUNT_COLUMN": "order",
     }
     assert await on_view_counts(environment) == [
-        ("problem", 'no right to use schema "Blog"', 'as its owner: GRANT USAGE ON SCHEMA "Blog" TO inkstream'),
+        ("problem", 'no permission to use schema "Blog"', 'as its owner: GRANT USAGE ON SCHEMA "Blog" TO inkstream'),
         (
             "problem",
-            'no right to read "Id" and "order" or write "order" of "Blog"."Post"',
+            'no permission to read "Id" and "order" or write "order" of "Blog"."Post"',
             'as its owner: GRANT SELECT ("Id", "order"), UPDATE ("order") ON "Blog"."Post" TO inkstream',
         ),
     ]
@@ -166,16 +166,16 @@ async def test_the_statements_that_doctor_advises_mend_what_is_missing(counting:
     assert await on_view_counts(environment) == [("well", 'in "Blog"."Post", column "order"', "")]
 
 
-async def test_an_id_by_which_no_post_can_be_found_is_a_problem(counting: Pipeline) -> None:
+async def test_an_id_column_of_an_unusable_type_is_a_problem(counting: Pipeline) -> None:
     counting.rows('CREATE TABLE articles (id jsonb, "viewCount" integer)')
     counting.rows("GRANT SELECT ON articles TO inkstream")
     counting.rows('GRANT UPDATE ("viewCount") ON articles TO inkstream')
     ((state, what, advice),) = await on_view_counts({**counting.environment, "INKSTREAM_POSTS_TABLE": "articles"})
-    assert (state, what) == ("problem", "articles.id is of type jsonb, by which no post can be found")
+    assert (state, what) == ("problem", "articles.id has type jsonb, which can't hold post ids")
     assert "INKSTREAM_POSTS_ID_COLUMN" in advice
 
 
-async def test_more_rights_than_are_needed_are_noted(counting: Pipeline) -> None:
+async def test_excess_permissions_are_noted(counting: Pipeline) -> None:
     counting.rows("GRANT UPDATE ON posts TO inkstream")
     assert await on_view_counts(counting.environment) == [
         (
@@ -189,22 +189,22 @@ async def test_more_rights_than_are_needed_are_noted(counting: Pipeline) -> None
     assert [state for state, _, _ in await on_view_counts(counting.environment)] == ["well"]
 
 
-async def test_the_owner_of_the_posts_is_told_to_come_as_another_role(counting: Pipeline) -> None:
+async def test_the_owner_of_the_posts_is_advised_to_use_another_role(counting: Pipeline) -> None:
     ((state, _, advice),) = await on_view_counts(
         {**counting.environment, "INKSTREAM_POSTGRES_URL": counting.tables_url}
     )
     assert state == "note"
-    assert advice == 'come as a role that does not own posts: "viewCount" is all that is written'
+    assert advice == 'use a role that does not own posts: only "viewCount" is written'
 
 
 async def test_views_that_wait_for_their_post_are_noted(counting: Pipeline) -> None:
     counting.rows("INSERT INTO inkstream.counted_posts (post_id, views) VALUES ('a', 3), ('b', 1)")
     counting.add_posts(["b"])
     ((state, what, _),) = await on_view_counts(counting.environment)
-    assert (state, what) == ("note", "1 post with views not in posts; the views wait")
+    assert (state, what) == ("note", "1 post with views not in posts; the views wait for the post")
 
 
-async def test_people_whose_preferences_can_not_be_read_are_named_without_who_they_are(counting: Pipeline) -> None:
+async def test_invalid_preferences_are_shown_without_the_users(counting: Pipeline) -> None:
     counting.rows("CREATE TABLE people (user_id text, email text, devices jsonb, preferences jsonb)")
     counting.rows("GRANT SELECT ON people TO inkstream")
     hours = '{"start": "22:00", "end": "07:00", "timeZone": "%s"}'
@@ -218,7 +218,7 @@ async def test_people_whose_preferences_can_not_be_read_are_named_without_who_th
     [well, note] = [finding for finding in found if finding["subject"] == "recipients"]
     assert (well["state"], well["what"]) == ("well", "in people")
     assert note["state"] == "note"
-    assert note["what"].startswith("preferences of 2 of 3 people can't be read")
+    assert note["what"].startswith("invalid preferences of 2 of 3 users")
     assert "quietHours.timeZone: Mars/Olympus" in note["what"]
     assert "docs/recipients.md" in note["advice"]
     assert "@" not in str(note)

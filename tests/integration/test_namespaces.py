@@ -244,7 +244,7 @@ async def test_without_its_flag_a_move_waits_and_nothing_begins_anew(old: Pipeli
     ):
         assert line in ended.output.splitlines()
     assert ended.output.splitlines()[-1] == (
-        "13 waiting, as they can harm existing data: `inkstream bootstrap --allow-move`"
+        "13 not applied: they can harm existing data. To apply: `inkstream bootstrap --allow-move`"
     )
     assert await collections(old) == COLLECTIONS.keys()
     assert schemas(old) == {"inkstream"}

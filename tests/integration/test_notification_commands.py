@@ -1,4 +1,4 @@
-"""`inkstream notifications` and `inkstream suppressions` on real servers, as those use them who are asked for mail."""
+"""`inkstream notifications` and `inkstream suppressions` on real servers, as operators use them."""
 
 import asyncio
 import json
@@ -93,11 +93,11 @@ async def bounced(pipeline: Pipeline) -> Notice:
         push_log(one, "sent", providerId="fcm/1", sentAt=AGO + SECOND)
     )
     ended = await run(pipeline, "suppressions", "add", "email", ADDRESS, "--reason", "bounced")
-    assert ended.output == "Nothing is sent there from now on.\n"
+    assert ended.output == "Suppressed.\n"
     return one
 
 
-async def test_why_she_did_not_get_the_mail_and_how_she_gets_it(asked: Pipeline) -> None:
+async def test_a_bounced_mail_is_explained_and_can_be_retried(asked: Pipeline) -> None:
     await bounced(asked)
     ended = await run(asked, "notifications", "show", "bounced-1")
     assert ended.code == 0, ended
@@ -119,7 +119,7 @@ async def test_why_she_did_not_get_the_mail_and_how_she_gets_it(asked: Pipeline)
 
     assert (await run(asked, "suppressions", "remove", "email", ADDRESS.upper())).code == 0
     ended = await run(asked, "notifications", "retry", "bounced-1")
-    assert (ended.code, ended.output) == (0, "bounced-1: tried again.\n")
+    assert (ended.code, ended.output) == (0, "bounced-1: will be retried.\n")
     after = Item.from_document(await item(asked, "bounced-1"))
     [_, email, push] = after.deliveries
     assert (email.state, email.attempts, push.state) == ("waiting", 0, "sent")
@@ -130,13 +130,13 @@ async def test_why_she_did_not_get_the_mail_and_how_she_gets_it(asked: Pipeline)
     # What is held is left alone, and says by whom.
     ended = await run(asked, "notifications", "cancel", "bounced-1")
     assert ended.code == 1
-    assert ended.output.startswith("bounced-1: left alone, as worker test has it just now, until ")
+    assert ended.output.startswith("bounced-1: unchanged: worker test is processing it, until ")
     told = await answer(asked, "notifications", "show", "bounced-1")
     assert told["standing"].startswith("Under way: worker test has it just now")
 
 
 @pytest.mark.parametrize("of", ["email", "push"])
-async def test_a_notification_is_found_by_its_log_and_by_what_the_provider_calls_it(asked: Pipeline, of: Any) -> None:
+async def test_a_notification_is_found_by_its_log_and_by_the_providers_id(asked: Pipeline, of: Any) -> None:
     one = await bounced(asked)
     log = await asked.collection({"email": "emailLogs", "push": "pushNotificationLogs"}[of]).find_one()
     assert log is not None
@@ -144,7 +144,7 @@ async def test_a_notification_is_found_by_its_log_and_by_what_the_provider_calls
         assert (await answer(asked, "notifications", "show", name))["id"] == one.id
 
 
-async def test_what_is_left_after_the_queue_has_forgotten_it_is_told(asked: Pipeline) -> None:
+async def test_after_the_queue_deleted_it_the_remaining_facts_are_shown(asked: Pipeline) -> None:
     await bounced(asked)
     await asked.collection("notificationQueue").delete_many({})
     await asked.collection("notifications").delete_many({})
@@ -158,10 +158,10 @@ async def test_what_is_left_after_the_queue_has_forgotten_it_is_told(asked: Pipe
     assert (await answer(asked, "notifications", "show", log["_id"]))["id"] == log["_id"]
 
 
-async def test_an_id_of_which_nothing_is_known_says_where_else_to_look(asked: Pipeline) -> None:
+async def test_an_unknown_id_suggests_where_else_to_look(asked: Pipeline) -> None:
     ended = await run(asked, "notifications", "show", "n-unknown")
     assert (ended.code, ended.output) == (1, "")
-    assert ended.errors.startswith("Nothing is known of n-unknown.\n")
+    assert ended.errors.startswith("No notification found with id n-unknown.\n")
     assert "`inkstream dead-letters list --topic notifications`" in ended.errors
 
 
@@ -217,7 +217,7 @@ async def put_failures(pipeline: Pipeline) -> None:
     await put(pipeline, notice("well", AGO), sent())
 
 
-async def test_failures_are_counted_by_reason_and_listed_the_latest_first(asked: Pipeline) -> None:
+async def test_failures_are_counted_by_reason_and_listed_newest_first(asked: Pipeline) -> None:
     await put_failures(asked)
     found = await answer(asked, "notifications", "failed", "--limit", "4")
     assert [(one["reason"], one["channel"], one["provider"], one["failures"]) for one in found["counts"]] == [
@@ -231,7 +231,7 @@ async def test_failures_are_counted_by_reason_and_listed_the_latest_first(asked:
     lines = ended.output.splitlines()
     assert lines[0].split() == ["reason", "channel", "provider", "failed", "latest"]
     assert lines[1].split()[:4] == ["421", "email", "smtp", "3"]
-    assert "and 1 more; --limit lists more of them." in lines
+    assert "and 1 more; use --limit to list more." in lines
     assert "421: too busy" in ended.output
     by_type = await answer(asked, "notifications", "failed", "--type", "post_liked", "--since", "2h")
     assert [one["id"] for one in by_type["failures"]] == ["gone"]
@@ -242,20 +242,18 @@ async def test_failures_are_counted_by_reason_and_listed_the_latest_first(asked:
     all_of_them = await answer(asked, "notifications", "failed", "--since", "30d", "--limit", "0")
     assert sum(one["failures"] for one in all_of_them["counts"]) == 6
     assert all_of_them["failures"] == []
-    assert (await run(asked, "notifications", "failed", "--type", "none")).output.startswith(
-        "Nothing was given up since"
-    )
+    assert (await run(asked, "notifications", "failed", "--type", "none")).output.startswith("No failures since")
 
 
-async def test_all_that_failed_for_a_reason_is_tried_again_after_a_look(asked: Pipeline) -> None:
+async def test_all_failures_with_a_reason_are_retried_after_a_dry_run(asked: Pipeline) -> None:
     await put_failures(asked)
     trial = await run(asked, "notifications", "retry", "--failed", "--reason", "421", "--dry-run")
     assert trial.code == 0, trial
-    assert trial.output.splitlines()[-1] == "3 of 3 would be tried again."
+    assert trial.output.splitlines()[-1] == "3 of 3 would be retried."
     assert (await item(asked, "busy-0"))["status"] == "failed"
     async with woken(asked) as wakes:
         done = await run(asked, "notifications", "retry", "--failed", "--reason", "421")
-        assert done.output.splitlines()[-1] == "3 of 3 tried again."
+        assert done.output.splitlines()[-1] == "3 of 3 will be retried."
         assert await wakes()
     after = await asked.documents("notificationQueue")
     assert {name for name, one in after.items() if one["status"] == "pending"} == {"busy-0", "busy-1", "busy-2"}
@@ -286,7 +284,7 @@ async def woken(pipeline: Pipeline) -> AsyncIterator[Any]:
     await client.aclose()
 
 
-async def test_ids_that_can_not_be_tried_again_say_why(asked: Pipeline) -> None:
+async def test_ids_that_can_not_be_retried_are_reported_with_the_reason(asked: Pipeline) -> None:
     await put(asked, notice("well", AGO), sent())
     past = notice("past", AGO, expires_at=NOW - MINUTE)
     await put(asked, past, failed())
@@ -298,12 +296,12 @@ async def test_ids_that_can_not_be_tried_again_say_why(asked: Pipeline) -> None:
     ended = await run(asked, "notifications", "retry", "well", "past", "lost", "unread", "begun", "nowhere", "well")
     assert ended.code == 1
     assert ended.output.splitlines() == [
-        "well: nothing of it failed.",
-        f"past: is past its time since {NOW - MINUTE:%Y-%m-%d %H:%M:%S}Z, and is not sent any more.",
-        "lost: its worker stopped while it had it; another takes it up within seconds, so ask again then.",
-        "unread: no worker of this release can read it; see its document in notificationQueue.",
-        "begun: left alone, as a worker stopped during an attempt; another takes it up within seconds.",
-        "nowhere: is not in the queue, which keeps what is done for 7 days.",
+        "well: no message of it has failed.",
+        f"past: expired at {NOW - MINUTE:%Y-%m-%d %H:%M:%S}Z, and will not be sent.",
+        "lost: its worker stopped while processing it; another worker takes over within seconds, try again then.",
+        "unread: unreadable for this release; see its document in notificationQueue.",
+        "begun: unchanged: a worker stopped during an attempt; another worker takes over within seconds.",
+        "nowhere: not in the queue, which keeps finished items for 7 days.",
     ]
 
 
@@ -327,7 +325,7 @@ async def test_wrong_usage_has_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in ended.errors
 
 
-async def test_what_waits_is_cancelled_whether_it_was_begun_or_not(asked: Pipeline) -> None:
+async def test_a_waiting_notification_is_cancelled_before_and_after_its_first_attempt(asked: Pipeline) -> None:
     again = Delivery(
         channel="email",
         state="waiting",
@@ -352,7 +350,7 @@ async def test_what_waits_is_cancelled_whether_it_was_begun_or_not(asked: Pipeli
         assert found["completedAt"]
         assert not {"nextRetryAt", "recipient", "lease"} & found.keys()
     ended = await run(asked, "notifications", "cancel", "begun")
-    assert (ended.code, ended.output) == (1, "begun: nothing of it waits.\n")
+    assert (ended.code, ended.output) == (1, "begun: no message of it is waiting.\n")
     told = await answer(asked, "notifications", "show", "new")
     assert told["standing"] == (
         "The e-mail was not sent: somebody cancelled it, or deleted the notification; "
@@ -360,7 +358,7 @@ async def test_what_waits_is_cancelled_whether_it_was_begun_or_not(asked: Pipeli
     )
 
 
-async def test_of_many_who_ask_at_once_one_tries_it_again(mongo: Mongo) -> None:
+async def test_of_many_concurrent_retries_one_takes_effect(mongo: Mongo) -> None:
     one = notice("n-1", AGO)
     await mongo.database["notificationQueue"].insert_one(entry(one, [failed()]))
     cases = NotificationCases(mongo.database)
@@ -413,11 +411,11 @@ async def test_failures_of_a_million_items_would_be_read_by_an_index(mongo: Mong
     assert "IXSCAN" in json.dumps(plan["queryPlanner"]["winningPlan"])
 
 
-async def test_addresses_are_suppressed_listed_and_let_go(asked: Pipeline) -> None:
-    assert (await run(asked, "suppressions", "list")).output == "Nothing is suppressed.\n"
+async def test_addresses_are_suppressed_listed_and_removed(asked: Pipeline) -> None:
+    assert (await run(asked, "suppressions", "list")).output == "No suppressed addresses.\n"
     assert (await run(asked, "suppressions", "add", "email", ADDRESS)).code == 0
     again = await run(asked, "suppressions", "add", "email", ADDRESS.upper(), "--reason", "other")
-    assert (again.code, again.output) == (0, "It was suppressed already.\n")
+    assert (again.code, again.output) == (0, "Already suppressed.\n")
     assert (await run(asked, "suppressions", "add", "push", TOKEN, "--reason", "gone")).code == 0
     listed = await answer(asked, "suppressions", "list")
     assert [(one["channel"], one["address"], one["reason"]) for one in listed] == [
@@ -426,13 +424,15 @@ async def test_addresses_are_suppressed_listed_and_let_go(asked: Pipeline) -> No
     ]
     shortened = await run(asked, "suppressions", "list", "--limit", "1")
     assert ADDRESS not in shortened.output
-    assert shortened.output.splitlines()[-1] == "and more; --limit lists more of them."
+    assert shortened.output.splitlines()[-1] == "and more; use --limit to list more."
     full = await answer(asked, "suppressions", "list", "--full", "--channel", "email")
     assert [one["address"] for one in full] == [ADDRESS]
     # The name that lists and stories show is enough.
     assert (await run(asked, "suppressions", "remove", "push", f"device:{DEVICE}")).code == 0
     ended = await run(asked, "suppressions", "remove", "push", TOKEN)
     assert (ended.code, ended.output) == (1, "")
-    assert ended.errors == "It is not suppressed; `inkstream suppressions list` shows what is.\n"
-    assert (await run(asked, "suppressions", "remove", "email", ADDRESS)).output == "It may be written to again.\n"
+    assert ended.errors == "Not suppressed. List all: `inkstream suppressions list`.\n"
+    assert (
+        await run(asked, "suppressions", "remove", "email", ADDRESS)
+    ).output == "Removed. Messages are sent to it again.\n"
     assert await answer(asked, "suppressions", "list") == []

@@ -122,10 +122,10 @@ async def test_rules_say_who_is_told_and_nobody_is_told_of_what_they_did(pipelin
         ],
     )
     assert await told(pipeline) == {
-        ("grace", "comment_reply", "Ada answered your comment"),
+        ("grace", "comment_reply", "Ada replied to your comment"),
         ("alan", "post_commented", "Ada commented on “Title 0”"),
-        ("ada", "comment_reply", "Alan answered your comment"),
-        ("alan", "comment_reply", "Grace answered your comment"),
+        ("ada", "comment_reply", "Alan replied to your comment"),
+        ("alan", "comment_reply", "Grace replied to your comment"),
         ("ada", "new_follower", "Alan started following you"),
     }
 

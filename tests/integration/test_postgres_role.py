@@ -175,7 +175,7 @@ async def test_it_is_enough_where_the_tables_are_in_another_schema(
     ("left_out", "told"),
     [
         ("GRANT USAGE, CREATE ON SCHEMA inkstream", "no right to create tables in it; as its owner: GRANT"),
-        ("GRANT SELECT (id", "no right to read id and"),
+        ("GRANT SELECT (id", "no permission to read id and"),
         ("GRANT SELECT ON notification_recipients", "GRANT SELECT ON notification_recipients TO inkstream"),
     ],
 )

@@ -197,7 +197,7 @@ async def test_doctor_says_who_holds_the_row_of_a_post(theirs: Theirs) -> None:
         doctor = await inkstream(theirs.environment, "doctor", "--json")
     (finding,) = [found for found in json.loads(doctor.output)["findings"] if found["subject"] == "view counts"]
     assert "1 post with 55P03, since 20" in finding["what"]
-    assert finding["what"].endswith(f"one is last, held by {holder}")
+    assert finding["what"].endswith(f"for example last, held by {holder}")
 
 
 async def test_a_worker_reports_the_lock_stays_ready_and_stores_page_views_meanwhile(counting: Pipeline) -> None:

@@ -273,7 +273,7 @@ async def test_verify_says_that_views_wait_for_their_turn_and_doctor_misses_no_p
     theirs.environment["INKSTREAM_POSTS_UPDATE_EVERY"] = "600"
     ended = await verified(theirs)
     assert ended.code == 0, ended
-    assert "1 post has views that wait, as INKSTREAM_POSTS_UPDATE_EVERY is 600 s." in ended.output
+    assert "1 post has views waiting for the next update (INKSTREAM_POSTS_UPDATE_EVERY is 600 s)." in ended.output
     doctor = await inkstream(theirs.environment, "doctor")
     assert "not in theirs" not in doctor.output
 

@@ -229,7 +229,7 @@ async def test_a_repair_that_overrules_sets_aside_what_is_refused_and_sets_the_r
     ]
 
 
-async def test_doctor_and_verify_say_which_posts_are_refused_why_and_what_to_do(theirs: Theirs) -> None:
+async def test_doctor_and_verify_report_refused_posts_with_cause_and_fix(theirs: Theirs) -> None:
     await theirs.create()
     await theirs.execute(*REFUSALS["a count at the end of its type"].make)
     await theirs.view(3, *POSTS)
@@ -237,12 +237,12 @@ async def test_doctor_and_verify_say_which_posts_are_refused_why_and_what_to_do(
     findings = [finding for finding in json.loads(doctor.output)["findings"] if finding["subject"] == "view counts"]
     refused, room = sorted(findings, key=lambda finding: str(finding["state"]), reverse=True)
     assert refused["what"].startswith("PostgreSQL refuses to update views of 1 post with 22003, since 20")
-    assert refused["what"].endswith("; one is last")
+    assert refused["what"].endswith("; for example last")
     assert "ALTER TABLE theirs ALTER COLUMN views TYPE bigint" in refused["advice"]
-    assert room["what"] == "theirs.views is of type integer and reaches 2,147,483,647"
+    assert room["what"] == "theirs.views has type integer and reaches 2,147,483,647"
     verify = await inkstream(theirs.environment, "verify", "counts")
     assert verify.code == 1
-    assert "PostgreSQL refuses to update 1 post with 22003; `inkstream doctor` says what to do." in verify.output
+    assert "PostgreSQL refuses to update 1 post with 22003; `inkstream doctor` suggests a fix." in verify.output
 
 
 async def test_doctor_names_the_policy_that_is_missing(theirs: Theirs) -> None:
@@ -252,5 +252,5 @@ async def test_doctor_names_the_policy_that_is_missing(theirs: Theirs) -> None:
     )
     doctor = await inkstream(theirs.environment, "doctor", "--json")
     (finding,) = [found for found in json.loads(doctor.output)["findings"] if found["subject"] == "view counts"]
-    assert finding["what"] == "row-level security is on for theirs, and no policy lets inkstream UPDATE"
+    assert finding["what"] == "row-level security is enabled for theirs, and no policy allows inkstream to UPDATE"
     assert "CREATE POLICY inkstream_update ON theirs FOR UPDATE TO inkstream USING (true)" in finding["advice"]

@@ -1,4 +1,4 @@
-"""A Redis that answers and refuses: limits hold all the same, it is told, and the documented permissions suffice."""
+"""A Redis that refuses commands: limits still hold, it is reported, and the documented permissions suffice."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from dev.stack import Platform
 from enrich.view_windows import Window, start_of
 from notifications.rate import Rate
-from ops import doctor
+from ops.checks.finding import State
+from ops.checks.redis import check_redis_commands
 from runtime.health import Health
 from runtime.settings import ROOT
 from sinks.mongo.writer import Mongo
@@ -124,21 +125,21 @@ async def test_the_documented_permissions_suffice_for_everything(role: Role, mon
     assert role.denials() == []
     assert logs == []
     assert health.features == {}
-    assert [finding.state for finding in await doctor._redis(role.url, role.prefix)] == [doctor.State.WELL]
+    assert [finding.state for finding in await check_redis_commands(role.url, role.prefix)] == [State.WELL]
     assert role.denials() == []
 
 
 @pytest.mark.parametrize("command", REDIS_COMMANDS)
-async def test_doctor_names_the_permission_that_is_missing_and_the_line_that_gives_it(role: Role, command: str) -> None:
+async def test_doctor_names_a_missing_permission_and_the_command_that_grants_it(role: Role, command: str) -> None:
     role.may(f"{redis_acl(role.prefix)} -{command.lower().replace(' ', '|')}")
-    [finding] = await doctor._redis(role.url, role.prefix)
-    assert finding.state is doctor.State.PROBLEM
+    [finding] = await check_redis_commands(role.url, role.prefix)
+    assert finding.state is State.PROBLEM
     assert f"no permission to run {command}: " in finding.what
     assert finding.advice.endswith(f"ACL SETUSER {role.name} {redis_acl(role.prefix)}")
     assert "secret" not in finding.what + finding.advice
 
 
-async def test_the_permissions_that_were_documented_before_are_found_wanting(role: Role) -> None:
+async def test_the_formerly_documented_permissions_are_reported_as_insufficient(role: Role) -> None:
     role.may(
         f"~{role.prefix}* +zadd +zunionstore +zremrangebyrank +expire +expireat +set +get +info +multi +exec "
         "+client|setname"
@@ -147,14 +148,14 @@ async def test_the_permissions_that_were_documented_before_are_found_wanting(rol
     assert {"EVALSHA", "SCRIPT LOAD", "PUBLISH", "SUBSCRIBE", "MGET", "ZRANGE", "ZREMRANGEBYSCORE"} <= {*check.denied}
 
 
-async def test_the_check_leaves_nothing_that_stays(role: Role) -> None:
+async def test_the_check_leaves_no_keys(role: Role) -> None:
     await check_redis(role.url, role.prefix)
     for key in role.server.scan_iter(f"{role.prefix}*"):
         assert role.server.pttl(key) > 0
 
 
 @pytest.mark.parametrize("denied", ["-evalsha", "-script|load", "-zadd", "-time", "-zscore", "-client|setname"])
-async def test_a_denied_limit_is_kept_by_the_worker_itself_and_told_once(role: Role, denied: str) -> None:
+async def test_a_denied_limit_is_enforced_by_the_worker_itself_and_logged_once(role: Role, denied: str) -> None:
     role.may(f"{redis_acl(role.prefix)} {denied}")
     role.server.script_flush()
     health, before = Health(), refused("limits", "NOPERM")
@@ -188,7 +189,7 @@ async def anothers_key(role: Role) -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind"), [(no_room, "OOM"), (too_few_replicas, "NOREPLICAS"), (anothers_key, "WRONGTYPE")]
 )
-async def test_whatever_else_redis_refuses_is_told_and_limits_hold(
+async def test_other_refusals_of_redis_are_reported_and_limits_hold(
     role: Role, spoil: Callable[[Role], Awaitable[None]], kind: str
 ) -> None:
     await spoil(role)
@@ -205,8 +206,8 @@ async def test_whatever_else_redis_refuses_is_told_and_limits_hold(
     assert [(entry["feature"], entry["problem"]) for entry in logs] == [("wake-ups", kind)]
     await wake_ups.close()
     if kind != "WRONGTYPE":
-        findings = await doctor._redis(role.url, role.prefix)
-        assert [finding.state for finding in findings] == [doctor.State.PROBLEM]
+        findings = await check_redis_commands(role.url, role.prefix)
+        assert [finding.state for finding in findings] == [State.PROBLEM]
         assert kind in findings[0].what
 
 

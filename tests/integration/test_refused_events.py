@@ -1,4 +1,4 @@
-"""`inkstream dead-letters` on the real servers: finding refused events, and decisions about them."""
+"""`inkstream dead-letters` on the real servers: list, show, acknowledge, discard and reopen."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -55,7 +55,7 @@ async def open_problem(pipeline: Pipeline) -> dict[str, Any] | None:
     return next((one for one in found if one["subject"] == "searches.dead-letter"), None)
 
 
-async def test_the_newest_come_first_with_all_that_names_them(pipeline: Pipeline) -> None:
+async def test_the_newest_are_listed_first_with_place_type_id_and_cause(pipeline: Pipeline) -> None:
     await set_aside(pipeline, *(refused(pipeline, number) for number in (1, 3, 2)))
     newest, *others = await listed(pipeline)
     assert [one["eventId"] for one in others] == ["e-2", "e-1"]
@@ -125,7 +125,7 @@ async def test_an_event_is_found_by_its_id_in_every_form_and_without_an_id_by_it
         assert f"{pipeline.namespace}searches:1:{offset}" in shown.output
 
 
-async def test_unknown_topics_types_and_causes_are_told_with_the_nearest(pipeline: Pipeline) -> None:
+async def test_unknown_topics_types_and_causes_are_reported_with_the_nearest(pipeline: Pipeline) -> None:
     for arguments, near in (
         (("--topic", "search"), "unknown topic search; did you mean searches?"),
         (("--type", "post.publishd"), "unknown type post.publishd; did you mean post.published?"),
@@ -143,12 +143,12 @@ async def test_unknown_topics_types_and_causes_are_told_with_the_nearest(pipelin
     assert ended.code == 2
 
 
-async def test_an_id_that_is_nowhere_is_told(pipeline: Pipeline) -> None:
+async def test_an_unknown_id_is_reported(pipeline: Pipeline) -> None:
     await set_aside(pipeline, refused(pipeline, 1))
     for command in (("list", "--id"), ("show",), ("discard", "--reason", "x")):
         ended = await dead_letters(pipeline, *command, "e-7")
         assert ended.code == 1
-        assert ended.errors.startswith("No dead letter has the id e-7.")
+        assert ended.errors.startswith("No dead letter found with id e-7.")
 
 
 async def test_no_list_shows_payloads_addresses_or_control_characters(pipeline: Pipeline) -> None:
@@ -172,7 +172,7 @@ async def test_no_list_shows_payloads_addresses_or_control_characters(pipeline: 
         assert asked_for in shown.output
 
 
-async def test_a_payload_that_is_no_text_is_shown_in_base64(pipeline: Pipeline) -> None:
+async def test_a_binary_payload_is_shown_in_base64(pipeline: Pipeline) -> None:
     await set_aside(pipeline, refused(pipeline, 1, value=b"\x00\x1b\xff"))
     ended = await dead_letters(pipeline, "show", "e-1", "--payload", "--json")
     assert json.loads(ended.output)["value"] == "base64:ABv/"
@@ -201,11 +201,11 @@ async def test_an_acknowledged_dead_letter_keeps_doctor_green_and_is_still_repla
     assert {one["status"] for one in await listed(pipeline, "--all")} == {"replayed"}
 
 
-async def test_a_discarded_dead_letter_is_left_out_of_replays_until_it_is_reopened(pipeline: Pipeline) -> None:
+async def test_a_discarded_dead_letter_is_skipped_by_replays_until_it_is_reopened(pipeline: Pipeline) -> None:
     await set_aside(pipeline, refused(pipeline, 1), refused(pipeline, 2))
     await dead_letters(pipeline, "discard", "e-1", "--reason", "a load test's", "--by", "ada")
     ended = await inkstream(pipeline.environment, "replay", "searches", "--dry-run")
-    assert "1 discarded are left out" in ended.output
+    assert "1 discarded, skipped." in ended.output
     assert "1 would be sent." in ended.output
     await replay(pipeline)
     await replay(pipeline, Selection(again=True))
@@ -219,12 +219,12 @@ async def test_a_discarded_dead_letter_is_left_out_of_replays_until_it_is_reopen
     assert await offsets_replayed(pipeline) == ["1", "2", "2"]
 
 
-async def test_deciding_twice_changes_nothing_and_the_first_reason_stays(pipeline: Pipeline) -> None:
+async def test_deciding_twice_changes_nothing_and_keeps_the_first_reason(pipeline: Pipeline) -> None:
     await set_aside(pipeline, refused(pipeline, 1))
     await dead_letters(pipeline, "discard", "e-1", "--reason", "first")
     ended = await dead_letters(pipeline, "discard", "e-1", "--reason", "second")
     assert ended.code == 0
-    assert ended.output.splitlines() == ["0 discarded.", "1 left as they are: discarded already."]
+    assert ended.output.splitlines() == ["0 discarded.", "1 unchanged: already discarded."]
     (one,) = await listed(pipeline, "--all")
     assert one["decision"]["reason"] == "first"
     assert len(await pipeline.read("searches.dead-letter")) == 2
@@ -260,7 +260,7 @@ async def test_one_event_is_replayed_by_its_id(pipeline: Pipeline) -> None:
     assert await ids(pipeline) == ["e-1"]
 
 
-async def test_decisions_need_a_choice_and_a_reason(pipeline: Pipeline) -> None:
+async def test_decisions_need_a_selection_and_a_reason(pipeline: Pipeline) -> None:
     for arguments in (("--reason", "x"), ("e-1",), ("e-1", "--reason", "  "), ("e-1", "--reason", "x" * 501)):
         ended = await dead_letters(pipeline, "discard", *arguments)
         assert ended.code == 2

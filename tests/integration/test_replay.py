@@ -78,7 +78,7 @@ def named(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
     return {name: value.decode() for name, value in record.headers}
 
 
-async def test_a_letter_goes_back_as_it_was(pipeline: Pipeline) -> None:
+async def test_a_dead_letter_is_sent_back_unchanged(pipeline: Pipeline) -> None:
     headers = [("ce_id", b"1"), ("trace", b"\xff\x00"), ("ce_id", b"2")]
     await set_aside(pipeline, letter(pipeline, offset=7, value=b"\x00\xffvalue", headers=headers))
     await replay(pipeline)
@@ -91,7 +91,7 @@ async def test_a_letter_goes_back_as_it_was(pipeline: Pipeline) -> None:
     assert signature == ("replay_signature", signer(pipeline).sign(origin.decode(), content(record.value, headers)))
 
 
-async def test_a_letter_is_sent_once_and_on_request_again(pipeline: Pipeline) -> None:
+async def test_a_dead_letter_is_sent_once_and_again_with_the_flag(pipeline: Pipeline) -> None:
     await set_aside(pipeline, letter(pipeline, offset=1), letter(pipeline, offset=2))
     _, first = await replay(pipeline)
     assert first.sent.total() == 2
@@ -112,7 +112,7 @@ async def test_a_record_that_was_set_aside_twice_is_sent_once(pipeline: Pipeline
     assert await offsets_replayed(pipeline) == ["1"]
 
 
-async def test_only_what_is_chosen_is_sent_and_the_rest_keeps_waiting(pipeline: Pipeline) -> None:
+async def test_only_the_selection_is_sent_and_the_rest_stays_open(pipeline: Pipeline) -> None:
     await set_aside(
         pipeline,
         letter(pipeline, offset=1, reason="not-json"),
@@ -146,7 +146,7 @@ def replayed_before(pipeline: Pipeline, first: str, value: bytes = b"value") -> 
     return [("replayed_from", first.encode()), ("replay_attempt", b"1"), ("replay_signature", signature)]
 
 
-async def test_a_letter_that_was_refused_again_keeps_its_first_position(pipeline: Pipeline) -> None:
+async def test_a_dead_letter_refused_again_keeps_its_first_position(pipeline: Pipeline) -> None:
     await set_aside(pipeline, letter(pipeline, offset=9, headers=replayed_before(pipeline, "searches:0:1")))
     await replay(pipeline)
     (record,) = await records(pipeline)
@@ -169,7 +169,7 @@ async def test_a_producer_cannot_choose_where_its_record_was_first(pipeline: Pip
     assert {named(record)["replay_attempt"] for record in await records(pipeline)} == {"1"}
 
 
-async def test_a_producers_own_headers_named_like_ours_hide_no_letter_and_go_back(pipeline: Pipeline) -> None:
+async def test_a_producers_headers_named_like_ours_hide_no_dead_letter_and_are_sent_back(pipeline: Pipeline) -> None:
     theirs = [("dl_replayed", b"searches:2:8"), ("dl_topic", b"mine"), ("dl_offset", b"0"), ("dl_note", b"n")]
     await set_aside(pipeline, letter(pipeline, offset=7, headers=theirs), letter(pipeline, offset=8))
     plan, _ = await replay(pipeline)
@@ -179,7 +179,7 @@ async def test_a_producers_own_headers_named_like_ours_hide_no_letter_and_go_bac
     assert list(record.headers)[:4] == theirs
 
 
-async def test_what_the_release_before_replayed_without_a_signature_is_known_by_its_letter(pipeline: Pipeline) -> None:
+async def test_an_unsigned_replay_of_an_earlier_release_is_recognised_by_its_dead_letter(pipeline: Pipeline) -> None:
     first = f"{pipeline.namespace}searches:2:1"
     unsigned = [("replayed_from", first.encode()), ("replay_attempt", b"1")]
     await set_aside(
@@ -196,7 +196,7 @@ async def test_what_the_release_before_replayed_without_a_signature_is_known_by_
     }
 
 
-async def test_what_cannot_be_mended_is_one_letter_however_often_it_is_replayed(pipeline: Pipeline) -> None:
+async def test_an_unfixable_event_stays_one_dead_letter_however_often_it_is_replayed(pipeline: Pipeline) -> None:
     await pipeline.send(
         "searches", [Message(b"hello", key=b"key"), Message(b'{"type": "search.performed"}', key=b"key")]
     )
@@ -217,7 +217,7 @@ async def test_what_cannot_be_mended_is_one_letter_however_often_it_is_replayed(
     assert plan.found == {"not-json": 1, "schema": 1}
 
 
-async def test_a_letter_that_is_refused_for_another_reason_shows_the_newest(pipeline: Pipeline) -> None:
+async def test_a_dead_letter_refused_for_another_reason_shows_the_latest(pipeline: Pipeline) -> None:
     again = replayed_before(pipeline, f"{pipeline.namespace}searches:2:1")
     await set_aside(
         pipeline,
@@ -258,7 +258,7 @@ async def test_ids_that_imitate_ours_take_nothing_from_anybody(pipeline: Pipelin
     assert set(await pipeline.documents("analyticsEvents")) == {*stored, f"{place}:3"}
 
 
-async def test_a_record_without_key_and_value_goes_back_too(pipeline: Pipeline) -> None:
+async def test_a_record_without_key_and_value_is_sent_back(pipeline: Pipeline) -> None:
     aside = letter(pipeline, offset=1, key=None, value=b"")
     await pipeline.send("searches.dead-letter", [aside], value_serializer=lambda value: value or None)
     await replay(pipeline)
@@ -266,14 +266,14 @@ async def test_a_record_without_key_and_value_goes_back_too(pipeline: Pipeline) 
     assert (record.key, record.value) == (None, None)
 
 
-async def test_a_record_that_is_no_letter_is_left_alone(pipeline: Pipeline) -> None:
+async def test_a_record_that_is_not_a_dead_letter_is_skipped(pipeline: Pipeline) -> None:
     await set_aside(pipeline, Message(b"by hand"), letter(pipeline, offset=1))
     plan, result = await replay(pipeline)
     assert plan.foreign == 1
     assert result.sent == {"schema": 1}
 
 
-async def test_a_record_that_kafka_does_not_take_is_told_of_and_keeps_waiting(pipeline: Pipeline) -> None:
+async def test_a_record_that_kafka_refuses_is_reported_and_stays_open(pipeline: Pipeline) -> None:
     larger_than_the_topic_takes = random.Random(1).randbytes(2_000_000)
     await set_aside(pipeline, letter(pipeline, offset=1, value=larger_than_the_topic_takes), letter(pipeline, offset=2))
     ended = await inkstream(pipeline.environment, "replay", "searches")
@@ -285,7 +285,7 @@ async def test_a_record_that_kafka_does_not_take_is_told_of_and_keeps_waiting(pi
     assert len(result.refused) == 1
 
 
-async def test_an_unknown_topic_is_told_with_the_nearest(pipeline: Pipeline) -> None:
+async def test_an_unknown_topic_is_reported_with_the_nearest(pipeline: Pipeline) -> None:
     ended = await inkstream(pipeline.environment, "replay", "search")
     assert ended.code == 2
     assert "unknown topic search; did you mean searches?" in ended.errors

@@ -1,4 +1,4 @@
-"""Every command while a server is away or another answers: one line that says which, its setting, and what to try."""
+"""Every command while a server is unavailable or another one answers: one line with server, setting and fix."""
 
 import asyncio
 from collections.abc import Iterable
@@ -85,7 +85,7 @@ def test_every_command_is_tried() -> None:
     assert {arguments[0].replace("-", "_") for arguments in NEEDS} == {*modules} - {"main"}
 
 
-async def test_without_any_server_each_command_names_those_that_it_needs_one_a_line() -> None:
+async def test_without_servers_each_command_names_those_that_it_needs_one_per_line() -> None:
     commands = [arguments for arguments in NEEDS if arguments != ("doctor",)]
     for arguments, done in await all_ended(environment(1), commands):
         needs = NEEDS[arguments] if arguments[0] == "bootstrap" else NEEDS[arguments][:1]
@@ -115,7 +115,7 @@ async def test_with_one_server_away_doctor_and_its_commands_name_it_alone(pipeli
     ("kind", "has_tls", "words"),
     [("web server", False, "is a web server"), ("silent", True, "expects TLS"), ("closing", False, "127.0.0.1")],
 )
-async def test_another_protocol_is_told_in_one_line(kind: str, has_tls: bool, words: str, tmp_path: Path) -> None:
+async def test_another_protocol_is_reported_in_one_line(kind: str, has_tls: bool, words: str, tmp_path: Path) -> None:
     commands = {
         "Kafka": ("dead-letters", "list"),
         "MongoDB": ("notifications", "failed"),
@@ -135,7 +135,7 @@ async def test_another_protocol_is_told_in_one_line(kind: str, has_tls: bool, wo
     assert doctor.output.count(f"at 127.0.0.1:{port}") >= len(VARIABLES)
 
 
-async def test_credentials_that_are_refused_are_told_with_their_setting(pipeline: Pipeline) -> None:
+async def test_refused_credentials_are_reported_with_their_setting(pipeline: Pipeline) -> None:
     url = pipeline.environment["INKSTREAM_POSTGRES_URL"].replace("inkstream:", "nobody:")
     done = await ended({**pipeline.environment, "INKSTREAM_POSTGRES_URL": url}, "suppressions", "list")
     (line,) = done.errors.splitlines()
@@ -152,9 +152,7 @@ async def test_credentials_that_are_refused_are_told_with_their_setting(pipeline
         ("INKSTREAM_MONGO_URL", "mongodb://127.0.0.1:1/x?tlsCAFile=nowhere.pem", ("notifications", "failed")),
     ],
 )
-async def test_a_file_for_tls_that_is_not_there_is_a_wrong_setting(
-    variable: str, value: str, arguments: tuple[str, ...]
-) -> None:
+async def test_a_missing_tls_file_is_a_wrong_setting(variable: str, value: str, arguments: tuple[str, ...]) -> None:
     settings = {**environment(1), "INKSTREAM_KAFKA_SECURITY_PROTOCOL": "SSL", variable: value}
     done = await ended(settings, *arguments)
     (line,) = done.errors.splitlines()

@@ -1,4 +1,4 @@
-"""Workers that can't begin, or go on: they say why and what to do, and end without waiting for what can't be."""
+"""Workers that can't start or continue: they exit at once, with the reason and what to do."""
 
 import time
 
@@ -22,7 +22,7 @@ async def ended(worker: Worker, seconds: float = ENDS_WITHIN_SECONDS) -> tuple[i
     return worker.process.wait(), worker.log.read_text()
 
 
-async def test_a_worker_without_topics_says_so_and_how_to_create_them(pipeline: Pipeline) -> None:
+async def test_a_worker_without_topics_exits_and_says_how_to_create_them(pipeline: Pipeline) -> None:
     with pipeline.worker(namespace="nobody-made.") as worker:
         code, said = await ended(worker)
     assert code == 1
@@ -76,7 +76,7 @@ def tracked(number: int) -> Message:
     )
 
 
-async def test_an_unknown_refusal_ends_the_worker_at_once_and_leaves_all_as_it_was(pipeline: Pipeline) -> None:
+async def test_an_unknown_refusal_stops_the_worker_at_once_without_changes(pipeline: Pipeline) -> None:
     await pipeline.collection("analyticsEvents").drop()
     await pipeline.database.command("create", pipeline.namespace + "analyticsEvents", viewOn="elsewhere", pipeline=[])
     await pipeline.send("analytics-events", [tracked(number) for number in range(10)])
@@ -96,7 +96,7 @@ async def test_an_unknown_refusal_ends_the_worker_at_once_and_leaves_all_as_it_w
     assert len(await pipeline.documents("analyticsEvents")) == 10
 
 
-async def test_agents_that_live_finish_what_they_have_while_another_has_died(pipeline: Pipeline) -> None:
+async def test_running_agents_finish_their_batches_after_another_agent_failed(pipeline: Pipeline) -> None:
     await pipeline.collection("analyticsEvents").drop()
     await pipeline.database.command("create", pipeline.namespace + "analyticsEvents", viewOn="elsewhere", pipeline=[])
     with pipeline.worker(stop_timeout=30) as worker:

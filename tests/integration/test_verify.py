@@ -1,4 +1,4 @@
-"""`inkstream verify counts` and the gauge of drift, on the real servers."""
+"""`inkstream verify counts` and the drift gauge, on the real servers."""
 
 import asyncio
 import json
@@ -122,7 +122,7 @@ def views(first: int, of: int, post_ids: list[str], user_agent: str = BROWSER) -
         yield event._replace(key=post_id.encode())
 
 
-async def test_after_traffic_all_is_well(counting: Pipeline) -> None:
+async def test_after_traffic_there_are_no_differences(counting: Pipeline) -> None:
     posts = [f"post-{number}" for number in range(7)]
     counting.add_posts(posts[:5], view_count=1_000)
     exit_only = plain(type="page.exited", eventId="exit", viewId="view-never-seen", timeSpent=3)
@@ -133,12 +133,12 @@ async def test_after_traffic_all_is_well(counting: Pipeline) -> None:
     assert ended.code == 0, ended.output
     windows = len(counting.rows("SELECT 1 FROM inkstream.view_windows WHERE views > 0"))
     assert ended.output.splitlines() == [
-        "2 posts with views are not in posts; the views wait until then.",
-        f"All 7 posts and {windows} windows are as stored.",
+        "2 posts with views are not in posts; their views are added when the post appears.",
+        f"No differences in 7 posts and {windows} windows.",
     ]
 
 
-async def test_views_in_flight_are_no_drift(verified: Pipeline) -> None:
+async def test_views_in_flight_are_not_drift(verified: Pipeline) -> None:
     posts = [f"post-{number}" for number in range(5)]
     verified.add_posts(posts)
     Verification.LEAST_PAUSE = timedelta(seconds=1)  # the fixture sets it back
@@ -168,7 +168,7 @@ async def any_counted(pipeline: Pipeline) -> bool:
     return bool(pipeline.rows("SELECT 1 FROM inkstream.view_windows"))
 
 
-async def test_a_view_that_is_counted_while_it_is_looked_at_is_no_drift(verified: Pipeline) -> None:
+async def test_a_view_counted_during_the_comparison_is_not_drift(verified: Pipeline) -> None:
     await prepare(verified)
     await store(verified, WINDOWS[0].start)
     async with verification_of(verified.settings) as verification:
@@ -188,7 +188,7 @@ async def test_a_view_that_is_counted_while_it_is_looked_at_is_no_drift(verified
     assert report.is_well
 
 
-async def test_a_view_that_nobody_counts_is_found_and_counted_by_a_repair(verified: Pipeline) -> None:
+async def test_an_uncounted_view_is_found_and_counted_by_a_repair(verified: Pipeline) -> None:
     await prepare(verified)
     new = Window("post-3", START)
     await store(verified, WINDOWS[0].start)
@@ -203,7 +203,7 @@ async def test_a_view_that_nobody_counts_is_found_and_counted_by_a_repair(verifi
     assert verified.view_counts() == {"post-1": 107, "post-2": 115, "post-3": 7}
 
 
-async def test_a_count_of_the_platform_changed_by_hand_is_reported_and_stays_until_it_is_overruled(
+async def test_a_manual_change_of_the_platforms_count_is_reported_and_kept_until_it_is_overruled(
     counting: Pipeline,
 ) -> None:
     await prepare(counting)
@@ -212,22 +212,22 @@ async def test_a_count_of_the_platform_changed_by_hand_is_reported_and_stays_unt
         ended = await verify(counting, *arguments)
         assert ended.code == 0, ended.output
         assert ended.output.splitlines() == [
-            "Something else changed viewCount of 1 post since counting began, by -108 views; one is post-2, by "
-            "-108. Such changes stay; --repair --overrule-platform undoes them.",
-            "All 2 posts and 6 windows are as stored.",
+            "Something else changed viewCount of 1 post since counting began, by -108 views; for example post-2, by "
+            "-108. Such changes are kept; --repair --overrule-platform undoes them.",
+            "No differences in 2 posts and 6 windows.",
         ]
         assert counting.view_counts() == {"post-1": 106, "post-2": 7}
     assert (await verify(counting, "--overrule-platform")).code == 2
     ended = await verify(counting, "--repair", "--overrule-platform")
     assert ended.code == 0, ended.output
     assert ["post-2", "posts.viewCount", "7", "115", "+108"] in [line.split() for line in ended.output.splitlines()]
-    assert ended.output.endswith("Mended 0 windows and 1 post. All 2 posts and 6 windows are as stored.\n")
+    assert ended.output.endswith("Fixed 0 windows and 1 post. No differences in 2 posts and 6 windows.\n")
     assert counting.view_counts() == {"post-1": 106, "post-2": 115}
     assert (await verify(counting)).code == 0
 
 
 @pytest.mark.parametrize("views", [0, 1, 9])
-async def test_a_window_changed_by_hand_is_found_and_repaired(verified: Pipeline, views: int) -> None:
+async def test_a_manually_changed_window_is_found_and_repaired(verified: Pipeline, views: int) -> None:
     await prepare(verified)
     window = WINDOWS[1]
     verified.rows(
@@ -245,7 +245,7 @@ async def test_a_window_changed_by_hand_is_found_and_repaired(verified: Pipeline
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
 
-async def test_windows_deleted_by_hand_are_found_and_repaired(verified: Pipeline) -> None:
+async def test_manually_deleted_windows_are_found_and_repaired(verified: Pipeline) -> None:
     await prepare(verified)
     verified.rows("DELETE FROM inkstream.view_windows")
     async with verification_of(verified.settings) as verification:
@@ -256,7 +256,7 @@ async def test_windows_deleted_by_hand_are_found_and_repaired(verified: Pipeline
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
 
-async def test_a_wrong_sum_is_found_and_repaired_with_all_that_followed_from_it(verified: Pipeline) -> None:
+async def test_a_wrong_total_is_found_and_repaired_with_the_counts_derived_from_it(verified: Pipeline) -> None:
     await prepare(verified)
     verified.rows("UPDATE inkstream.counted_posts SET views = 50 WHERE post_id = 'post-1'")
     async with verification_of(verified.settings) as verification:
@@ -275,7 +275,7 @@ async def test_a_wrong_sum_is_found_and_repaired_with_all_that_followed_from_it(
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
 
-async def test_what_is_applied_changed_by_hand_is_found_and_repaired(verified: Pipeline) -> None:
+async def test_a_manually_changed_applied_count_is_found_and_repaired(verified: Pipeline) -> None:
     await prepare(verified)
     verified.rows("UPDATE inkstream.counted_posts SET applied = 2 WHERE post_id = 'post-1'")
     async with verification_of(verified.settings) as verification:
@@ -286,7 +286,7 @@ async def test_what_is_applied_changed_by_hand_is_found_and_repaired(verified: P
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
 
-async def test_views_deleted_by_hand_are_taken_off_by_a_repair(verified: Pipeline) -> None:
+async def test_a_repair_subtracts_manually_deleted_views(verified: Pipeline) -> None:
     await prepare(verified)
     await verified.collection("pageViews").delete_many({"postId": "post-2", "timestamp": {"$gte": WINDOWS[5].start}})
     report = await found(verified, "--repair")
@@ -337,7 +337,7 @@ async def test_more_windows_and_posts_than_one_transaction_takes_are_repaired(ve
     assert {counts[post_id] for post_id in posts[600:]} == {1}
 
 
-async def test_views_of_posts_that_do_not_exist_wait_and_are_no_drift(verified: Pipeline) -> None:
+async def test_views_of_missing_posts_wait_and_are_not_drift(verified: Pipeline) -> None:
     await prepare(verified)
     await store(verified, START, post_id="post-3")
     await count(verified, Window("post-3", START))
@@ -366,7 +366,7 @@ async def test_only_some_posts_are_verified_and_repaired(verified: Pipeline) -> 
     assert verified.view_counts() == {"post-1": 0, "post-2": 115}
     ended = await verify(verified, "--post", "unknown")
     assert ended.code == 0
-    assert ended.output.startswith("1 post of those asked for has no counted views.")
+    assert ended.output.startswith("1 post given by --post has no counted views.")
 
 
 async def test_only_windows_from_a_moment_on_are_verified(verified: Pipeline) -> None:
@@ -379,13 +379,13 @@ async def test_only_windows_from_a_moment_on_are_verified(verified: Pipeline) ->
     assert (later["well"], later["windows"], later["posts"]) == (True, 4, 2)
 
 
-async def test_windows_that_are_not_counted_any_more_are_left_alone(verified: Pipeline) -> None:
+async def test_windows_outside_of_the_horizon_are_not_changed(verified: Pipeline) -> None:
     await prepare(verified)
     old = start_of(NOW - timedelta(days=7, hours=1))
     await store(verified, old)
     ended = await verify(verified, "--since", "30d")
     assert ended.code == 0, ended.output
-    assert "are not counted any more" in ended.output
+    assert "are outside INKSTREAM_COUNT_HORIZON" in ended.output
     # A longer horizon does not bring back what was folded before.
     async with view_counts(verified) as counts:
         await counts.fold(START + LENGTH)
@@ -393,7 +393,7 @@ async def test_windows_that_are_not_counted_any_more_are_left_alone(verified: Pi
     assert (await found(verified))["well"]
 
 
-async def test_views_from_before_counting_began_are_not_missed(verified: Pipeline) -> None:
+async def test_views_from_before_counting_began_are_not_differences(verified: Pipeline) -> None:
     verified.environment["INKSTREAM_COUNT_SINCE"] = (START + timedelta(minutes=2)).isoformat()
     verified.add_posts(["post-1"], view_count=100)
     await store(verified, START - timedelta(hours=1), START, START + timedelta(minutes=1), START + timedelta(minutes=2))

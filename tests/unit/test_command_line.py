@@ -1,4 +1,4 @@
-"""The command line as a whole: its help, its errors, its exit codes; no server is there."""
+"""The command line as a whole, without servers: help, errors and exit codes."""
 
 import os
 import subprocess
@@ -64,13 +64,13 @@ def test_every_command_has_help(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["bootstrap", "doctor", "settings", "worker"])
-def test_a_wrong_setting_is_told_in_a_line_with_exit_code_2(command: str) -> None:
+def test_a_wrong_setting_is_reported_in_one_line_with_exit_code_2(command: str) -> None:
     ended = run(command, INKSTREAM_BATCH_RECORDS="0")
     assert ended.returncode == 2
-    assert ended.stderr == "INKSTREAM_BATCH_RECORDS: input should be greater than or equal to 1; came '0'\n"
+    assert ended.stderr == "INKSTREAM_BATCH_RECORDS: input should be greater than or equal to 1; got '0'\n"
 
 
-def test_the_value_of_a_secret_is_not_told() -> None:
+def test_the_value_of_a_secret_is_not_shown() -> None:
     ended = run("settings", INKSTREAM_ENVIRONMENT="production", INKSTREAM_KAFKA_SASL_PASSWORD="hush-hush")
     assert ended.returncode == 2
     assert "INKSTREAM_IP_HASH_KEY is the public development key" in ended.stderr
@@ -88,7 +88,7 @@ def test_the_value_of_a_secret_is_not_told() -> None:
         ("worker", "INKSTREAM_GEO_DATABASE", "topics.yaml"),  # which is there, and no database
     ],
 )
-def test_an_address_that_is_none_is_told_with_its_setting(command: str, variable: str, value: str) -> None:
+def test_an_invalid_address_is_reported_with_its_setting(command: str, variable: str, value: str) -> None:
     ended = run(command, **{variable: value})
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.startswith(f"{variable}: ")
@@ -96,7 +96,7 @@ def test_an_address_that_is_none_is_told_with_its_setting(command: str, variable
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_wrong_topics_file_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_wrong_topics_file_is_reported_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "topics.yaml"
     file.write_text("defaults:\n  partitons: 6\ntopics: {}\n")
     ended = run("worker", INKSTREAM_TOPICS_FILE=str(file))

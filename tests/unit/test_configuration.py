@@ -1,4 +1,4 @@
-"""The check of a whole configuration: everything that is missing is reported at once, by every command alike."""
+"""The check of the whole configuration: every command reports all problems at once."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def told(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> list[str]:
-    """Return what the check says of an environment; nothing where all is right."""
+    """Return the problems that the check finds in an environment."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     try:
@@ -90,7 +90,7 @@ def test_settings_credentials_files_and_declarations_are_reported_together(
 
 
 @pytest.mark.parametrize("left_out", [*(name for name in COMPLETE if name != "INKSTREAM_ENVIRONMENT"), *SENDING])
-def test_the_one_thing_that_is_missing_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch, left_out: str) -> None:
+def test_only_the_missing_setting_is_reported(monkeypatch: pytest.MonkeyPatch, left_out: str) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     lines = told(monkeypatch, {name: value for name, value in (COMPLETE | SENDING).items() if name != left_out})
@@ -148,7 +148,7 @@ def test_a_topic_with_fewer_replicas_of_its_own_is_named(monkeypatch: pytest.Mon
         ("INKSTREAM_KAFKA_CERTIFICATE_FILE", "no certificate"),
     ],
 )
-def test_a_certificate_that_is_missing_or_none_is_told_with_its_setting(
+def test_a_missing_or_invalid_certificate_is_reported_with_its_setting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, content: str | None
 ) -> None:
     file = tmp_path / "file.pem"

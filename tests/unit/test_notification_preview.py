@@ -1,4 +1,4 @@
-"""`inkstream notifications preview`: the words of each type, without any server."""
+"""`inkstream notifications preview`: the text of each type, without servers."""
 
 import sys
 from pathlib import Path
@@ -28,29 +28,29 @@ def test_one_type_is_shown_in_the_application_as_mail_and_as_push_message() -> N
         "in the application",
         "e-mail",
         "push",
-        "gathered",
+        "grouped",
     ]
     assert any(line.startswith("    Subject: ") for line in lines)
     assert any("and 9 others started following you" in line for line in lines)
 
 
-def test_a_type_that_goes_by_no_mail_shows_none() -> None:
+def test_a_type_without_the_email_channel_shows_no_mail() -> None:
     assert "Subject:" not in run("notifications", "preview", "post_liked").stdout
     ended = run("notifications", "preview", "post_liked", "--open")
     assert ended.returncode == 2
-    assert "post_liked is not told by e-mail" in ended.stderr
+    assert "post_liked is not sent by e-mail" in ended.stderr
 
 
-def test_an_unknown_type_is_answered_with_the_nearest() -> None:
+def test_an_unknown_type_is_reported_with_the_nearest() -> None:
     ended = run("notifications", "preview", "comment_replay")
     assert ended.returncode == 2
     assert "unknown type comment_replay; did you mean comment_reply?" in ended.stderr
 
 
-def test_the_html_of_a_mail_is_written_into_a_file(tmp_path: Path) -> None:
+def test_the_html_of_a_mail_is_written_to_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mail.html"
     ended = run("notifications", "preview", "comment_reply", "--html", str(file))
-    assert (ended.returncode, ended.stdout) == (0, f"The e-mail is in {file}.\n")
+    assert (ended.returncode, ended.stdout) == (0, f"Wrote {file}.\n")
     assert file.read_text(encoding="utf-8").lstrip().startswith("<!DOCTYPE html>")
     ended = run("notifications", "preview", "comment_reply", "--html", str(tmp_path / "none" / "mail.html"))
     assert ended.returncode == 2
@@ -69,13 +69,13 @@ def test_the_html_of_a_mail_opens_in_the_browser_that_is_set(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("option", ["--open", "--html=mail.html"])
-def test_html_is_of_one_type(option: str) -> None:
+def test_html_needs_one_type(option: str) -> None:
     ended = run("notifications", "preview", option)
     assert ended.returncode == 2
-    assert "name it" in ended.stderr
+    assert "need a TYPE" in ended.stderr
 
 
-def test_a_mistake_in_the_rules_is_told_with_its_line(tmp_path: Path) -> None:
+def test_an_error_in_the_rules_is_reported_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "notifications.yaml"
     file.write_text((ROOT / "notifications.yaml").read_text().replace("priority: high", "priority: highest", 1))
     ended = run("notifications", "preview", INKSTREAM_NOTIFICATIONS_FILE=str(file))

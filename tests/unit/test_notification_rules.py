@@ -147,10 +147,10 @@ def test_a_notice_has_all_that_its_rule_and_its_event_say() -> None:
         id=notice.id,
         user_id="grace",
         type="comment_reply",
-        title="Ada answered your comment",
+        title="Ada replied to your comment",
         message="“Thank you.”",
         action_url="/posts/types#comment-1",
-        action_text="Read the answer",
+        action_text="View reply",
         related_entity=RelatedEntity(id="comment-1", type="comment"),
         actor_id="ada",
         actor_name="Ada",
@@ -185,10 +185,10 @@ def test_every_event_user_and_type_has_an_id_of_its_own() -> None:
 def test_what_is_unknown_is_worded_all_the_same() -> None:
     spoken = {"commentId": "c", "postId": "p", "authorId": "ada", "parentAuthorId": "grace"}
     [notice] = notices("comment.created", spoken)
-    assert (notice.title, notice.message) == ("Someone answered your comment", "Read the answer on the post.")
+    assert (notice.title, notice.message) == ("Someone replied to your comment", "Read the reply on the post.")
     assert (notice.actor_name, notice.action_url, notice.action_text) == (None, None, None)
     [notice] = notices("post.liked", {"postId": "p", "userId": "ada", "authorId": "alan"})
-    assert (notice.title, notice.message) == ("Someone liked your post", "Your post is well received.")
+    assert (notice.title, notice.message) == ("Someone liked your post", "Your post is getting attention.")
 
 
 def test_what_people_wrote_is_cut_and_cleaned() -> None:
@@ -196,7 +196,7 @@ def test_what_people_wrote_is_cut_and_cleaned() -> None:
     reply = notices("comment.created", comment)[0]
     assert reply.actor_name is not None
     assert reply.actor_name.startswith("Ada Lovelacexxx")
-    assert (len(reply.actor_name), reply.title) == (50, f"{reply.actor_name} answered your comment")
+    assert (len(reply.actor_name), reply.title) == (50, f"{reply.actor_name} replied to your comment")
     assert reply.message.startswith("“a b word word")
     assert len(reply.message) <= 202
 
@@ -205,7 +205,10 @@ def test_a_name_can_not_pass_for_the_mark_of_actors() -> None:
     [notice] = notices("post.liked", {**LIKE, "userName": f"{ACTORS}Ada", "title": ACTORS})
     assert notice.title == "Ada liked your post"
     assert notice.gather is not None
-    assert (notice.gather.title, notice.gather.message) == (f"{ACTORS} liked your post", "Your post is well received.")
+    assert (notice.gather.title, notice.gather.message) == (
+        f"{ACTORS} liked your post",
+        "Your post is getting attention.",
+    )
 
 
 @pytest.mark.parametrize("slug", ["../../admin", "a?b=c#d", "a b\n", "//other.example", "ä"])

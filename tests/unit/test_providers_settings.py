@@ -1,4 +1,4 @@
-"""Providers as settings name them: what is missing is told with its setting, and what is there is used."""
+"""Settings of providers: what is missing or wrong is reported with its setting, and the rest is used."""
 
 import json
 from base64 import b64encode
@@ -106,7 +106,7 @@ def test_in_development_mail_goes_to_the_catcher_and_push_nowhere() -> None:
     assert sent.push("android", "token") is None
 
 
-def test_elsewhere_nobody_sends_unless_it_is_said() -> None:
+def test_outside_of_development_nothing_is_sent_by_default() -> None:
     settings = Settings(**PRODUCTION)
     assert settings.email_providers == ()
     assert Providers.of(settings).email == ()
@@ -119,10 +119,10 @@ def test_elsewhere_nobody_sends_unless_it_is_said() -> None:
         ("development-only-key", "is the public development key"),
         ("   ", "is empty"),
         ("\t\n", "is empty"),
-        ("x", "is too short: it has 1 characters and needs at least 22"),
+        ("x", "is too short: it has 1 characters, at least 22 are required"),
         ("a key of our own", "is too short"),
-        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6", "is too short: it has 30 characters and needs at least 32"),
-        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7\n", "begins or ends with white space"),
+        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6", "is too short: it has 30 characters, at least 32 are required"),
+        ("0f3c1d7e5a9b2846c0e1f2a3b4c5d6e7\n", "starts or ends with white space"),
         ("a" * 64, "repeats a few characters"),
         ("abc" * 20, "repeats a few characters"),
         ("0123456789abcdef" * 4, "repeats a few characters"),
@@ -130,17 +130,17 @@ def test_elsewhere_nobody_sends_unless_it_is_said() -> None:
         ("qwertzuiopasdfgh!" * 2, "repeats a few characters"),
         ("Development-Only-Key", "is the public development key"),
         ("development-only-key-of-production", "is the public development key"),
-        ("$(openssl rand -hex 32)", "is a placeholder that nothing has filled in"),
-        ("${INKSTREAM_IP_HASH_KEY}", "is a placeholder that nothing has filled in"),
-        ("<32 random bytes in hexadecimal>", "is a placeholder that nothing has filled in"),
+        ("$(openssl rand -hex 32)", "is a placeholder that was not replaced"),
+        ("${INKSTREAM_IP_HASH_KEY}", "is a placeholder that was not replaced"),
+        ("<32 random bytes in hexadecimal>", "is a placeholder that was not replaced"),
     ],
 )
 @pytest.mark.parametrize("environment", ["production", "staging"])
-def test_a_key_that_can_be_guessed_is_refused_elsewhere(name: str, key: str, weakness: str, environment: str) -> None:
+def test_a_weak_key_is_refused_outside_of_development(name: str, key: str, weakness: str, environment: str) -> None:
     told = problem(**{**PRODUCTION, "environment": environment, name: key})
     assert told.startswith(f"INKSTREAM_{name.upper()} {weakness}")
     assert f"in {environment}, " in told
-    assert "Make one with `openssl rand -hex 32`." in told
+    assert "Generate one with `openssl rand -hex 32`." in told
     assert len(key) < 3 or key not in told
 
 
@@ -151,14 +151,14 @@ def test_an_empty_key_is_refused_everywhere(name: str, environment: str) -> None
 
 
 @pytest.mark.parametrize("bytes_", [16, 32, 64])
-def test_a_random_key_is_taken_however_it_is_written(bytes_: int) -> None:
+def test_a_random_key_is_accepted_in_every_notation(bytes_: int) -> None:
     for _ in range(100):
         written = (token_hex(bytes_), token_urlsafe(bytes_), b64encode(token_bytes(bytes_)).decode())
         for one, other in zip(written, (*written[1:], written[0]), strict=True):
             Settings(**{**PRODUCTION, "ip_hash_key": one, "unsubscribe_key": other})
 
 
-def test_in_development_any_key_is_taken() -> None:
+def test_in_development_any_key_is_accepted() -> None:
     Settings(ip_hash_key="x", unsubscribe_key="x")
 
 
@@ -184,7 +184,7 @@ def test_a_secret_of_white_space_alone_is_not_set(name: str) -> None:
     assert getattr(Settings(**{**PRODUCTION, name: " \t"}), name) is None
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     told = problem(environment="production", kafka_security_protocol="SASL_SSL", email_providers="sendgrid")
     variables = [line.split(" ")[0].split("=")[0] for line in told.split("\n")]
     assert variables == [
@@ -202,7 +202,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     ]
 
 
-def test_values_that_are_wrong_hide_nothing_of_what_is_missing() -> None:
+def test_wrong_values_do_not_hide_missing_settings() -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(environment="prod", partitions="x", email_providers="sendgrid,hotmail", site_url="blog.example")
     details = {".".join(map(str, detail["loc"])): detail["msg"] for detail in caught.value.errors()}
@@ -214,7 +214,7 @@ def test_values_that_are_wrong_hide_nothing_of_what_is_missing() -> None:
 
 @pytest.mark.parametrize("name", NEEDED_ELSEWHERE)
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_a_default_of_development_is_refused_elsewhere(name: str, environment: str) -> None:
+def test_a_development_default_is_refused_elsewhere(name: str, environment: str) -> None:
     given = {**PRODUCTION, "environment": environment}
     del given[name]
     assert problem(**given).startswith(f"INKSTREAM_{name.upper()} must be set in {environment}: ")
@@ -222,7 +222,7 @@ def test_a_default_of_development_is_refused_elsewhere(name: str, environment: s
 
 
 @pytest.mark.parametrize("name", NEEDED_ELSEWHERE)
-def test_what_is_the_default_is_taken_elsewhere_where_it_is_set(name: str) -> None:
+def test_a_default_is_accepted_elsewhere_if_it_is_set(name: str) -> None:
     Settings(**{**PRODUCTION, name: Settings.model_fields[name].default})
 
 
@@ -235,14 +235,14 @@ def test_what_is_the_default_is_taken_elsewhere_where_it_is_set(name: str) -> No
         ({"kafka_key_file": "a.key", "kafka_security_protocol": "SASL_PLAINTEXT"}, "INKSTREAM_KAFKA_KEY_FILE has no"),
     ],
 )
-def test_what_the_protocol_does_not_use_is_no_false_security(given: dict[str, Any], told: str) -> None:
+def test_options_that_the_protocol_does_not_use_are_refused(given: dict[str, Any], told: str) -> None:
     assert told in problem(**given)
     assert "hush" not in problem(**given)
 
 
 @pytest.mark.parametrize("brokers", ["kafka-1", "kafka-1:9092,kafka-2", "kafka://kafka:9092", "", "k:port", "::1:9092"])
-def test_what_is_no_list_of_brokers_is_told(brokers: str) -> None:
-    assert problem(kafka_brokers=brokers).startswith("kafka_brokersshould be kafka-1:9092,kafka-2:9092")
+def test_an_invalid_list_of_brokers_is_reported(brokers: str) -> None:
+    assert problem(kafka_brokers=brokers).startswith("kafka_brokersshould be like kafka-1:9092,kafka-2:9092")
 
 
 @pytest.mark.parametrize("brokers", ["[::1]:9092", "kafka-1:9092, kafka-2:9092", "10.0.0.1:9092"])
@@ -258,35 +258,35 @@ def test_brokers_are_hosts_with_ports(brokers: str) -> None:
         ("mailgun", "INKSTREAM_MAILGUN_API_KEY"),
     ],
 )
-def test_a_provider_without_what_it_needs_is_told(provider: Any, needed: str) -> None:
+def test_a_provider_without_its_required_settings_is_reported(provider: Any, needed: str) -> None:
     first, *_ = problem(email_providers=("smtp", provider)).splitlines()
-    assert first == f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {needed}, or leave {provider} out"
+    assert first == f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {needed}, or remove {provider}"
 
 
 def test_a_key_that_is_empty_is_not_set() -> None:
     assert "INKSTREAM_SENDGRID_API_KEY" in problem(email_providers=("sendgrid",), sendgrid_api_key="")
 
 
-def test_elsewhere_the_mail_server_of_development_is_nobodys_default() -> None:
+def test_the_development_mail_server_is_not_the_default_elsewhere() -> None:
     assert "set INKSTREAM_SMTP_URL" in problem(**PRODUCTION, email_providers=("smtp",))
     assert Settings(**PRODUCTION, email_providers=("smtp",), smtp_url="smtp://mail.example")
 
 
 @pytest.mark.parametrize("name", ["email_sender", "site_url"])
-def test_elsewhere_the_sender_and_the_site_are_named(name: str) -> None:
+def test_the_sender_and_the_site_are_required_outside_of_development(name: str) -> None:
     given = {**PRODUCTION, "email_providers": ("smtp",), "smtp_url": "smtps://mail.example"}
     del given[name]
     assert problem(**given).startswith(f"INKSTREAM_{name.upper()} must be set in production")
 
 
-def test_elsewhere_a_password_does_not_go_in_the_clear() -> None:
+def test_outside_of_development_a_password_is_never_sent_unencrypted() -> None:
     told = problem(**PRODUCTION, smtp_url="smtp://ada:hush-hush@mail.example")
-    assert told.startswith("INKSTREAM_SMTP_URL would send its password in the clear")
+    assert told.startswith("INKSTREAM_SMTP_URL would send its password unencrypted")
     assert "hush" not in told
 
 
 @pytest.mark.parametrize("given", ["smpt", "smtp,smtp"])
-def test_an_unknown_provider_or_one_named_twice_is_told(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_or_repeated_provider_is_reported(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKSTREAM_EMAIL_PROVIDERS", given)
     assert problem().startswith("email_providers")
 
@@ -312,14 +312,14 @@ def test_an_empty_name_is_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
         "smtps://mail.example?tls=hush-hush",
     ],
 )
-def test_what_is_no_mail_server_is_told_without_its_password(url: str) -> None:
+def test_an_invalid_mail_server_is_reported_without_its_password(url: str) -> None:
     told = problem(smtp_url=url)
     assert told.startswith("smtp_urlshould be smtp://")
     assert "hush" not in told
 
 
 @pytest.mark.parametrize("url", ["blog.example", "https://", "ftp://blog.example", "https://blog.example?x=1"])
-def test_what_is_no_web_address_is_told(url: str) -> None:
+def test_an_invalid_web_address_is_reported(url: str) -> None:
     assert problem(site_url=url) == "site_urlshould be a URL like https://blog.example"
 
 
@@ -328,19 +328,19 @@ def test_a_web_address_ends_without_a_slash() -> None:
 
 
 @pytest.mark.parametrize("sender", ["The Blog", "news@", "The Blog <news>"])
-def test_a_sender_without_an_address_is_told(sender: str) -> None:
+def test_a_sender_without_an_address_is_reported(sender: str) -> None:
     assert problem(email_sender=sender).startswith("email_sender")
 
 
 def test_settings_that_belong_together_are_set_together() -> None:
     told = problem(apns_key_file="AuthKey.p8", apns_topic="example.blog")
     assert told == (
-        "INKSTREAM_APNS_KEY_FILE is set, so INKSTREAM_APNS_KEY_ID and INKSTREAM_APNS_TEAM_ID must be as well, or none"
+        "INKSTREAM_APNS_KEY_FILE is set: also set INKSTREAM_APNS_KEY_ID and INKSTREAM_APNS_TEAM_ID, or remove it"
     )
-    assert "INKSTREAM_WEB_PUSH_SUBJECT must be as well" in problem(web_push_private_key=EC_PEM)
+    assert "also set INKSTREAM_WEB_PUSH_SUBJECT" in problem(web_push_private_key=EC_PEM)
 
 
-def test_a_file_of_push_messages_is_for_development_alone() -> None:
+def test_a_push_file_is_for_development_only() -> None:
     assert problem(**PRODUCTION, push_file="push.jsonl").startswith("INKSTREAM_PUSH_FILE must not be set in production")
 
 

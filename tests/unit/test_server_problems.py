@@ -1,4 +1,4 @@
-"""What is said of a server that can't be used, whatever answers at its address."""
+"""The explanation why a server can't be used, for every kind of answer at its address."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def settings(port: int, host: str = "127.0.0.1", **others: Any) -> Settings:
 
 
 def line(server: str, port: int, **others: Any) -> str:
-    """Return what is said, which is one line without secrets and without what only a driver's developers know."""
+    """Return the explanation, after checking that it has no secrets and no internals of the driver."""
     said = str(problem_of(ERRORS[server], settings(port, **others)))
     for hidden in ("\n", "hush-hush", "AF_INET", "<", "Errno", "Topology"):
         assert hidden not in said
@@ -60,14 +60,14 @@ def line(server: str, port: int, **others: Any) -> str:
 
 
 @every_server
-def test_a_port_that_nothing_listens_on_is_told_with_its_setting(server: str) -> None:
+def test_a_refused_connection_names_the_setting(server: str) -> None:
     assert line(server, 1) == (
         f"{server} does not answer at 127.0.0.1:1: connection refused. Is it running? Check {VARIABLES[server]}."
     )
 
 
 @every_server
-def test_a_host_that_nobody_knows_is_told(server: str) -> None:
+def test_an_unknown_host_name_is_reported(server: str) -> None:
     assert line(server, 1, host="nowhere.invalid") == (
         f"{server} does not answer at nowhere.invalid:1: the host name nowhere.invalid is not known. "
         f"Correct {VARIABLES[server]}."
@@ -96,19 +96,19 @@ def test_another_of_our_servers_is_recognised(server: str) -> None:
         ("Redis", "Use rediss:// in INKSTREAM_REDIS_URL."),
     ],
 )
-def test_a_server_that_expects_tls_is_told_with_what_to_set(server: str, advice: str, tmp_path: Path) -> None:
+def test_a_server_that_expects_tls_names_the_setting_to_change(server: str, advice: str, tmp_path: Path) -> None:
     with stand_in("silent", self_signed(tmp_path / "server.pem")) as port:
         assert line(server, port) == f"{server} at 127.0.0.1:{port} expects TLS. {advice}"
 
 
-def test_a_certificate_that_is_not_trusted_is_told_with_what_to_set(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_names_the_setting_to_change(tmp_path: Path) -> None:
     with stand_in("silent", self_signed(tmp_path / "server.pem")) as port:
         said = line("Kafka", port, kafka_security_protocol="SSL")
     assert said.startswith(f"Kafka at 127.0.0.1:{port} has a certificate that is not trusted: self-signed certificate")
     assert said.endswith("Set INKSTREAM_KAFKA_CA_FILE to the authority that signed it.")
 
 
-def test_a_server_without_tls_is_told_where_tls_is_asked_for() -> None:
+def test_a_server_without_tls_is_reported_if_the_settings_ask_for_tls() -> None:
     with stand_in("closing") as port:
         said = line("Kafka", port, kafka_security_protocol="SSL")
     assert said.startswith(f"Kafka at 127.0.0.1:{port} does not speak TLS. Set INKSTREAM_KAFKA_SECURITY_PROTOCOL to")
@@ -116,7 +116,7 @@ def test_a_server_without_tls_is_told_where_tls_is_asked_for() -> None:
 
 @every_server
 @pytest.mark.parametrize("kind", ["closing", "silent"])
-def test_what_closes_the_connection_or_is_silent_is_told_with_its_setting(server: str, kind: str) -> None:
+def test_a_closed_or_silent_connection_names_the_setting(server: str, kind: str) -> None:
     with stand_in(kind) as port:
         said = line(server, port)
     assert said.startswith(f"{server} at 127.0.0.1:{port} ")
@@ -140,28 +140,28 @@ def test_of_several_addresses_all_are_named() -> None:
         (redis.exceptions.AuthenticationError("invalid username-password pair or user is disabled."), "Redis"),
     ],
 )  # fmt: skip
-def test_refused_credentials_are_told_as_such(error: Exception, server: str) -> None:
+def test_refused_credentials_are_reported_as_such(error: Exception, server: str) -> None:
     said = str(problem_of(error, settings(1)))
     assert said.startswith(f"{server} at 127.0.0.1:1 refuses the credentials: ")
     assert said.endswith(f"Check user and password in {VARIABLES[server]}.")
     assert "hush-hush" not in said
 
 
-def test_what_kafka_has_against_a_request_is_told_as_it_is() -> None:
+def test_kafkas_refusal_of_a_request_is_shown_unchanged() -> None:
     error = UnknownTopicOrPartitionError("there is no topic x; `inkstream bootstrap` creates it")
     assert str(problem_of(error, settings(1))) == (
         "Kafka at 127.0.0.1:1: there is no topic x; `inkstream bootstrap` creates it."
     )
 
 
-def test_an_error_that_names_no_server_asks_for_doctor() -> None:
+def test_an_error_without_a_server_suggests_doctor() -> None:
     assert str(problem_of(TimeoutError(), settings(1))) == (
-        "A server did not answer in time. `inkstream doctor` says which."
+        "A server did not answer in time. Run `inkstream doctor` to see which."
     )
     assert str(problem_of(TimeoutError(), settings(1), "Redis")).startswith("Redis does not answer at 127.0.0.1:1: ")
 
 
-def test_a_broker_that_is_not_ready_is_not_told_in_aiokafkas_terms() -> None:
+def test_a_broker_that_is_not_ready_is_not_reported_in_aiokafkas_terms() -> None:
     said = str(
         problem_of(NodeNotReadyError("Attempt to send a request to node which is not ready (node id 1)."), settings(1))
     )

@@ -1,11 +1,11 @@
-"""`inkstream settings`: what is shown of a setting, and the page about all of them."""
+"""`inkstream settings`: how settings are shown, and the page that describes them."""
 
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from ops.commands.settings import EXAMPLES, MASK, in_force, masked_url, page, shown, variable_of
+from ops.commands.settings import EXAMPLES, MASK, effective_settings, masked_url, page, shown, variable_of
 from runtime.settings import NEEDED_ELSEWHERE, ROOT, Settings
 
 
@@ -28,7 +28,7 @@ from runtime.settings import NEEDED_ELSEWHERE, ROOT, Settings
         ("mongodb+srv://ada@cluster/x", "mongodb+srv://ada@cluster/x"),
     ],
 )
-def test_of_a_url_only_the_secrets_are_masked(url: str, masked: str) -> None:
+def test_only_the_secrets_of_a_url_are_masked(url: str, masked: str) -> None:
     assert masked_url(url) == masked
     assert shown("mongo_url", SecretStr(url)) == masked
 
@@ -43,7 +43,7 @@ def test_each_setting_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("INKSTREAM_WEB_PORT", "8080")
     monkeypatch.setenv("INKSTREAM_AGENTS", "searches, page-views")
     monkeypatch.delenv("INKSTREAM_LOG_FORMAT", raising=False)
-    found = {setting.variable: (setting.value, setting.source) for setting in in_force(Settings())}
+    found = {setting.variable: (setting.value, setting.source) for setting in effective_settings(Settings())}
     assert found["INKSTREAM_WEB_PORT"] == ("8080", "environment")
     assert found["INKSTREAM_AGENTS"] == ("searches,page-views", "environment")
     assert found["INKSTREAM_LOG_LEVEL"] == ("debug", ".env")
@@ -69,5 +69,5 @@ def test_the_page_about_settings_is_up_to_date() -> None:
     assert written == page(), "run `inkstream settings --markdown > docs/settings.md`"
 
 
-def test_the_page_holds_no_path_of_this_machine() -> None:
+def test_the_page_contains_no_path_of_this_machine() -> None:
     assert str(ROOT) not in page()

@@ -1,4 +1,4 @@
-"""Links that unsubscribe, and the page behind them."""
+"""Unsubscribe links, and the page that they open."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -129,7 +129,7 @@ def test_a_link_works_for_as_long_as_it_is_known_whose_it_is(monkeypatch: pytest
                 LINKS.key(made)
 
 
-def test_whoever_unsubscribes_twice_makes_the_same_receipt() -> None:
+def test_unsubscribing_twice_creates_the_same_receipt() -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
     first, second = unsubscribed(KEY, now), unsubscribed(KEY, now + timedelta(seconds=3))
     assert first.id == second.id
@@ -137,13 +137,13 @@ def test_whoever_unsubscribes_twice_makes_the_same_receipt() -> None:
     assert DeliveryReceived.model_validate(first.payload()) == first.data
 
 
-async def test_looking_at_the_page_changes_nothing_and_shows_one_button() -> None:
+async def test_opening_the_page_changes_nothing_and_shows_one_button() -> None:
     reported = Reported()
     status, html = page(reported).look(token())
     outline = Outline(html)
     assert status == 200
     assert reported.receipts == []
-    assert outline.texts["title"] == outline.texts["h1"] == "Get no more e-mails from The Blog?"
+    assert outline.texts["title"] == outline.texts["h1"] == "Unsubscribe from The Blog e-mails?"
     assert outline.all("html") == [{"lang": "en", "dir": "ltr"}]
     assert outline.all("form") == [{"method": "post"}]
     assert outline.all("button") == [{"type": "submit"}]
@@ -154,7 +154,7 @@ async def test_pressing_the_button_reports_it() -> None:
     reported = Reported()
     status, html = await page(reported).press(token())
     assert status == 200
-    assert Outline(html).texts["h1"] == "You get no more e-mails from The Blog"
+    assert Outline(html).texts["h1"] == "You have unsubscribed from The Blog e-mails"
     assert [receipt.data.key for receipt in reported.receipts] == [KEY]
 
 
@@ -162,15 +162,15 @@ async def test_a_bad_link_reports_nothing_and_says_what_to_do() -> None:
     reported = Reported()
     for status, html in (page(reported).look("bad"), await page(reported).press("bad")):
         assert status == 404
-        assert Outline(html).texts["h1"] == "This link does not work any more"
+        assert Outline(html).texts["h1"] == "This link is no longer valid"
         assert "in your settings" in html
     assert reported.receipts == []
 
 
-async def test_while_kafka_is_away_the_page_asks_to_try_again() -> None:
+async def test_while_kafka_is_unavailable_the_page_asks_to_try_again() -> None:
     status, html = await page(Reported(NotReported("TimeoutError"))).press(token())
     assert status == 503
-    assert Outline(html).texts["h1"] == "That did not work just now"
+    assert Outline(html).texts["h1"] == "Something went wrong"
     assert len(Outline(html).all("button")) == 1
 
 

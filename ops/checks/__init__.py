@@ -1,0 +1,1 @@
+"""The checks of `inkstream doctor`, one module for each subject."""
