@@ -253,8 +253,8 @@ class NotificationAccount:
 
     def _hindrance(self, item: Item, notice: Notice, delivery: Delivery) -> str | None:
         """Return why a message must not be sent; `None` where it may."""
-        hindrance = item.hindrance(delivery, self._person(item).preferences, delivery.since)
-        if hindrance == "preferences":
+        blocked_by = item.blocked_by(delivery, self._person(item).preferences, delivery.since)
+        if blocked_by == "preferences":
             return "preferences"
         if delivery.channel == "push":
             return "no-address" if delivery.device is None else None
@@ -265,7 +265,7 @@ class NotificationAccount:
         """Whether all that waits of an item waits for the end of quiet hours."""
         waiting = [delivery for delivery in item.deliveries if delivery.state == "waiting"]
         wants = self._person(item).preferences
-        return bool(waiting) and all(isinstance(item.hindrance(one, wants, now), datetime) for one in waiting)
+        return bool(waiting) and all(isinstance(item.blocked_by(one, wants, now), datetime) for one in waiting)
 
     def _devices(self, notice: Notice) -> set[str | None]:
         """Return the names of the devices that a notice must go to."""

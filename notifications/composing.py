@@ -8,7 +8,7 @@ unless more was gathered meanwhile.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from notifications.item import Item
 from notifications.messages import Email, Push
@@ -30,6 +30,11 @@ class Address:
 
     text: str = field(repr=False)
     device: Device | None = field(repr=False)
+
+    @property
+    def channel(self) -> Literal["email", "push"]:
+        """The channel that reaches the address."""
+        return "email" if self.device is None else "push"
 
 
 class Composer:

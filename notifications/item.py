@@ -122,7 +122,7 @@ class Item:
             planned += [plan(channel, now, device=name) for name in names or (None,)]
         return tuple(planned)
 
-    def hindrance(self, delivery: Delivery, wants: Preferences, now: datetime) -> Reason | datetime | None:
+    def blocked_by(self, delivery: Delivery, wants: Preferences, now: datetime) -> Reason | datetime | None:
         """Return why a delivery is not to be tried at all, or until when it waits; `None` where nothing hinders it."""
         if expired(self.expires_at, now):
             return "expired"

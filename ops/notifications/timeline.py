@@ -258,7 +258,7 @@ class _Teller:
         said = f"; {delivery.provider or 'the worker'} said {self._error(delivery)}" if delivery.code else ""
         if is_due(delivery, self._now):
             return f"is due{said}"
-        quiet = item.hindrance(delivery, self._known.preferences or DEFAULTS, self._now)
+        quiet = item.blocked_by(delivery, self._known.preferences or DEFAULTS, self._now)
         if isinstance(quiet, datetime):
             return f"waits until {moment(at)} for the end of the person's quiet hours{said}"
         if delivery.code:

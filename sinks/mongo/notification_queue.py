@@ -138,7 +138,7 @@ class NotificationQueue:
         )
         return replace(item, deliveries=tuple(deliveries), revision=item.revision + 1) if result.matched_count else None
 
-    async def held(self, claim: Claim) -> Item | None:
+    async def leased(self, claim: Claim) -> Item | None:
         """Read an item again; `None` where it is no longer ours."""
         found = await self._items.find_one({"_id": claim.id, "lease.token": claim.token})
         return None if found is None else Item.from_document(found)

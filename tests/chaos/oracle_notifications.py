@@ -96,7 +96,7 @@ class Deliveries:
         """Return why an item is not at its end; nothing, where it waits for the end of quiet hours."""
         waiting = [delivery for delivery in item.deliveries if delivery.state == "waiting"]
         wants = _WANTS.get(item.user_id, DEFAULTS)
-        if waiting and all(isinstance(item.hindrance(one, wants, self._now), datetime) for one in waiting):
+        if waiting and all(isinstance(item.blocked_by(one, wants, self._now), datetime) for one in waiting):
             return []
         states = ", ".join(f"{delivery.channel} {delivery.state}" for delivery in item.deliveries)
         return [f"its status is {document['status']}, with {states or 'nothing decided'}"]

@@ -381,9 +381,9 @@ async def test_commands_receipts_and_workers_never_undo_each_other(mongo: Mongo)
     async def deliver() -> None:
         for _ in range(60):
             for claim in await queue.claim(5, NOW):
-                held = await queue.held(claim)
+                held = await queue.leased(claim)
                 while held is not None and not await queue.release(claim, held, NOW):
-                    held = await queue.held(claim)
+                    held = await queue.leased(claim)
             await asyncio.sleep(0.005)
 
     key = failed().key

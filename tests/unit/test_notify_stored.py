@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from agents.notifications.notify_stored import Tell
+from agents.notifications.notify_stored import NotifyStored
 from enrich.documents import Document, Write
 from sinks.mongo.notification_groups import Joined
 from sinks.mongo.writer import Outcome, Refusal
@@ -28,7 +28,7 @@ class Heard:
 
 async def hear(writes: list[Write], outcome: Outcome) -> Heard:
     heard = Heard()
-    await Tell(cast(InApp, heard), cast(WakeUps, heard))(writes, outcome, [])
+    await NotifyStored(cast(InApp, heard), cast(WakeUps, heard))(writes, outcome, [])
     return heard
 
 
