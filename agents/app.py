@@ -48,10 +48,10 @@ from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from enrich.notifications import Notifier
 from notifications import rules
-from notifications.composing import Composer
 from notifications.links import Site
+from notifications.message_builder import MessageBuilder
+from notifications.rendering import Renderer
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from providers.registry import Providers
 from runtime.health import Health
 from runtime.logs import logging_config
@@ -159,8 +159,8 @@ if runs("deliver"):
     app.close_last(providers)
     unsubscribe_key = settings.unsubscribe_key.get_secret_value()
     links = UnsubscribeLinks(settings.unsubscribe_url, unsubscribe_key) if settings.unsubscribe_url else None
-    wording = Wording(settings.site_name, settings.site_url, settings.link_hosts)
-    composer = Composer(wording, links, settings.email_sender)
+    renderer = Renderer(settings.site_name, settings.site_url, settings.link_hosts)
+    message_builder = MessageBuilder(renderer, links, settings.email_sender)
     limits = Limits(of_type=settings.notify_limit, of_all=settings.notify_daily_limit)
     now, chance = stores.clock.now, SystemRandom()
     deliver = DeliverNotification(
@@ -169,7 +169,7 @@ if runs("deliver"):
         stores.recipients,
         Eligibility(stores.suppressions, stores.rate_limits, limits, now, in_postgres),
         Router(providers, stores.rate_limits, now, chance),
-        Attempts(composer, stores.delivery_logs, stores.suppressions, now, chance, in_mongo, in_postgres),
+        Attempts(message_builder, stores.delivery_logs, stores.suppressions, now, chance, in_mongo, in_postgres),
         now,
         in_mongo,
         in_postgres,

@@ -30,7 +30,7 @@ _NOT_PERSONAL = re.compile(r"[A-Za-z0-9_+:/.-]{1,32}")
 _MOST_UNREADABLE = 20
 
 
-class Unreadable(NamedTuple):
+class UnreadablePart(NamedTuple):
     """A part of somebody's preferences that can't be read.
 
     Attributes:
@@ -89,7 +89,7 @@ class Preferences(_Held):
     types_off: Mapping[str, frozenset[str]] = Field(default_factory=dict)
     quiet_hours: QuietHours | None = None
     locale: str = "en"
-    unreadable: tuple[Unreadable, ...] = ()
+    unreadable: tuple[UnreadablePart, ...] = ()
 
     def turns_off(self, channel: Channel, notification_type: str) -> bool:
         """Whether nothing of this type is to come on the channel."""
@@ -126,14 +126,14 @@ class _Reading:
     """Reads the parts of one person's preferences, and notes which can't be."""
 
     def __init__(self) -> None:
-        self._unreadable: dict[Unreadable, None] = {}
+        self._unreadable: dict[UnreadablePart, None] = {}
 
     @property
-    def unreadable(self) -> tuple[Unreadable, ...]:
+    def unreadable(self) -> tuple[UnreadablePart, ...]:
         return tuple(self._unreadable)[:_MOST_UNREADABLE]
 
     def refuse(self, part: str, value: object) -> None:
-        self._unreadable[Unreadable(part, _shown(value))] = None
+        self._unreadable[UnreadablePart(part, _shown(value))] = None
 
     def channels(self, part: str, value: object) -> frozenset[str]:
         """Return which channels a value turns off; what can't be read turns off all."""

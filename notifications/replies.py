@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from notifications.outcome import Category, Failed, Misconfigured, Outcome, Refused, Throttled
 
-Step = Literal["CONNECT", "MAIL", "RCPT", "DATA"]
+SmtpStep = Literal["CONNECT", "MAIL", "RCPT", "DATA"]
 """The SMTP command that was answered; `CONNECT` is all before `MAIL`, `DATA` all after `RCPT`."""
 
 
@@ -55,11 +55,11 @@ and a metric for `policy` and `configuration`.
 OURS: Final[frozenset[Category]] = frozenset({"policy", "configuration"})
 """What operations have to look at."""
 
-_EVERY_STEP: Final[frozenset[Step]] = frozenset({"CONNECT", "MAIL", "RCPT", "DATA"})
-_OF_US: Final[frozenset[Step]] = frozenset({"CONNECT", "MAIL"})
-_OF_MESSAGE: Final[frozenset[Step]] = frozenset({"RCPT", "DATA"})
-_RCPT: Final[frozenset[Step]] = frozenset({"RCPT"})
-_DATA: Final[frozenset[Step]] = frozenset({"DATA"})
+_EVERY_STEP: Final[frozenset[SmtpStep]] = frozenset({"CONNECT", "MAIL", "RCPT", "DATA"})
+_OF_US: Final[frozenset[SmtpStep]] = frozenset({"CONNECT", "MAIL"})
+_OF_MESSAGE: Final[frozenset[SmtpStep]] = frozenset({"RCPT", "DATA"})
+_RCPT: Final[frozenset[SmtpStep]] = frozenset({"RCPT"})
+_DATA: Final[frozenset[SmtpStep]] = frozenset({"DATA"})
 
 _RFC3463 = "https://www.rfc-editor.org/rfc/rfc3463"
 _RFC5321 = "https://www.rfc-editor.org/rfc/rfc5321#section-4.2.3"
@@ -99,7 +99,7 @@ class Row:
     status: re.Pattern[str]
     code: re.Pattern[str] | None = None
     words: re.Pattern[str] | None = None
-    steps: frozenset[Step] = _EVERY_STEP
+    steps: frozenset[SmtpStep] = _EVERY_STEP
     about_message: bool = False
 
 
@@ -110,7 +110,7 @@ def _smtp(
     status: str = "[45].*",
     code: str | None = None,
     words: re.Pattern[str] | None = None,
-    steps: frozenset[Step] = _EVERY_STEP,
+    steps: frozenset[SmtpStep] = _EVERY_STEP,
 ) -> Row:
     read = None if code is None else re.compile(code)
     return Row(category, source, example, status=re.compile(status), code=read, words=words, steps=steps)
@@ -555,7 +555,7 @@ class _Words:
         return within or found[0].lower() in self.subject
 
 
-def of_smtp(step: Step, status: int, text: str, recipient: str, subject: str = "") -> Category:
+def of_smtp(step: SmtpStep, status: int, text: str, recipient: str, subject: str = "") -> Category:
     """Return what a mail server's reply means.
 
     The recipient's address never has a say, however it is repeated: whole, percent-encoded, in brackets or quotes, or
@@ -650,7 +650,7 @@ def _is_of_another_kind(message: str | None, code: str | None) -> bool:
     return re.search(r"\b(?:4\.\d{1,3}|5\.[3467])\.\d", f"{code or ''} {(message or '')[:80]}") is not None
 
 
-def _smtp_row(step: Step, status: int, text: str, recipient: str, subject: str) -> Row:
+def _smtp_row(step: SmtpStep, status: int, text: str, recipient: str, subject: str) -> Row:
     text = text[:_READ]
     said = _own_words(text, recipient, subject if step == "DATA" else "")
     found = _ENHANCED.match(text.lstrip()) or _ENHANCED_AT_END.search(_ADDRESS.sub(" ", text))

@@ -20,7 +20,7 @@ from schemas.notifications import Channel
 
 State = Literal["waiting", "sending", "sent", "delivered", "failed", "skipped"]
 Reason = Literal["preferences", "suppressed", "throttled", "expired", "no-address", "no-provider", "cancelled"]
-Receipt = Literal["delivered", "bounced"]
+Confirmation = Literal["delivered", "bounced"]
 Status = Literal["pending", "processing", "completed", "failed"]
 """Of an item of `notificationQueue`."""
 
@@ -287,7 +287,7 @@ def cancel(delivery: Delivery, now: datetime) -> Delivery:
     return _move("cancel", delivery, "skipped", now, reason="cancelled")
 
 
-def confirm(delivery: Delivery, receipt: Receipt, now: datetime) -> Delivery:
+def confirm(delivery: Delivery, confirmation: Confirmation, now: datetime) -> Delivery:
     """Take in what a provider reports of a message that it took; opened or clicked is delivered as well.
 
     Receipts come in any order, more than once, and before the answer to the attempt. What bounced stays so, whatever
@@ -298,7 +298,7 @@ def confirm(delivery: Delivery, receipt: Receipt, now: datetime) -> Delivery:
     """
     if delivery.attempts == 0 or _is_bounced(delivery):
         return delivery
-    if receipt == "bounced":
+    if confirmation == "bounced":
         return _move("confirm", delivery, "failed", now, code=BOUNCED, message=_BOUNCED_MESSAGE, category=None)
     if delivery.state == "delivered":
         return delivery

@@ -21,7 +21,7 @@ KEPT = timedelta(days=30)
 PROVIDER = "inkstream"
 """Who reports that somebody has unsubscribed by our own page."""
 
-State = Literal["ask", "done", "bad", "later"]
+PageState = Literal["ask", "done", "bad", "later"]
 """What a page says: do you want to? It is done. The link is none. It can't be done now."""
 
 _PURPOSE = "unsubscribe"  # what else the key may sign one day is no link
@@ -80,7 +80,7 @@ def unsubscribed(key: str, now: datetime) -> Receipt:
     return receipt(PROVIDER, report)
 
 
-def page(state: State, site_name: str, site_url: str) -> str:
+def page(state: PageState, site_name: str, site_url: str) -> str:
     """Return a page as HTML.
 
     Args:

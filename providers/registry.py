@@ -22,7 +22,7 @@ from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from notifications.circuit_breaker import CircuitBreaker
 from notifications.messages import Email, Push
 from notifications.rate import Rate
-from notifications.refusals import Refusals
+from notifications.refusal_guard import RefusalGuard
 from providers.base import Provider
 from providers.email.mailgun import Mailgun
 from providers.email.sendgrid import SendGrid
@@ -71,14 +71,14 @@ class Route(Generic[Message]):
         provider: Who takes them.
         rate: How fast it is given messages, by all workers together; `None` for as fast as it goes.
         breaker: Whether it may be given any.
-        refusals: How its refusals are to be taken; `None` where each is to be believed.
+        refusal_guard: How its refusals are to be taken; `None` where each is to be believed.
     """
 
     name: str
     provider: Provider[Message]
     rate: Rate | None = None
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
-    refusals: Refusals | None = field(default_factory=Refusals)
+    refusal_guard: RefusalGuard | None = field(default_factory=RefusalGuard)
 
 
 class Providers:
@@ -136,7 +136,9 @@ class Providers:
         route = self._push.get(push_platform)
         if route is None or push_platform != "web":
             return route
-        own = Route(route.name, route.provider, route.rate, refusals=None)  # a service that ends refuses all there is
+        own = Route(
+            route.name, route.provider, route.rate, refusal_guard=None
+        )  # a service that ends refuses all there is
         service = _push_service(token)
         # Whoever has a subscription that names no service is told so, which says nothing of other subscriptions.
         return own if service is None else self._known(service, own)

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 Answer = TypeVar("Answer")
 
 
-class Together(Generic[Answer]):
+class BatchLoader(Generic[Answer]):
     """Asks one question for all who ask at the same moment, or while the answer to the same question is under way.
 
     Args:

@@ -18,8 +18,8 @@ import structlog
 from agents.notifications.delivery_context import DeliveryContext
 from agents.notifications.leased_item import LeaseLost
 from delivery.retry import Retrier
-from notifications.composing import Address, Composer, log_of
 from notifications.item import Item
+from notifications.message_builder import Address, MessageBuilder, new_log
 from notifications.messages import Email, Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent
 from notifications.replies import OURS
@@ -43,7 +43,7 @@ class Attempts:
     """Makes attempts.
 
     Args:
-        composer: Builds messages.
+        message_builder: Builds messages.
         delivery_logs: The messages' logs.
         suppressions: Where addresses that do not exist any more are recorded.
         now: Returns the current time.
@@ -54,7 +54,7 @@ class Attempts:
 
     def __init__(
         self,
-        composer: Composer,
+        message_builder: MessageBuilder,
         delivery_logs: DeliveryLogs,
         suppressions: Suppressions,
         now: Callable[[], datetime],
@@ -62,7 +62,7 @@ class Attempts:
         mongo: Retrier,
         postgres: Retrier,
     ) -> None:
-        self._composer = composer
+        self._message_builder = message_builder
         self._delivery_logs = delivery_logs
         self._suppressions = suppressions
         self._now = now
@@ -110,11 +110,11 @@ class Attempts:
         item = context.leased.item
         key = delivery.key(item.notification_id)
         try:
-            message = self._composer.message(item, delivery, address, context.notification)
+            message = self._message_builder.build(item, delivery, address, context.notification)
         except Exception as error:  # as in `attempt`: it counts as an attempt, so it is not retried without end
             log.exception("a message was not composed", item=item.id)
             return Failed(type(error).__name__, "the message can't be composed", may_have_arrived=False)
-        body = log_of(item, message, route.name, self._now())
+        body = new_log(item, message, route.name, self._now())
         await self._mongo.run(partial(self._delivery_logs.open, delivery.channel, key, body))
         return await attempt(route, message, self._now, given_back_at)
 
@@ -158,9 +158,9 @@ async def attempt(
     except Exception as error:
         log.exception("a message was not sent", provider=route.name, key=message.key)
         outcome = Failed(type(error).__name__, "a fault of our own", may_have_arrived=True, concerns="recipient")
-    if route.refusals is not None:
+    if route.refusal_guard is not None:
         recipient = message.to if isinstance(message, Email) else message.token
-        outcome = route.refusals.judge(outcome, recipient, now(), given_back_at)
+        outcome = route.refusal_guard.judge(outcome, recipient, now(), given_back_at)
     route.breaker.record(outcome, now())
     SEND_SECONDS.labels(route.name).observe(time.monotonic() - began)
     DELIVERY_ATTEMPTS.labels(route.name, type(outcome).__name__.lower()).inc()

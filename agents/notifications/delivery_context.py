@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agents.notifications.leased_item import LeasedItem
-from notifications.composing import Address
 from notifications.item import Item
+from notifications.message_builder import Address
 from notifications.states import Delivery, device_name
 from schemas.email_address import normalised
 from schemas.notifications import Device

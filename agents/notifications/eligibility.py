@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from agents.notifications.delivery_context import DeliveryContext
 from delivery.retry import Retrier
-from notifications.composing import Address
 from notifications.item import Item
+from notifications.message_builder import Address
 from notifications.preferences import DEFAULTS
 from notifications.states import Delivery, Reason
 from schemas.notifications import Channel

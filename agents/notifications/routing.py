@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from notifications.composing import Address
+from notifications.message_builder import Address
 from notifications.retry_policy import growing
 from notifications.states import Delivery, Reason
 from providers.registry import Providers, Route

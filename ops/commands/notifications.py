@@ -24,10 +24,10 @@ from ops.commands.moment import Moment
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
+    from notifications.rendering import Preview as Previewed
     from notifications.rules import Rule
-    from notifications.wording import Preview as Previewed
-    from ops.notifications.timeline import Entry, Story
-    from sinks.mongo.notification_admin import Failure, FailureCount, NotificationCases, Ruling, Selection
+    from ops.notifications.timeline import Entry, Timeline
+    from sinks.mongo.notification_admin import ActionResult, Failure, FailureCount, NotificationAdmin, Selection
 
 _DAY = timedelta(days=1)
 _SHOWN = 20
@@ -66,11 +66,11 @@ class Show(InkstreamCommand):
 
     async def run(self, *args: Any, name: str, full: bool, as_json: bool) -> int:
         """Tell the story; return the exit code."""
-        from ops.notifications.lookup import story_of
+        from ops.notifications.lookup import timeline_of
         from sinks.mongo.notification_admin import SearchTooLongError
 
         try:
-            story = await story_of(Settings(), name, datetime.now(UTC), full=full)
+            story = await timeline_of(Settings(), name, datetime.now(UTC), full=full)
         except SearchTooLongError:
             fail(
                 [
@@ -108,10 +108,10 @@ class Failed(InkstreamCommand):
         self, *args: Any, since: datetime | None, type_: str | None, reason: str | None, limit: int, as_json: bool
     ) -> int:
         """List the failures; return the exit code."""
-        from ops.notifications.lookup import notification_cases
+        from ops.notifications.lookup import notification_admin
 
         chosen = _selection(since, type_, reason)
-        async with notification_cases(Settings()) as cases:
+        async with notification_admin(Settings()) as cases:
             counts = await cases.failure_counts(chosen)
             failures = await cases.failures(chosen, limit) if limit else []
         if as_json:
@@ -161,7 +161,7 @@ class Retry(InkstreamCommand):
         as_json: bool,
     ) -> int:
         """Retry; return the exit code."""
-        from ops.notifications.lookup import notification_cases
+        from ops.notifications.lookup import notification_admin
 
         if bool(ids) == all_failed:
             raise click.UsageError("say which: ids of notifications, or --failed")
@@ -169,7 +169,7 @@ class Retry(InkstreamCommand):
             raise click.UsageError("--since, --type and --reason choose among --failed, and go with no ids")
         settings = Settings()
         chosen = _selection(since, type_, reason)
-        async with notification_cases(settings) as cases:
+        async with notification_admin(settings) as cases:
             if all_failed and not as_json:
                 _show_counts(await cases.failure_counts(chosen), chosen)
             asked = await cases.failed(chosen) if all_failed else list(dict.fromkeys(ids))
@@ -199,9 +199,9 @@ class Cancel(InkstreamCommand):
 
     async def run(self, *args: Any, ids: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
         """Cancel; return the exit code."""
-        from ops.notifications.lookup import notification_cases
+        from ops.notifications.lookup import notification_admin
 
-        async with notification_cases(Settings()) as cases:
+        async with notification_admin(Settings()) as cases:
             now = datetime.now(UTC)
             rulings = [await cases.cancel(one, now, dry_run=dry_run) for one in dict.fromkeys(ids)]
         if as_json:
@@ -229,7 +229,7 @@ class Preview(InkstreamCommand):
 
     async def run(self, *args: Any, name: str | None, html: Path | None, opened: bool) -> int:
         """Show the words; return the exit code."""
-        from notifications.wording import Wording
+        from notifications.rendering import Renderer
         from ops.notifications.lookup import declared_rules
 
         settings = Settings()
@@ -243,14 +243,14 @@ class Preview(InkstreamCommand):
             and "email" not in rules.by_type[name].channels
         ):
             raise click.BadParameter(f"{name} is not told by e-mail", param_hint="TYPE")
-        wording = Wording(settings.site_name, settings.site_url, settings.link_hosts)
+        renderer = Renderer(settings.site_name, settings.site_url, settings.link_hosts)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         for number, type_ in enumerate([name] if name else rules.by_type):
             try:
                 notice = rules.example(type_)
             except KeyError as error:
                 raise click.BadParameter(error.args[0], param_hint="TYPE") from error
-            preview = wording.preview(notice)
+            preview = renderer.preview(notice)
             if name is None or not (html or opened):
                 console.print(*[""] * bool(number), *_preview_lines(rules.by_type[type_], preview), sep="\n")
             elif not _show_html(console, preview.email.html, type_, html, opened=opened):
@@ -270,7 +270,7 @@ def _nothing_known(name: str) -> list[str]:
     ]
 
 
-def _show_story(story: "Story") -> None:
+def _show_story(story: "Timeline") -> None:
     console = Console(highlight=False)
     console.print(Text(story.standing, style="bold"), soft_wrap=True)
     for advice in story.advice:
@@ -294,7 +294,7 @@ def _add_entries(table: Table, entries: "Iterable[Entry]") -> None:
         table.add_row(f"{time:%Y-%m-%d %H:%M:%S}Z", Text(about, overflow="fold"), Text(what, overflow="fold"))
 
 
-def _story_as_json(story: "Story") -> dict[str, Any]:
+def _story_as_json(story: "Timeline") -> dict[str, Any]:
     return {
         "id": story.id,
         "standing": story.standing,
@@ -365,14 +365,14 @@ def _show_failures(failures: "Sequence[Failure]", all_of_them: int) -> None:
 
 
 async def _retried(
-    settings: Settings, cases: "NotificationCases", ids: Sequence[str], reason: str | None, *, dry_run: bool
-) -> "list[Ruling]":
+    settings: Settings, cases: "NotificationAdmin", ids: Sequence[str], reason: str | None, *, dry_run: bool
+) -> "list[ActionResult]":
     """Retry items, some at once, and wake up those who send them."""
     from sinks.redis.wakeups import WakeUps
 
     wake_ups = WakeUps(settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")
     console = Console(stderr=True)
-    rulings: list[Ruling] = []
+    rulings: list[ActionResult] = []
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("trying again", total=len(ids))
@@ -390,7 +390,7 @@ async def _retried(
     return rulings
 
 
-def _show_rulings(rulings: "Sequence[Ruling]", done: str, state: str, *, many: bool) -> None:
+def _show_rulings(rulings: "Sequence[ActionResult]", done: str, state: str, *, many: bool) -> None:
     """Print what became of each, or of many: how many are done, and the first of those that are not."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     changed = sum(ruling.verdict == "changed" for ruling in rulings)
@@ -403,7 +403,7 @@ def _show_rulings(rulings: "Sequence[Ruling]", done: str, state: str, *, many: b
         console.print(f"and {len(others) - _SHOWN:,} more that were not.")
 
 
-def _verdict(ruling: "Ruling", done: str, state: str) -> str:
+def _verdict(ruling: "ActionResult", done: str, state: str) -> str:
     match ruling.verdict:
         case "changed":
             return done
@@ -425,7 +425,7 @@ def _verdict(ruling: "Ruling", done: str, state: str) -> str:
     return f"nothing of it {state}"
 
 
-def _code(rulings: "Iterable[Ruling]", well: Iterable[str]) -> int:
+def _code(rulings: "Iterable[ActionResult]", well: Iterable[str]) -> int:
     return 0 if all(ruling.verdict in frozenset(well) for ruling in rulings) else PROBLEM
 
 
@@ -472,7 +472,7 @@ def _show_html(console: Console, html: str, name: str, file: Path | None, *, ope
 # JSON
 
 
-def _as_json(record: "Entry | Failure | FailureCount | Ruling") -> Mapping[str, object]:
+def _as_json(record: "Entry | Failure | FailureCount | ActionResult") -> Mapping[str, object]:
     """Return a named tuple as JSON has it, with addresses in its messages masked."""
     from ops.notifications.masking import without_addresses
 

@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from agents.server_problems import SERVER_ERRORS, ServerError, problem_of
 from notifications import rules
 from notifications.rules import Rules
-from ops.notifications.timeline import Circumstances, Story, addresses, story
+from ops.notifications.timeline import Circumstances, Timeline, addresses, build_timeline
 from runtime.settings import Settings
 from schemas.topics import load
 from sinks import collections
-from sinks.mongo.notification_admin import Case, NotificationCases
+from sinks.mongo.notification_admin import NotificationAdmin, StoredNotification
 from sinks.mongo.writer import Mongo
 from sinks.postgres import pool
 from sinks.postgres.recipients import Person, Recipients
@@ -41,7 +41,7 @@ def declared_rules(settings: Settings) -> Rules:
 
 
 @asynccontextmanager
-async def notification_cases(settings: Settings) -> AsyncIterator[NotificationCases]:
+async def notification_admin(settings: Settings) -> AsyncIterator[NotificationAdmin]:
     """Open MongoDB, and close it at the end.
 
     Raises:
@@ -57,7 +57,7 @@ async def notification_cases(settings: Settings) -> AsyncIterator[NotificationCa
         await asked.close()
     mongo = Mongo.connect(url, settings.namespace, timeout=_MONGO_TIMEOUT)
     try:
-        yield NotificationCases(mongo.database)
+        yield NotificationAdmin(mongo.database)
     finally:
         await mongo.close()
 
@@ -80,7 +80,7 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
         await connections.close()
 
 
-async def story_of(settings: Settings, name: str, now: datetime, *, full: bool) -> Story | None:
+async def timeline_of(settings: Settings, name: str, now: datetime, *, full: bool) -> Timeline | None:
     """Return the story of a notification; `None` where nothing is known of it.
 
     Args:
@@ -94,14 +94,14 @@ async def story_of(settings: Settings, name: str, now: datetime, *, full: bool) 
         SearchTooLongError: No provider's id of a push message could be found in good time.
     """
     events = {name: rule.event.name for name, rule in declared_rules(settings).by_type.items()}
-    async with notification_cases(settings) as cases:
-        case = await cases.find(name)
-    if case is None:
+    async with notification_admin(settings) as admin:
+        stored = await admin.find(name)
+    if stored is None:
         return None
-    return story(case, replace(await _circumstances(settings, case), events=events), now, full=full)
+    return build_timeline(stored, replace(await _circumstances(settings, stored), events=events), now, full=full)
 
 
-async def _circumstances(settings: Settings, case: Case) -> Circumstances:
+async def _circumstances(settings: Settings, stored: StoredNotification) -> Circumstances:
     """Look up what PostgreSQL knows of the person and the addresses; without it, say what is missing."""
     url = settings.postgres_url.get_secret_value()
     connections = pool.Pool(url, settings.namespace)
@@ -110,9 +110,9 @@ async def _circumstances(settings: Settings, case: Case) -> Circumstances:
     missing = "the person's address and preferences today, and which addresses are suppressed"
     try:
         await pool.describe(url, settings.namespace)
-        person = await _person(settings, connections, case.user_id)
+        person = await _person(settings, connections, stored.user_id)
         missing = "which addresses are suppressed"
-        suppressed = await _suppressed(Suppressions(connections), case, person)
+        suppressed = await _suppressed(Suppressions(connections), stored, person)
         missing = ""
     except STORE_ERRORS as error:
         missing += f": {await asyncio.to_thread(problem_of, error, settings)}"
@@ -142,8 +142,10 @@ async def _person(settings: Settings, pool: pool.Pool, user_id: str | None) -> P
         await recipients.close()
 
 
-async def _suppressed(suppressions: Suppressions, case: Case, person: Person | None) -> dict[tuple[str, str], str]:
-    asked = list(addresses(case))
+async def _suppressed(
+    suppressions: Suppressions, stored: StoredNotification, person: Person | None
+) -> dict[tuple[str, str], str]:
+    asked = list(addresses(stored))
     if person is not None:
         asked += [("push", device.token) for device in person.devices]
         asked += [("email", person.email)] if person.email else []

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from notifications.gathering import Gathered
+from notifications.grouping import NotificationGroup
 from notifications.item import URGENCY, Item
 from notifications.preferences import DEFAULTS, Preferences
 from notifications.replies import MEANINGS
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, device_name, expired, is_due, next_due
 from ops.notifications.masking import masked_address, masked_token, without_addresses
-from sinks.mongo.notification_admin import Case
+from sinks.mongo.notification_admin import StoredNotification
 
 NAMES: Mapping[str, str] = {"inApp": "in the application", "email": "e-mail", "push": "push"}
 """What channels are called in sentences."""
@@ -97,7 +97,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Timeline:
     """What became of one notification.
 
     Attributes:
@@ -117,35 +117,37 @@ class Story:
     coming: tuple[Entry, ...]
 
 
-def addresses(case: Case) -> dict[tuple[str, str], None]:
+def addresses(stored: StoredNotification) -> dict[tuple[str, str], None]:
     """Return the channel and the address of everything that the notification went to, or was to go to."""
     found: dict[tuple[str, str], None] = {}
-    item = case.item
+    item = stored.item
     if item is not None and item.recipient is not None:
         if item.recipient.email:
             found["email", item.recipient.email] = None
         found |= {("push", device.token): None for device in item.recipient.devices}
-    found |= {("email", log["to"]): None for log in case.email_logs}
-    found |= {("push", log["deviceToken"]): None for log in case.push_logs}
+    found |= {("email", log["to"]): None for log in stored.email_logs}
+    found |= {("push", log["deviceToken"]): None for log in stored.push_logs}
     return found
 
 
-def story(case: Case, circumstances: Circumstances, now: datetime, *, full: bool = False) -> Story:
+def build_timeline(
+    stored: StoredNotification, circumstances: Circumstances, now: datetime, *, full: bool = False
+) -> Timeline:
     """Tell the story of a notification.
 
     Args:
-        case: Its documents.
+        stored: Its documents.
         circumstances: What else is known.
         now: The present moment.
         full: Whether to show addresses, tokens, titles and links.
     """
-    teller = _Teller(case, circumstances, now, full=full)
-    entries = sorted(teller.entries(), key=lambda entry: entry.time)
-    return Story(
-        case.id,
-        teller.standing(),
-        tuple(dict.fromkeys(teller.advice())),
-        tuple(teller.facts()),
+    builder = _TimelineBuilder(stored, circumstances, now, full=full)
+    entries = sorted(builder.entries(), key=lambda entry: entry.time)
+    return Timeline(
+        stored.id,
+        builder.standing(),
+        tuple(dict.fromkeys(builder.advice())),
+        tuple(builder.facts()),
         tuple(entry for entry in entries if entry.time <= now),
         tuple(entry for entry in entries if entry.time > now),
     )
@@ -156,21 +158,21 @@ def moment(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
-class _Teller:
-    def __init__(self, case: Case, circumstances: Circumstances, now: datetime, *, full: bool) -> None:
-        self._case = case
+class _TimelineBuilder:
+    def __init__(self, stored: StoredNotification, circumstances: Circumstances, now: datetime, *, full: bool) -> None:
+        self._stored = stored
         self._known = circumstances
         self._now = now
         self._full = full
-        self._item = case.item
+        self._item = stored.item
         self._parts: tuple[Mapping[str, Any], ...] = tuple(
-            part for part in (case.entry, case.notification) if part is not None
+            part for part in (stored.entry, stored.notification) if part is not None
         )
 
     # How things stand
 
     def standing(self) -> str:
-        entry, item = self._case.entry, self._item
+        entry, item = self._stored.entry, self._item
         if entry is None:
             return self._without_entry()
         if item is None:
@@ -195,7 +197,7 @@ class _Teller:
         return f"Done: {self._clauses(item)}."
 
     def _without_entry(self) -> str:
-        logs = (*self._case.email_logs, *self._case.push_logs)
+        logs = (*self._stored.email_logs, *self._stored.push_logs)
         told = [f"the {'e-mail' if 'to' in log else 'push message'} {self._of_log(log)}" for log in logs]
         if told:
             return f"The queue has forgotten it; by its log, {'; '.join(dict.fromkeys(told))}."
@@ -216,7 +218,7 @@ class _Teller:
     def _not_begun(self, entry: Mapping[str, Any], item: Item) -> str:
         due = entry.get("nextRetryAt")
         if due is not None and due > self._now:
-            others = " for others to join it" if "gathered" in (self._case.notification or {}) else ""
+            others = " for others to join it" if "gathered" in (self._stored.notification or {}) else ""
             return f"Waiting: it is sent after {moment(due)}, and waits until then{others}."
         ways = " and ".join(NAMES[channel] for channel in item.unplanned)
         return f"Due: the next worker sends it by {ways}." if ways else "Due: the next worker takes it."
@@ -268,7 +270,7 @@ class _Teller:
     def _failed(self, item: Item, delivery: Delivery) -> str:
         provider = delivery.provider or "a provider"
         if delivery.code == BOUNCED:
-            error = (self._case.log(delivery) or {}).get("error", {})
+            error = (self._stored.log(delivery) or {}).get("error", {})
             told = self._said(error.get("code"), error.get("message"))
             said = f": {told}" if told not in ("", BOUNCED) else ""
             return f"was taken by {provider} and bounced{said}"
@@ -283,7 +285,7 @@ class _Teller:
         return f"{REASONS[str(delivery.reason)]}{f', as {suppressed}' if suppressed else ''}"
 
     def _reactions(self, delivery: Delivery) -> str:
-        log = self._case.log(delivery)
+        log = self._stored.log(delivery)
         seen = {event["type"] for event in (log or {}).get("events", ())}
         words = [
             word
@@ -293,13 +295,13 @@ class _Teller:
         return f", and {' and '.join(words)}" if words else ""
 
     def _read_or_not(self) -> str:
-        in_app = (self._case.notification or {}).get("channels", {}).get("inApp", {})
+        in_app = (self._stored.notification or {}).get("channels", {}).get("inApp", {})
         return "read" if in_app.get("read") else "not read"
 
     # What to do
 
     def advice(self) -> Iterator[str]:
-        entry, item = self._case.entry, self._item
+        entry, item = self._stored.entry, self._item
         if entry is None:
             return
         if item is None or (entry["status"] == "failed" and not _states(item) & {"failed"}):
@@ -347,7 +349,7 @@ class _Teller:
                 yield "It is in the person's mailbox: ask them to look into the spam folder."
 
     def _command(self, name: str) -> str:
-        return f"`inkstream notifications {name} {self._case.id}`"
+        return f"`inkstream notifications {name} {self._stored.id}`"
 
     def _remove(self, delivery: Delivery) -> str:
         address = self._address(delivery)
@@ -360,14 +362,14 @@ class _Teller:
     # What it is
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        case, item, notification = self._case, self._item, self._case.notification
-        yield "notification", case.id
+        stored, item, notification = self._stored, self._item, self._stored.notification
+        yield "notification", stored.id
         if self._parts:
             yield "type", f"{self._parts[0]['type']}, {self._asked_for_by()}"
         if self._full and notification is not None:
             yield "title", notification["title"]
-        if case.user_id is not None:
-            yield "user", case.user_id
+        if stored.user_id is not None:
+            yield "user", stored.user_id
         if item is not None:
             transactional = ", transactional" if item.transactional else ""
             yield "priority", _PRIORITIES.get(item.priority, str(item.priority)) + transactional
@@ -378,20 +380,20 @@ class _Teller:
             yield "preferences today", _preferences(self._known.preferences)
         if notification is not None and notification["channels"]["inApp"]["enabled"]:
             yield "in the application", self._read_or_not()
-        if case.entry is not None:
-            yield "queue", case.entry["status"]
+        if stored.entry is not None:
+            yield "queue", stored.entry["status"]
         for missing in self._known.missing:
             yield "not known", missing
 
     def _asked_for_by(self) -> str:
         name = self._parts[0]["type"]
         event = self._known.events.get(name)
-        if event is not None and _OF_A_RULE.fullmatch(self._case.id):
+        if event is not None and _OF_A_RULE.fullmatch(self._stored.id):
             return f"by the rule on {event}"
         return "as a service asked by notification.requested"
 
     def _emails(self) -> list[str]:
-        used = [address for channel, address in addresses(self._case) if channel == "email"]
+        used = [address for channel, address in addresses(self._stored) if channel == "email"]
         today = self._known.email
         told = [self._email(address) for address in used]
         if today is not None and today.lower() not in (address.lower() for address in used):
@@ -406,24 +408,24 @@ class _Teller:
     # What happened
 
     def entries(self) -> Iterator[Entry]:
-        case = self._case
+        stored = self._stored
         if self._parts:
             yield Entry(self._parts[0]["createdAt"], "", f"asked for, {self._asked_for_by()}")
-        if case.notification is not None:
-            yield from self._of_notification(case.notification)
-        if case.entry is not None:
-            yield from self._of_entry(case.entry)
+        if stored.notification is not None:
+            yield from self._of_notification(stored.notification)
+        if stored.entry is not None:
+            yield from self._of_entry(stored.entry)
         if self._item is not None:
             for delivery in self._item.deliveries:
                 yield from self._of_delivery(self._item, delivery)
-        for log in case.email_logs:
+        for log in stored.email_logs:
             yield from self._of_email(log)
-        for log in case.push_logs:
+        for log in stored.push_logs:
             yield from self._of_push(log)
 
     def _of_notification(self, notification: Mapping[str, Any]) -> Iterator[Entry]:
         if "gathered" in notification:
-            gathered = Gathered.from_document(notification["gathered"])
+            gathered = NotificationGroup.from_document(notification["gathered"])
             about = "" if gathered.is_exact else "about "
             last = gathered.newest[0].time
             yield Entry(last, "", f"joined by the latest of {about}{gathered.count:,} people whom it tells of")
@@ -447,7 +449,7 @@ class _Teller:
         due = entry.get("nextRetryAt")
         if due and self._item is not None and not any(one.next_attempt_at for one in self._item.deliveries):
             yield Entry(due, "", "due")
-        if entry.get("expiresAt") and self._case.notification is None:
+        if entry.get("expiresAt") and self._stored.notification is None:
             yield Entry(entry["expiresAt"], "", "past its time: not sent any more")
 
     def _of_delivery(self, item: Item, delivery: Delivery) -> Iterator[Entry]:
@@ -460,17 +462,17 @@ class _Teller:
                 yield Entry(delivery.since, way, f"attempt {delivery.attempts} began, by {delivery.provider}")
             case "failed" if not self._is_among_events(delivery):
                 known = f"{delivery.provider}: {delivery.code}: {delivery.message}"
-                errors = [error["message"] for error in (self._case.entry or {}).get("errors", ())]
+                errors = [error["message"] for error in (self._stored.entry or {}).get("errors", ())]
                 given_up = f"given up after {_times(delivery.attempts)}"
                 yield Entry(delivery.since, way, given_up if known in errors else self._failed(item, delivery))
             case "skipped":
                 yield Entry(delivery.since, way, f"not sent: {self._reason(delivery)}")
-            case "sent" | "delivered" if delivery.channel != "inApp" and self._case.log(delivery) is None:
+            case "sent" | "delivered" if delivery.channel != "inApp" and self._stored.log(delivery) is None:
                 yield Entry(delivery.since, way, f"{delivery.state} by {delivery.provider}")
 
     def _is_among_events(self, delivery: Delivery) -> bool:
         """Whether the log of an e-mail tells of its bounce."""
-        log = self._case.log(delivery) if delivery.code == BOUNCED else None
+        log = self._stored.log(delivery) if delivery.code == BOUNCED else None
         return any(event["type"] == "bounced" for event in (log or {}).get("events", ()))
 
     def _of_email(self, log: Mapping[str, Any]) -> Iterator[Entry]:
@@ -498,7 +500,7 @@ class _Teller:
     def _way(self, delivery: Delivery) -> str:
         if delivery.channel != "push":
             return NAMES[delivery.channel]
-        log = self._case.log(delivery)
+        log = self._stored.log(delivery)
         if log is not None:
             return self._device(log["deviceToken"], log["platform"])
         for device in self._item.recipient.devices if self._item and self._item.recipient else ():
@@ -511,7 +513,7 @@ class _Teller:
 
     def _address(self, delivery: Delivery) -> str | None:
         """Return where a delivery went, or was to go."""
-        log = self._case.log(delivery)
+        log = self._stored.log(delivery)
         if log is not None:
             address: str = log["to"] if delivery.channel == "email" else log["deviceToken"]
             return address
@@ -527,7 +529,7 @@ class _Teller:
         return None if reason is None else SUPPRESSED.get(reason, reason)
 
     def _last_error(self) -> str:
-        errors: Sequence[Mapping[str, Any]] = (self._case.entry or {}).get("errors", ())
+        errors: Sequence[Mapping[str, Any]] = (self._stored.entry or {}).get("errors", ())
         return self._text(f" The last error: {errors[-1]['message']}.") if errors else ""
 
     def _error(self, delivery: Delivery) -> str:

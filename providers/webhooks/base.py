@@ -22,7 +22,7 @@ _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 ReadT = TypeVar("ReadT")
 
-PartT = TypeVar("PartT", bound="Part")
+PayloadT = TypeVar("PayloadT", bound="Payload")
 
 
 class Unverified(Exception):  # noqa: N818  # what a request is, not a fault of ours
@@ -48,13 +48,13 @@ Names = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinsta
 """What was given along with a message, by name; anything but an object counts as nothing."""
 
 
-class Part(BaseModel):
+class Payload(BaseModel):
     """A part of what a provider posts. Providers add fields as they like."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Detail(Part):
+class Detail(Payload):
     """A part that an event can do without: whatever comes in its place counts as an empty one."""
 
     @model_validator(mode="before")
@@ -102,7 +102,7 @@ def parsed(expected: TypeAdapter[ReadT], body: bytes | str) -> ReadT:
         raise Unreadable(complaint) from None
 
 
-def shaped(expected: type[PartT], value: object) -> PartT:
+def shaped(expected: type[PayloadT], value: object) -> PayloadT:
     """Read a value that came as JSON.
 
     Raises:

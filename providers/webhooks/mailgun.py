@@ -21,7 +21,7 @@ from providers.webhooks.base import (
     MARGIN,
     Detail,
     Names,
-    Part,
+    Payload,
     Text,
     Unreadable,
     Unverified,
@@ -51,7 +51,7 @@ _FOR_ADDRESS = {"suppress-bounce", "suppress-complaint"}
 _SECONDS = re.compile(r"[0-9]{1,11}")
 
 
-class _Signature(Part):
+class _Signature(Payload):
     timestamp: Text = None
     token: Text = None
     signature: Text = None
@@ -63,7 +63,7 @@ class _Signature(Part):
         return datetime.fromtimestamp(int(seconds[0]), UTC) if seconds else None
 
 
-class _Signed(Part):
+class _Signed(Payload):
     signature: _Signature
 
 
@@ -85,7 +85,7 @@ class _ClientInfo(Detail):
     bot: Text = None
 
 
-class _Event(Part):
+class _Event(Payload):
     event: str
     timestamp: When = None
     id: Text = None

@@ -22,7 +22,7 @@ from notifications.replies import confirms_gone
 from providers.webhooks.base import (
     MARGIN,
     Flag,
-    Part,
+    Payload,
     Text,
     Unreadable,
     Unverified,
@@ -61,7 +61,7 @@ _CLASSIFIED_AS_GONE = {"invalid address", "unclassified", ""}
 _EVENTS: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
 
 
-class _Event(Part):
+class _Event(Payload):
     event: str
     timestamp: When = None
     sg_event_id: Text = None

@@ -30,7 +30,7 @@ from providers.webhooks.base import (
     MARGIN,
     Detail,
     Names,
-    Part,
+    Payload,
     Text,
     Unreadable,
     Unverified,
@@ -99,7 +99,7 @@ class Confirmation:
 _AsSigned = Annotated[str | None, BeforeValidator(lambda value: value if isinstance(value, str) else None)]
 
 
-class _Message(Part):
+class _Message(Payload):
     """A message of SNS; its texts as they are, since the signature is over them."""
 
     type: Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"] = Field(alias="Type")

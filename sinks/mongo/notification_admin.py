@@ -36,7 +36,7 @@ class SearchTooLongError(Exception):
     """There are so many logs of push messages that none could be found by its provider's id in good time."""
 
 
-class Case(NamedTuple):
+class StoredNotification(NamedTuple):
     """What is stored of one notification; each part may have been deleted when its time was over.
 
     Attributes:
@@ -122,7 +122,7 @@ class FailureCount(NamedTuple):
     latest: datetime
 
 
-Verdict = Literal["changed", "unknown", "held", "under way", "contended", "nothing to do", "expired", "unreadable"]
+ActionStatus = Literal["changed", "unknown", "held", "under way", "contended", "nothing to do", "expired", "unreadable"]
 """What became of a request to change an item.
 
 `changed`: it is made, or in a trial would be. `unknown`: there is no such item. `held`: a worker has it just now.
@@ -131,7 +131,7 @@ each time. `nothing to do`: nothing failed, or nothing waits. `expired`: it woul
 """
 
 
-class Ruling(NamedTuple):
+class ActionResult(NamedTuple):
     """What became of a request to change an item.
 
     Attributes:
@@ -142,12 +142,12 @@ class Ruling(NamedTuple):
     """
 
     id: str
-    verdict: Verdict
+    verdict: ActionStatus
     worker: str | None = None
     until: datetime | None = None
 
 
-class NotificationCases:
+class NotificationAdmin:
     """The cases of notifications.
 
     Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
@@ -162,24 +162,24 @@ class NotificationCases:
         self._emails = database[EMAIL_LOGS.name]
         self._pushes = database[PUSH_NOTIFICATION_LOGS.name]
 
-    async def find(self, name: str) -> Case | None:
+    async def find(self, name: str) -> StoredNotification | None:
         """Return the case that an id belongs to: a notification's, a log's, or what a provider calls a message.
 
         Raises:
             SearchTooLongError: It is none of the first two and no e-mail's, and there are too many push messages.
         """
-        if (case := await self._of_notification(name)) is not None:
-            return case
+        if (stored := await self._of_notification(name)) is not None:
+            return stored
         log = await self._log(name)
         if log is None:
             return None
-        case = (
+        stored = (
             await self._of_notification(log["notificationId"], log.get("userId")) if "notificationId" in log else None
         )
-        if case is not None:
-            return case
+        if stored is not None:
+            return stored
         emails, pushes = ((log,), ()) if "to" in log else ((), (log,))
-        return Case(log["_id"], None, None, emails, pushes)
+        return StoredNotification(log["_id"], None, None, emails, pushes)
 
     async def failure_counts(self, chosen: Selection) -> list[FailureCount]:
         """Count the failures by reason, channel and provider, the most frequent first."""
@@ -232,7 +232,9 @@ class NotificationCases:
         )
         return [one["_id"] async for one in found]
 
-    async def retry(self, item_id: str, now: datetime, *, reason: str | None = None, dry_run: bool = False) -> Ruling:
+    async def retry(
+        self, item_id: str, now: datetime, *, reason: str | None = None, dry_run: bool = False
+    ) -> ActionResult:
         """Try again what failed of an item, or all of one that no worker could read.
 
         Args:
@@ -242,23 +244,23 @@ class NotificationCases:
             dry_run: Change nothing; say what would become of it.
         """
 
-        def tried_again(status: str, item: Item) -> Ruling | dict[str, Any]:
+        def tried_again(status: str, item: Item) -> ActionResult | dict[str, Any]:
             after = [
                 retry(delivery, now) if delivery.state == "failed" and reason in (None, delivery.code) else delivery
                 for delivery in item.deliveries
             ]
             is_unread = status == "failed" and not any(delivery.state == "failed" for delivery in item.deliveries)
             if after == list(item.deliveries) and not (is_unread and reason in (None, UNREADABLE)):
-                return Ruling(item_id, "nothing to do")
+                return ActionResult(item_id, "nothing to do")
             if expired(item.expires_at, now):
-                return Ruling(item_id, "expired", until=item.expires_at)
+                return ActionResult(item_id, "expired", until=item.expires_at)
             if is_unread:
                 return {"$set": {"status": "pending"}, "$unset": {"nextRetryAt": "", "completedAt": ""}}
             return _update(item, after, now)
 
         return await self._change(item_id, tried_again, dry_run=dry_run)
 
-    async def cancel(self, item_id: str, now: datetime, *, dry_run: bool = False) -> Ruling:
+    async def cancel(self, item_id: str, now: datetime, *, dry_run: bool = False) -> ActionResult:
         """Give up what waits of an item; what is sent can't be called back.
 
         Args:
@@ -267,36 +269,36 @@ class NotificationCases:
             dry_run: Change nothing; say what would become of it.
         """
 
-        def given_up(status: str, item: Item) -> Ruling | dict[str, Any]:
+        def given_up(status: str, item: Item) -> ActionResult | dict[str, Any]:
             if status != "pending":
-                return Ruling(item_id, "nothing to do")
+                return ActionResult(item_id, "nothing to do")
             waiting = (*item.deliveries, *(plan(channel, now) for channel in item.unplanned))
             return _update(item, [cancel(one, now) if one.state == "waiting" else one for one in waiting], now)
 
         return await self._change(item_id, given_up, dry_run=dry_run)
 
     async def _change(
-        self, item_id: str, decide: Callable[[str, Item], Ruling | dict[str, Any]], *, dry_run: bool
-    ) -> Ruling:
+        self, item_id: str, decide: Callable[[str, Item], ActionResult | dict[str, Any]], *, dry_run: bool
+    ) -> ActionResult:
         """Make the update that is decided upon an item as it was read, or say why there is none."""
         for _ in range(_TRIES):
             entry = await self._queue.find_one({"_id": item_id})
             if entry is None:
-                return Ruling(item_id, "unknown")
+                return ActionResult(item_id, "unknown")
             if entry["status"] == "processing":
                 lease = entry.get("lease", {})
-                return Ruling(item_id, "held", worker=lease.get("worker"), until=lease.get("until"))
+                return ActionResult(item_id, "held", worker=lease.get("worker"), until=lease.get("until"))
             item = _read(entry)
             if item is None:
-                return Ruling(item_id, "unreadable")
+                return ActionResult(item_id, "unreadable")
             if any(delivery.state == "sending" for delivery in item.deliveries):
-                return Ruling(item_id, "under way")
+                return ActionResult(item_id, "under way")
             decided = decide(entry["status"], item)
-            if isinstance(decided, Ruling):
+            if isinstance(decided, ActionResult):
                 return decided
             if dry_run or await self._write(entry["status"], item, decided):
-                return Ruling(item_id, "changed")
-        return Ruling(item_id, "contended")
+                return ActionResult(item_id, "changed")
+        return ActionResult(item_id, "contended")
 
     async def _write(self, status: str, item: Item, update: dict[str, Any]) -> bool:
         """Change an item that is as it was read; return whether it is still so."""
@@ -306,23 +308,25 @@ class NotificationCases:
         )
         return result.matched_count == 1
 
-    async def _of_notification(self, notification_id: str, user_id: str | None = None) -> Case | None:
+    async def _of_notification(self, notification_id: str, user_id: str | None = None) -> StoredNotification | None:
         entry = await self._queue.find_one({"_id": notification_id})
         notification = await self._notifications.find_one({"_id": notification_id})
-        case = Case(notification_id, entry, notification, (), ())
-        user_id = case.user_id or user_id
+        stored = StoredNotification(notification_id, entry, notification, (), ())
+        user_id = stored.user_id or user_id
         if user_id is None:
             return None
-        emails, pushes = [await self._logs(logs, case, user_id) for logs in (self._emails, self._pushes)]
+        emails, pushes = [await self._logs(logs, stored, user_id) for logs in (self._emails, self._pushes)]
         if entry is None and notification is None and not emails and not pushes:
             return None
-        return case._replace(email_logs=emails, push_logs=pushes)
+        return stored._replace(email_logs=emails, push_logs=pushes)
 
-    async def _logs(self, logs: AsyncCollection[dict[str, Any]], case: Case, user_id: str) -> tuple[Document, ...]:
+    async def _logs(
+        self, logs: AsyncCollection[dict[str, Any]], stored: StoredNotification, user_id: str
+    ) -> tuple[Document, ...]:
         """Return the logs of a notification: by their keys, and among the user's, as both are indexed."""
-        deliveries = case.item.deliveries if case.item is not None else ()
-        keys = [delivery.key(case.id) for delivery in deliveries]
-        of_it = logs.find({"$or": [{"_id": {"$in": keys}}, {"userId": user_id, "notificationId": case.id}]})
+        deliveries = stored.item.deliveries if stored.item is not None else ()
+        keys = [delivery.key(stored.id) for delivery in deliveries]
+        of_it = logs.find({"$or": [{"_id": {"$in": keys}}, {"userId": user_id, "notificationId": stored.id}]})
         return tuple(await of_it.sort("createdAt", 1).limit(_MOST_LOGS).to_list())
 
     async def _log(self, name: str) -> Document | None:

@@ -20,7 +20,7 @@ from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from enrich.notifications import notification, queue_item
-from notifications.gathering import Gathered, merge
+from notifications.grouping import NotificationGroup, merge
 from notifications.notice import Notice
 from runtime.metrics import STORED_DOCUMENTS_SPOILED
 from sinks.collections import NOTIFICATION_QUEUE, NOTIFICATIONS
@@ -33,7 +33,7 @@ _CHANGING = ("title", "message", "actionUrl", "actionText", "actorId", "actorNam
 """What another notice may change; all else is as the first one made it."""
 
 
-class Joined(NamedTuple):
+class GroupResult(NamedTuple):
     """What became of the notices of one group.
 
     Attributes:
@@ -58,7 +58,7 @@ class _Change(NamedTuple):
     """
 
     stored: Mapping[str, Any] | None
-    gathered: Gathered
+    gathered: NotificationGroup
     joined: Sequence[Notice]
 
     @property
@@ -66,7 +66,7 @@ class _Change(NamedTuple):
         return self.stored is None or self.stored["_id"] != self.gathered.id
 
 
-class GatheredNotifications:
+class NotificationGroups:
     """The notifications of groups.
 
     Args:
@@ -78,14 +78,14 @@ class GatheredNotifications:
         self._notifications = database.get_collection(NOTIFICATIONS.name, read_concern=ReadConcern("majority"))
         self._queue = database[NOTIFICATION_QUEUE.name]
 
-    async def join(self, notices: Iterable[Notice]) -> list[Joined]:
+    async def join(self, notices: Iterable[Notice]) -> list[GroupResult]:
         """Bring notices into the notifications of their groups, durably: one change for each group, however many.
 
         Raises:
             PyMongoError: MongoDB is not up to it, or refuses some. All of it may be done again.
         """
         missing = _by_group(notices)
-        results: list[Joined] = []
+        results: list[GroupResult] = []
         while missing:
             latest = await self._latest(missing)
             changes = {group: _next(latest.get(group), some) for group, some in missing.items()}
@@ -98,7 +98,7 @@ class GatheredNotifications:
             )
             for group in missing.keys() - lost:
                 stored = documents.get(group) or latest[group]
-                results.append(Joined(stored, len(changes[group].joined), items.get(group, {}).get("nextRetryAt")))
+                results.append(GroupResult(stored, len(changes[group].joined), items.get(group, {}).get("nextRetryAt")))
             # The server answers to a change that lost once the one that won is durable, so now that one is found.
             missing = {group: missing[group] for group in lost}
         return results
@@ -146,14 +146,14 @@ def _next(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Chang
 
 def _is_readable(stored: Mapping[str, Any]) -> bool:
     try:
-        Gathered.from_document(stored["gathered"])
+        NotificationGroup.from_document(stored["gathered"])
         return isinstance(stored["channels"]["inApp"]["read"], bool) and isinstance(stored["gathered"]["version"], int)
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
 
 
 def _change(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
-    before = None if stored is None else Gathered.from_document(stored["gathered"])
+    before = None if stored is None else NotificationGroup.from_document(stored["gathered"])
     was_read = stored is not None and bool(stored["channels"]["inApp"]["read"])
     gathered, joined = before, list[Notice]()
     for notice in notices:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pymongo.asynchronous.database import AsyncDatabase
 
 from notifications.item import URGENCY, Item, UnreadableItemError
-from notifications.states import Delivery, Receipt, confirm, next_due, status_of
+from notifications.states import Confirmation, Delivery, confirm, next_due, status_of
 from sinks.collections import NOTIFICATION_QUEUE
 
 LEASE = timedelta(seconds=60)
@@ -183,13 +183,13 @@ class NotificationQueue:
             },
         )
 
-    async def confirm(self, item_id: str, key: str, receipt: Receipt, now: datetime) -> bool:
+    async def confirm(self, item_id: str, key: str, confirmation: Confirmation, now: datetime) -> bool:
         """Take in what a provider reports of a message, whoever may hold its item; return whether that changed it.
 
         Args:
             item_id: The item's id.
             key: Names the message, as `Delivery.key` does.
-            receipt: What is reported.
+            confirmation: What is reported.
             now: When that was.
         """
         while True:
@@ -201,7 +201,7 @@ class NotificationQueue:
             except UnreadableItemError:
                 return False
             deliveries = tuple(
-                confirm(delivery, receipt, now) if delivery.key(item.notification_id) == key else delivery
+                confirm(delivery, confirmation, now) if delivery.key(item.notification_id) == key else delivery
                 for delivery in item.deliveries
             )
             if deliveries == item.deliveries:

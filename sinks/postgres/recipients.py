@@ -16,11 +16,11 @@ from pydantic import BaseModel, ValidationError, field_validator
 from pydantic_core import from_json
 from redis.exceptions import RedisError
 
-from notifications.preferences import DEFAULTS, Preferences, Unreadable, read
+from notifications.preferences import DEFAULTS, Preferences, UnreadablePart, read
 from runtime.metrics import PREFERENCES_UNREADABLE
 from schemas.email_address import normalised
 from schemas.notifications import Device
-from sinks.batch_loader import Together
+from sinks.batch_loader import BatchLoader
 from sinks.postgres.pool import Pool, connection, fetch
 from sinks.redis.connection import connect
 from sinks.redis.refusals import RedisRefusals
@@ -99,9 +99,9 @@ class Recipients:
         self._absent_until: float | None = None
         self._has_answered = False
         self._has_complained = False
-        self._told: set[tuple[str | None, tuple[Unreadable, ...]]] = set()
-        self._from_redis = Together(self._read_kept)
-        self._from_view = Together(self._ask_view)
+        self._told: set[tuple[str | None, tuple[UnreadablePart, ...]]] = set()
+        self._from_redis = BatchLoader(self._read_kept)
+        self._from_view = BatchLoader(self._ask_view)
 
     async def find(self, user_id: str) -> Person | None:
         """Return whom the id means; `None` where it means nobody, or there is no view.
@@ -226,7 +226,7 @@ class Survey(NamedTuple):
 
     people: int
     unreadable: int
-    examples: tuple[Unreadable, ...]
+    examples: tuple[UnreadablePart, ...]
 
 
 async def survey_preferences(url: str, view: str) -> Survey | None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from schemas.email_address import InvalidAddress, read
-from sinks.batch_loader import Together
+from sinks.batch_loader import BatchLoader
 from sinks.postgres.pool import Pool, fetch, is_transient
 
 Channel = Literal["email", "push"]
@@ -49,7 +49,7 @@ class Suppressions:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._reasons = {channel: Together(partial(self.reasons, channel)) for channel in CHANNELS}
+        self._reasons = {channel: BatchLoader(partial(self.reasons, channel)) for channel in CHANNELS}
 
     async def add(self, channel: Channel, address: str, reason: str) -> bool:
         """Suppress an address; return whether it was not."""

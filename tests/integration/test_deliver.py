@@ -25,11 +25,11 @@ from dev.providers.mailgun import MailgunServer
 from dev.providers.sendgrid import SendGridServer
 from dev.providers.server import EmailServer, Fault
 from dev.stack import Platform
-from notifications.composing import Composer
+from notifications.message_builder import MessageBuilder
 from notifications.preferences import Preferences, QuietHours
+from notifications.rendering import Renderer
 from notifications.states import Delivery, begin, plan
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from ops.bootstrap import MIGRATIONS
 from providers import http
 from providers.base import Provider
@@ -56,7 +56,9 @@ NOBODY_MINDS = Preferences()
 def deliver_notification(stores: Stores, providers: Providers, links: UnsubscribeLinks) -> DeliverNotification:
     """Return what delivers an item: at most three notifications of a type and five in all a day."""
     mongo, postgres = Retrier(stores.mongo, Health()), Retrier(stores.suppressions, Health())
-    composer = Composer(Wording("The Blog", "https://blog.example"), links, "The Blog <news@blog.example>")
+    message_builder = MessageBuilder(
+        Renderer("The Blog", "https://blog.example"), links, "The Blog <news@blog.example>"
+    )
     now, chance = stores.clock.now, random.Random(1)
     return DeliverNotification(
         stores.queue,
@@ -64,7 +66,7 @@ def deliver_notification(stores: Stores, providers: Providers, links: Unsubscrib
         stores.recipients,
         Eligibility(stores.suppressions, stores.rate_limits, Limits(of_type=3, of_all=5), now, postgres),
         Router(providers, stores.rate_limits, now, chance),
-        Attempts(composer, stores.delivery_logs, stores.suppressions, now, chance, mongo, postgres),
+        Attempts(message_builder, stores.delivery_logs, stores.suppressions, now, chance, mongo, postgres),
         now,
         mongo,
         postgres,

@@ -14,7 +14,7 @@ from dev.stack import Platform
 from notifications.item import Item
 from notifications.notice import Notice
 from notifications.states import Delivery
-from sinks.mongo.notification_admin import NotificationCases, Selection
+from sinks.mongo.notification_admin import NotificationAdmin, Selection
 from sinks.mongo.notification_queue import LEASE, NotificationQueue
 from sinks.mongo.writer import Mongo
 from sinks.redis.connection import connect
@@ -363,17 +363,17 @@ async def test_what_waits_is_cancelled_whether_it_was_begun_or_not(asked: Pipeli
 async def test_of_many_who_ask_at_once_one_tries_it_again(mongo: Mongo) -> None:
     one = notice("n-1", AGO)
     await mongo.database["notificationQueue"].insert_one(entry(one, [failed()]))
-    cases = NotificationCases(mongo.database)
-    rulings = await asyncio.gather(*(cases.retry("n-1", NOW) for _ in range(20)))
-    assert sorted(ruling.verdict for ruling in rulings).count("changed") == 1
-    assert {ruling.verdict for ruling in rulings} <= {"changed", "nothing to do", "contended"}
+    admin = NotificationAdmin(mongo.database)
+    results = await asyncio.gather(*(admin.retry("n-1", NOW) for _ in range(20)))
+    assert sorted(result.verdict for result in results).count("changed") == 1
+    assert {result.verdict for result in results} <= {"changed", "nothing to do", "contended"}
     [stored] = await mongo.database["notificationQueue"].find().to_list()
     assert stored["revision"] == 3
 
 
 async def test_commands_receipts_and_workers_never_undo_each_other(mongo: Mongo) -> None:
     """Each item is retried, confirmed by a receipt, claimed and let go at once; whoever wins, it stays consistent."""
-    queue, cases = NotificationQueue(mongo.database, "w", random.Random(1)), NotificationCases(mongo.database)
+    queue, admin = NotificationQueue(mongo.database, "w", random.Random(1)), NotificationAdmin(mongo.database)
     names = [f"n-{number}" for number in range(30)]
     mails = [notice(name, AGO, "inApp", "email") for name in names]
     await mongo.database["notificationQueue"].insert_many([entry(mail, [failed()]) for mail in mails])
@@ -390,8 +390,8 @@ async def test_commands_receipts_and_workers_never_undo_each_other(mongo: Mongo)
     await asyncio.gather(
         deliver(),
         deliver(),
-        *(cases.retry(name, NOW) for name in names),
-        *(cases.cancel(name, NOW) for name in names),
+        *(admin.retry(name, NOW) for name in names),
+        *(admin.cancel(name, NOW) for name in names),
         *(queue.confirm(name, key(name), "delivered", NOW) for name in names),
     )
     await queue.wake(NOW + LEASE)
@@ -407,8 +407,8 @@ async def test_failures_of_a_million_items_would_be_read_by_an_index(mongo: Mong
     await mongo.database["notificationQueue"].insert_many(
         [entry(notice(f"n-{at}", AGO), [failed()]) for at in range(5)]
     )
-    cases = NotificationCases(mongo.database)
-    assert len(await cases.failed(Selection(since=AGO - SECOND, type="comment_reply", reason="421"))) == 5
+    admin = NotificationAdmin(mongo.database)
+    assert len(await admin.failed(Selection(since=AGO - SECOND, type="comment_reply", reason="421"))) == 5
     plan = await mongo.database["notificationQueue"].find({"status": "failed", "type": "comment_reply"}).explain()
     assert "IXSCAN" in json.dumps(plan["queryPlanner"]["winningPlan"])
 

@@ -17,7 +17,7 @@ from psycopg import errors, sql
 from structlog.testing import capture_logs
 
 from dev.stack import Platform
-from notifications.preferences import ALL_OFF, DEFAULTS, Preferences, QuietHours, Unreadable
+from notifications.preferences import ALL_OFF, DEFAULTS, Preferences, QuietHours, UnreadablePart
 from schemas.notifications import Device
 from sinks.postgres.pool import Connection, Pool
 from sinks.postgres.recipients import DEVICES, LOOK_AGAIN, Person, Recipients, problem_of_view, survey_preferences
@@ -260,7 +260,7 @@ async def test_who_goes_away_leaves_the_others_their_answer(
 
 
 def silent(part: str, shown: str, **known: Any) -> Preferences:
-    return Preferences(unreadable=(Unreadable(part, shown),), **known)
+    return Preferences(unreadable=(UnreadablePart(part, shown),), **known)
 
 
 @pytest.mark.parametrize(

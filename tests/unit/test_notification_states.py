@@ -22,10 +22,10 @@ from notifications.states import (
     BOUNCED,
     INTERRUPTED,
     TRANSITIONS,
+    Confirmation,
     Delivery,
     IllegalTransition,
     Reason,
-    Receipt,
     State,
     Status,
     begin,
@@ -358,11 +358,13 @@ def test_an_old_receipt_does_not_undo_a_retry() -> None:
 
 @pytest.mark.parametrize("outcome", [SENT, REFUSED, LOST])
 @pytest.mark.parametrize("receipts", [["delivered"], ["bounced"], ["delivered", "bounced"]])
-def test_receipts_and_the_answer_lead_to_the_same_state_in_any_order(outcome: Outcome, receipts: list[Receipt]) -> None:
+def test_receipts_and_the_answer_lead_to_the_same_state_in_any_order(
+    outcome: Outcome, receipts: list[Confirmation]
+) -> None:
     def answer(delivery: Delivery) -> Delivery:
         return settled(delivery, outcome, LATER)
 
-    def report(receipt: Receipt) -> Callable[[Delivery], Delivery]:
+    def report(receipt: Confirmation) -> Callable[[Delivery], Delivery]:
         return lambda delivery: confirm(delivery, receipt, LATER)
 
     ends = set()
@@ -379,8 +381,8 @@ def test_receipts_and_the_answer_lead_to_the_same_state_in_any_order(outcome: Ou
 
 
 @pytest.mark.parametrize("delivery", [WAITING, store(NOW), skip(WAITING, "suppressed", NOW)])
-@pytest.mark.parametrize("receipt", get_args(Receipt))
-def test_a_receipt_of_what_was_never_sent_changes_nothing(delivery: Delivery, receipt: Receipt) -> None:
+@pytest.mark.parametrize("receipt", get_args(Confirmation))
+def test_a_receipt_of_what_was_never_sent_changes_nothing(delivery: Delivery, receipt: Confirmation) -> None:
     assert confirm(delivery, receipt, LATER) == delivery
 
 
@@ -502,8 +504,8 @@ class Deliveries(RuleBasedStateMachine):
         if delivery.state == "sending":
             self.write(at, recover(delivery, self.policy, self.now))
 
-    @rule(at=st.integers(0, 3), receipt=st.sampled_from(get_args(Receipt)), times=st.integers(1, 2))
-    def a_receipt_comes(self, at: int, receipt: Receipt, times: int) -> None:
+    @rule(at=st.integers(0, 3), receipt=st.sampled_from(get_args(Confirmation)), times=st.integers(1, 2))
+    def a_receipt_comes(self, at: int, receipt: Confirmation, times: int) -> None:
         at, delivery = self.read(at)
         after = delivery
         for _ in range(times):

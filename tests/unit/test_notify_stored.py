@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from agents.notifications.notify_stored import NotifyStored
 from enrich.documents import Document, Write
-from sinks.mongo.notification_groups import Joined
+from sinks.mongo.notification_groups import GroupResult
 from sinks.mongo.writer import Outcome, Refusal
 from sinks.redis.in_app import InApp
 from sinks.redis.wakeups import WakeUps
@@ -39,9 +39,9 @@ def told(name: str, **item: object) -> list[Write]:
     ]
 
 
-def group(name: str, due: datetime | None) -> Joined:
+def group(name: str, due: datetime | None) -> GroupResult:
     document: Mapping[str, Any] = {"_id": name}
-    return Joined(document, 1, due)
+    return GroupResult(document, 1, due)
 
 
 async def test_what_is_sent_at_once_is_due_now() -> None:

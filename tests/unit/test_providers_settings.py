@@ -489,7 +489,7 @@ def test_each_push_service_has_a_circuit_of_its_own() -> None:
     assert not web("down.example", sent).breaker.admit(NOW)
     assert not web("DOWN.example", sent).breaker.admit(NOW)
     assert web("up.example", sent).breaker.admit(NOW)
-    assert web("down.example", sent).refusals is web("down.example", sent).refusals
+    assert web("down.example", sent).refusal_guard is web("down.example", sent).refusal_guard
 
 
 @pytest.mark.parametrize("token", ["", "hush", "[" * 4_000, '{"endpoint": 1}', '{"endpoint": "https://"}', "{}"])

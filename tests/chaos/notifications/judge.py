@@ -14,7 +14,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from notifications.gathering import Gathered
+from notifications.grouping import NotificationGroup
 from notifications.notice import digest
 from notifications.states import INTERRUPTED
 from tests.chaos.crew import Death
@@ -156,7 +156,7 @@ class Judgement:
         for stored in self._notifications.values():
             if "gathered" not in stored:
                 continue
-            gathered = Gathered.from_document(stored["gathered"])
+            gathered = NotificationGroup.from_document(stored["gathered"])
             told[stored["relatedEntity"]["id"]] += gathered.actors
             if stored["title"] != gathered.words.title:
                 self._find(f"{stored['_id']} says “{stored['title']}”, and has gathered “{gathered.words.title}”")

@@ -28,7 +28,7 @@ from hashlib import blake2b
 from typing import Any, Self
 
 from notifications.notice import ACTORS, Gather, Notice, Words
-from notifications.wording import people
+from notifications.rendering import people
 
 EXACT = 1_024
 """Up to how many people a group's count is exact."""
@@ -63,7 +63,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class NotificationGroup:
     """What a group has gathered; some 20 kB at most, and the words of one notice.
 
     Attributes:
@@ -162,7 +162,7 @@ class Gathered:
         )
 
 
-def merge(stored: Gathered | None, notice: Notice, *, was_read: bool = False) -> Gathered:
+def merge(stored: NotificationGroup | None, notice: Notice, *, was_read: bool = False) -> NotificationGroup:
     """Return what a group has gathered with one notice more.
 
     Args:
@@ -194,12 +194,12 @@ def merge(stored: Gathered | None, notice: Notice, *, was_read: bool = False) ->
     return replace(one, generation=stored.generation + 1, earlier=earlier, earlier_until=until)
 
 
-def _alone(gather: Gather, notice: Notice, actor_id: str) -> Gathered:
+def _alone(gather: Gather, notice: Notice, actor_id: str) -> NotificationGroup:
     """Return what a group has gathered with its first notice."""
     time = notice.created_at
     # MongoDB would cut the rest, and what is stored must equal what is computed.
     time = time.replace(microsecond=time.microsecond // 1_000 * 1_000)
-    return Gathered(
+    return NotificationGroup(
         group=gather.group,
         generation=1,
         newest=(Act(time, notice.id, actor_id, notice.actor_name),),
@@ -211,7 +211,7 @@ def _alone(gather: Gather, notice: Notice, actor_id: str) -> Gathered:
     )
 
 
-def _joined(stored: Gathered, one: Gathered) -> Gathered:
+def _joined(stored: NotificationGroup, one: NotificationGroup) -> NotificationGroup:
     """Return a generation with one notice more."""
     acts = sorted((*stored.newest, *one.newest), key=lambda act: act.rank)
     # Of each person the last act stays. By that only, one who is pushed out comes back by a newer act alone, and brings

@@ -6,13 +6,13 @@ from typing import Any, get_args
 
 import pytest
 
-from notifications.gathering import merge
+from notifications.grouping import merge
 from notifications.notice import Gather
 from notifications.preferences import Preferences, QuietHours
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, Reason, State, Status
-from ops.notifications.timeline import REASONS, Circumstances, Story, story
+from ops.notifications.timeline import REASONS, Circumstances, Timeline, build_timeline
 from runtime.settings import ROOT
-from sinks.mongo.notification_admin import UNREADABLE, Case
+from sinks.mongo.notification_admin import UNREADABLE, StoredNotification
 from tests.notification_documents import (
     ADDRESS,
     DEVICE,
@@ -48,16 +48,16 @@ def told(
     now: datetime = NOON + HOUR,
     full: bool = False,
     **known: Any,
-) -> Story:
-    case = Case("n-1", item, notification or (shown(N_1) if item else None), emails, pushes)
-    return story(case, Circumstances(**{"events": RULES, **known}), now, full=full)
+) -> Timeline:
+    case = StoredNotification("n-1", item, notification or (shown(N_1) if item else None), emails, pushes)
+    return build_timeline(case, Circumstances(**{"events": RULES, **known}), now, full=full)
 
 
 def lines(entries: Any) -> list[tuple[str, str, str]]:
     return [(f"{at:%H:%M:%S}", about, what) for at, about, what in entries]
 
 
-def all_of(one: Story) -> str:
+def all_of(one: Timeline) -> str:
     return "\n".join(
         [
             one.standing,
@@ -320,7 +320,9 @@ def test_what_is_for_the_application_alone_is_read_or_not() -> None:
 
 def test_the_event_of_a_rule_is_named() -> None:
     of_rule = notice(KEY_OF_A_RULE, NOON)
-    one = story(Case(KEY_OF_A_RULE, entry(of_rule), None, (), ()), Circumstances(events=RULES), NOON)
+    one = build_timeline(
+        StoredNotification(KEY_OF_A_RULE, entry(of_rule), None, (), ()), Circumstances(events=RULES), NOON
+    )
     assert dict(one.facts)["type"] == "comment_reply, by the rule on comment.created"
 
 

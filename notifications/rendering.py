@@ -162,7 +162,7 @@ class Preview:
     together: tuple[tuple[str, str], ...]
 
 
-class Wording:
+class Renderer:
     """Lays out what a notification says for its channels.
 
     Args:

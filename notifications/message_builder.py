@@ -13,9 +13,9 @@ from typing import Any, Literal
 from notifications.item import Item
 from notifications.messages import Email, Push
 from notifications.notice import Words
+from notifications.rendering import Renderer
 from notifications.states import Delivery
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from schemas.notifications import Device
 
 
@@ -37,23 +37,21 @@ class Address:
         return "email" if self.device is None else "push"
 
 
-class Composer:
+class MessageBuilder:
     """Composes messages.
 
     Args:
-        wording: Lays out what a notification says.
+        renderer: Lays out what a notification says.
         links: Where one click unsubscribes; `None` where mails have no such link.
         sender: From whom e-mails are: `Name <address>`.
     """
 
-    def __init__(self, wording: Wording, links: UnsubscribeLinks | None, sender: str) -> None:
-        self._wording = wording
+    def __init__(self, renderer: Renderer, links: UnsubscribeLinks | None, sender: str) -> None:
+        self._renderer = renderer
         self._links = links
         self._sender = sender
 
-    def message(
-        self, item: Item, delivery: Delivery, address: Address, notification: Mapping[str, Any]
-    ) -> Email | Push:
+    def build(self, item: Item, delivery: Delivery, address: Address, notification: Mapping[str, Any]) -> Email | Push:
         """Compose the message of a delivery."""
         key = delivery.key(item.notification_id)
         words = Words(
@@ -64,7 +62,7 @@ class Composer:
         )
         if address.device is None:
             return self._email(item, key, address.text, words)
-        push = self._wording.push(words)
+        push = self._renderer.push(words)
         return Push(
             key=key,
             token=address.text,
@@ -79,7 +77,7 @@ class Composer:
 
     def _email(self, item: Item, key: str, to: str, words: Words) -> Email:
         unsubscribe_url = self._links.url(key) if self._links is not None and not item.transactional else None
-        email = self._wording.email(words, unsubscribe_url=unsubscribe_url)
+        email = self._renderer.email(words, unsubscribe_url=unsubscribe_url)
         return Email(
             key=key,
             to=to,
@@ -92,7 +90,7 @@ class Composer:
         )
 
 
-def log_of(item: Item, message: Email | Push, provider: str, now: datetime) -> dict[str, Any]:
+def new_log(item: Item, message: Email | Push, provider: str, now: datetime) -> dict[str, Any]:
     """Return a message's log as it is before the first attempt, without its `_id`."""
     body = {
         "provider": provider,

@@ -11,7 +11,7 @@ from bson.codec_options import CodecOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifications.gathering import EXACT, NEWEST, Gathered, merge
+from notifications.grouping import EXACT, NEWEST, NotificationGroup, merge
 from notifications.notice import ACTORS, Gather, Notice, Words, digest, expiry
 from schemas.notifications import RelatedEntity
 
@@ -50,7 +50,9 @@ def crowd(size: int, *, first: int = 0) -> list[Notice]:
     return [like(f"reader-{number}", at=number) for number in range(first, first + size)]
 
 
-def gathered(notices: Iterable[Notice], stored: Gathered | None = None, *, was_read: bool = False) -> Gathered:
+def gathered(
+    notices: Iterable[Notice], stored: NotificationGroup | None = None, *, was_read: bool = False
+) -> NotificationGroup:
     for notice in notices:
         before, stored = stored, merge(stored, notice, was_read=was_read)
         # What was read was the generation that was stored; the new one is unread.
@@ -94,7 +96,7 @@ def test_everybody_counts_once_and_the_newest_are_named(notices: list[Notice]) -
 def test_everybody_counts_in_one_generation_alone_whenever_it_is_read(
     notices: list[Notice], data: st.DataObject
 ) -> None:
-    stored: Gathered | None = None
+    stored: NotificationGroup | None = None
     read_generation = 0
     counted: dict[int, int] = {}
     for notice in notices:
@@ -210,14 +212,14 @@ def test_beyond_the_exact_number_nothing_that_came_before_counts_again() -> None
 
 def test_the_count_only_grows() -> None:
     counts = []
-    stored: Gathered | None = None
+    stored: NotificationGroup | None = None
     for notice in crowd(2_500):
         stored = merge(stored, notice)
         counts.append(stored.count)
     assert counts == sorted(counts)
 
 
-def bytes_of(state: Gathered) -> bytes:
+def bytes_of(state: NotificationGroup) -> bytes:
     return bson.encode(state.document())
 
 
@@ -234,7 +236,7 @@ def test_a_state_comes_back_from_mongodb_as_it_was(notices: list[Notice], was_re
     if was_read:
         state = merge(state, like("grace", at=10, microseconds=1), was_read=True)
     document = bson.decode(bytes_of(state), codec_options=ZONED)
-    assert Gathered.from_document({"_id": state.id, **document}) == state
+    assert NotificationGroup.from_document({"_id": state.id, **document}) == state
 
 
 def bare(actor: str, *, at: int) -> Notice:
@@ -261,7 +263,7 @@ def test_a_document_of_an_earlier_release_with_null_for_what_is_unknown_is_read(
     names = ("earlierUntil", "actionUrl", "actionText", "actorAvatar")
     document: dict[str, Any] = {**dict.fromkeys(names), **state.document()}
     document["newest"] = [{**act, "actorName": None} for act in document["newest"]]
-    stored = Gathered.from_document(document)
+    stored = NotificationGroup.from_document(document)
     assert stored == state
     after = merge(stored, like("grace", at=2), was_read=was_read).document()
     assert None not in after.values()
@@ -269,7 +271,7 @@ def test_a_document_of_an_earlier_release_with_null_for_what_is_unknown_is_read(
 
 def test_an_event_with_microseconds_equals_itself_after_it_was_stored() -> None:
     notice = like("ada", at=1, microseconds=999)
-    stored = Gathered.from_document(bson.decode(bytes_of(merge(None, notice)), codec_options=ZONED))
+    stored = NotificationGroup.from_document(bson.decode(bytes_of(merge(None, notice)), codec_options=ZONED))
     assert merge(stored, notice) == stored
 
 
@@ -292,7 +294,7 @@ def test_nobodys_name_is_in_the_repr() -> None:
 
 
 def test_two_writers_who_merge_in_turns_end_with_the_same() -> None:
-    def fold(notices: Sequence[Notice]) -> Gathered:
+    def fold(notices: Sequence[Notice]) -> NotificationGroup:
         first, *others = notices
         return reduce(merge, others, merge(None, first))
 

@@ -29,7 +29,7 @@ _REPLIES_KEPT = 100
 _VARYING = re.compile(r"[^\s<>]*\d[^\s<>]*")
 
 
-class Refusals:
+class RefusalGuard:
     """The latest answers of one provider that took a message, or refused it."""
 
     def __init__(self) -> None:
