@@ -9,26 +9,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from math import ceil
-from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
-from urllib.parse import unquote, urlsplit
 
-import botocore.session
 import httpx
-from botocore.exceptions import BotoCoreError
-from cryptography.exceptions import UnsupportedAlgorithm
-from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from notifications.circuit_breaker import CircuitBreaker
 from notifications.messages import Email, Push
 from notifications.rate import Rate
 from notifications.refusal_guard import RefusalGuard
-from providers.base import Provider
+from providers.base import MissingSettingError, Provider, ProviderSettingsError
 from providers.email.mailgun import Mailgun
 from providers.email.sendgrid import SendGrid
 from providers.email.ses import Ses
-from providers.email.smtp import Smtp, Tls
-from providers.http import client
+from providers.email.smtp import Smtp
 from providers.push.apns import Apns
 from providers.push.fcm import Fcm
 from providers.push.file import PushFile
@@ -41,25 +35,20 @@ PUSH_SERVICES = 500
 """How many push services of browsers are told apart: there are a handful, and whatever strangers make up."""
 
 Message = TypeVar("Message", Email, Push)
-Given = TypeVar("Given")
 
-_SERVICE_ACCOUNT = TypeAdapter(dict[str, str])
-_SMTP: Mapping[str, tuple[Tls, int]] = {
-    "smtp": ("none", 25),
-    "smtp+starttls": ("starttls", 587),
-    "smtps": ("implicit", 465),
+EMAIL: Mapping[EmailProvider, Callable[[Settings], Provider[Email]]] = {
+    "smtp": Smtp.from_settings,
+    "sendgrid": SendGrid.from_settings,
+    "aws-ses": Ses.from_settings,
+    "mailgun": Mailgun.from_settings,
 }
-# What the libraries raise for what is no key, or is under a password, or of a kind that they don't know.
-_NO_KEY = (ValueError, TypeError, UnsupportedAlgorithm)
-_NAMES: Mapping[Platform, str] = {"android": Fcm.name, "ios": Apns.name, "web": WebPush.name}
+"""The vendors of e-mail by their names in INKSTREAM_EMAIL_PROVIDERS, and how each is made of the settings."""
 
+PUSH: Mapping[Platform, type[Fcm | Apns | WebPush]] = {"android": Fcm, "ios": Apns, "web": WebPush}
+"""The vendor of push messages for each platform."""
 
-class ProviderSettingsError(ValueError):
-    """A provider can't be had as it is set. The message names the setting, and holds nothing of keys."""
-
-
-class _NotSetError(Exception):
-    """A setting is missing that the settings' own check has reported."""
+NAMES: frozenset[str] = frozenset({*EMAIL, *(vendor.name for vendor in PUSH.values())})
+"""The names of all vendors, as logs and metrics have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,115 +172,23 @@ def problems(settings: Settings) -> list[str]:
             make()
         except ProviderSettingsError as error:
             found.append(str(error))
-        except _NotSetError:
+        except MissingSettingError:
             pass
     return found
 
 
 def _email_makers(settings: Settings) -> list[Callable[[], Provider[Email]]]:
-    return [partial(_email_provider, name, settings) for name in settings.email_providers]
-
-
-def _email_provider(name: EmailProvider, settings: Settings) -> Provider[Email]:
-    """Make a provider of e-mail; `Settings` has seen to it that nothing is missing."""
-    match name:
-        case "smtp":
-            return _smtp(settings.smtp_url)
-        case "sendgrid":
-            return SendGrid(client(), _given(settings.sendgrid_api_key), settings.sendgrid_url)
-        case "aws-ses":
-            region = _given(settings.ses_region)
-            credentials = _aws_credentials()
-            return Ses(client(), credentials, region, settings.ses_url, settings.ses_configuration_set)
-        case "mailgun":
-            api_key, domain = _given(settings.mailgun_api_key), _given(settings.mailgun_domain)
-            return Mailgun(client(), api_key, domain, settings.mailgun_url)
-
-
-def _smtp(smtp_url: SecretStr) -> Smtp:
-    url = urlsplit(smtp_url.get_secret_value())
-    tls, port = _SMTP[url.scheme]
-    return Smtp(
-        url.hostname or "",
-        url.port or port,
-        unquote(url.username) if url.username else None,
-        SecretStr(unquote(url.password)) if url.password else None,
-        tls=tls,
-    )
-
-
-def _aws_credentials() -> botocore.credentials.Credentials:
-    advice = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, or leave aws-ses out"
-    try:
-        credentials = botocore.session.get_session().get_credentials()
-    except BotoCoreError as error:
-        raise ProviderSettingsError(
-            f"INKSTREAM_EMAIL_PROVIDERS names aws-ses, but credentials of AWS can't be had ({error}): set {advice}"
-        ) from None
-    if credentials is None:
-        raise ProviderSettingsError(
-            f"INKSTREAM_EMAIL_PROVIDERS names aws-ses, but there are no credentials of AWS: set {advice}"
-        )
-    return credentials
+    return [partial(EMAIL[name], settings) for name in settings.email_providers]
 
 
 def _push_makers(settings: Settings) -> dict[Platform, Callable[[], Provider[Push]]]:
     if settings.push_file:
-        return {platform: partial(PushFile, settings.push_file, name) for platform, name in _NAMES.items()}
-    makers: dict[Platform, Callable[[], Provider[Push]]] = {}
-    if settings.fcm_service_account_file:
-        makers["android"] = partial(_fcm, settings.fcm_service_account_file, settings.fcm_url)
-    if settings.apns_key_file:
-        makers["ios"] = partial(_apns, settings.apns_key_file, settings)
-    if settings.web_push_private_key:
-        makers["web"] = partial(_web_push, settings.web_push_private_key, settings)
-    return makers
-
-
-def _fcm(path: Path, base_url: str) -> Fcm:
-    setting = "INKSTREAM_FCM_SERVICE_ACCOUNT_FILE"
-    text = _read(path, setting)
-    try:
-        return Fcm(client(), _SERVICE_ACCOUNT.validate_json(text), base_url)
-    except KeyError as error:
-        raise ProviderSettingsError(f"{setting}: {path} has no {error}: is it a service account's key?") from None
-    except _NO_KEY:
-        raise ProviderSettingsError(
-            f"{setting}: {path} is no service account's key file: make one in the Firebase console"
-        ) from None
-
-
-def _apns(path: Path, settings: Settings) -> Apns:
-    setting = "INKSTREAM_APNS_KEY_FILE"
-    key = SecretStr(_read(path, setting))
-    key_id, team_id, topic = _given(settings.apns_key_id), _given(settings.apns_team_id), _given(settings.apns_topic)
-    try:
-        return Apns(client(http2=True), key, key_id, team_id, topic, settings.apns_url)
-    except _NO_KEY:
-        raise ProviderSettingsError(f"{setting}: {path} is no signing key: Apple gives it as a file .p8") from None
-
-
-def _web_push(private_key: SecretStr, settings: Settings) -> WebPush:
-    loopback = settings.environment == "development"
-    try:
-        return WebPush(client(), private_key, _given(settings.web_push_subject), loopback=loopback)
-    except ValueError as error:
-        raise ProviderSettingsError(f"INKSTREAM_WEB_PUSH_PRIVATE_KEY and INKSTREAM_WEB_PUSH_SUBJECT: {error}") from None
-
-
-def _read(path: Path, setting: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ProviderSettingsError(f"{setting}: {path} can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ProviderSettingsError(f"{setting}: {path} is no text") from None
-
-
-def _given(value: Given | None) -> Given:
-    if value is None:
-        raise _NotSetError
-    return value
+        return {platform: partial(PushFile, settings.push_file, vendor.name) for platform, vendor in PUSH.items()}
+    return {
+        platform: partial(vendor.from_settings, settings)
+        for platform, vendor in PUSH.items()
+        if vendor.is_configured(settings)
+    }
 
 
 def _rate(per_second: float | None) -> Rate | None:

@@ -19,8 +19,10 @@ import structlog
 from delivery.batch import Record, RecordBatch
 from delivery.dead_letters.writer import DeadLetter, DeadLetters
 from delivery.retry import Retrier
+from notifications import unsubscribing
 from notifications.receipts.receipt import ARRIVED, GIVEN_UP, Receipt
 from notifications.replies import OURS, of_bounce
+from providers.registry import NAMES
 from runtime.metrics import RECEIPTS, RECEIPTS_NOT_OURS, REPLIES, STORED_AFTER_SECONDS, WRITE_SECONDS
 from schemas.cloudevents import Decoder
 from schemas.envelope import InvalidEvent
@@ -36,7 +38,7 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 20
 """How many messages have their receipts applied at the same time; each takes a connection."""
 
-PROVIDERS = frozenset({"sendgrid", "aws-ses", "mailgun", "smtp", "fcm", "apns", "web-push", "inkstream"})
+PROVIDERS = NAMES | {unsubscribing.PROVIDER}
 """The values of the metrics' label `provider`; all others become `other`, as a producer may have written anything."""
 
 

@@ -7,6 +7,7 @@ https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses.
 """
 
 import re
+from typing import Self
 
 import httpx
 from pydantic import SecretStr
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from notifications.messages import Email
 from notifications.outcome import Failed, Outcome, Sent
 from notifications.replies import MAILGUN, of_api, outcome
-from providers.base import without_asking
+from providers.base import required, without_asking
 from providers.email.addresses import (
     Envelope,
     added_headers,
@@ -23,7 +24,8 @@ from providers.email.addresses import (
     one_line,
     without_personal,
 )
-from providers.http import answer, ask, failed, retry_after
+from providers.http import answer, ask, client, failed, retry_after
+from runtime.settings import Settings
 
 _NOT_A_TAG = re.compile(r"[^ -~]")
 _LONGEST_TAG = 128
@@ -48,6 +50,16 @@ class Mailgun:
         self._client = client
         self._api_key = api_key
         self._url = f"{base_url}/v3/{domain}/messages"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+        """
+        api_key, domain = required(settings.mailgun_api_key), required(settings.mailgun_domain)
+        return cls(client(), api_key, domain, settings.mailgun_url)
 
     async def send(self, message: Email) -> Outcome:
         """Hand an e-mail over; what happens to it is told by events with its variables, its key among them."""

@@ -7,7 +7,7 @@ https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-ap
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from pydantic import SecretStr
@@ -16,7 +16,7 @@ from notifications.messages import Email
 from notifications.outcome import Failed, Outcome, Sent
 from notifications.replies import OURS, SENDGRID, Row, of_api, outcome
 from notifications.retry_policy import bounded
-from providers.base import without_asking
+from providers.base import required, without_asking
 from providers.email.addresses import (
     Envelope,
     added_headers,
@@ -25,7 +25,8 @@ from providers.email.addresses import (
     one_line,
     without_personal,
 )
-from providers.http import answer, ask, failed, retry_after
+from providers.http import answer, ask, client, failed, retry_after
+from runtime.settings import Settings
 
 
 class SendGrid:
@@ -46,6 +47,15 @@ class SendGrid:
         self._client = client
         self._api_key = api_key
         self._url = f"{base_url}/v3/mail/send"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+        """
+        return cls(client(), required(settings.sendgrid_api_key), settings.sendgrid_url)
 
     async def send(self, message: Email) -> Outcome:
         """Hand an e-mail over; what happens to it is told by events with `custom_args`, its key among them."""

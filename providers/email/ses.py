@@ -8,17 +8,19 @@ has https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html.
 import asyncio
 import json
 import re
-from typing import Any
+from typing import Any, Self
 
+import botocore.session
 import httpx
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError
 
 from notifications.messages import Email
 from notifications.outcome import Category, Failed, Misconfigured, Outcome, Sent
 from notifications.replies import SES, of_api, outcome
-from providers.base import without_asking
+from providers.base import ProviderSettingsError, required, without_asking
 from providers.email.addresses import (
     Envelope,
     added_headers,
@@ -27,7 +29,8 @@ from providers.email.addresses import (
     one_line,
     without_personal,
 )
-from providers.http import answer, ask, failed, retry_after
+from providers.http import answer, ask, client, failed, retry_after
+from runtime.settings import Settings
 
 _SERVICE = "ses"
 _PATH = "/v2/email/outbound-emails"
@@ -66,6 +69,17 @@ class Ses:
         self._region = region
         self._url = (base_url or f"https://email.{region}.amazonaws.com") + _PATH
         self._configuration_set = configuration_set
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings; this may ask the network for credentials of AWS.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: There are no credentials of AWS.
+        """
+        region = required(settings.ses_region)
+        return cls(client(), _aws_credentials(), region, settings.ses_url, settings.ses_configuration_set)
 
     async def send(self, message: Email) -> Outcome:
         """Hand an e-mail over; what happens to it is told by events with its tags, its key among them."""
@@ -154,3 +168,18 @@ def _code(response: httpx.Response, content: dict[str, Any]) -> str:
     named = response.headers.get("x-amzn-errortype") or content.get("__type") or content.get("code")
     found = _NAME_OF_ERROR.fullmatch(str(named))
     return found[1] if named and found else str(response.status_code)
+
+
+def _aws_credentials() -> Credentials:
+    advice = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, or leave aws-ses out"
+    try:
+        credentials = botocore.session.get_session().get_credentials()
+    except BotoCoreError as error:
+        raise ProviderSettingsError(
+            f"INKSTREAM_EMAIL_PROVIDERS names aws-ses, but credentials of AWS can't be had ({error}): set {advice}"
+        ) from None
+    if credentials is None:
+        raise ProviderSettingsError(
+            f"INKSTREAM_EMAIL_PROVIDERS names aws-ses, but there are no credentials of AWS: set {advice}"
+        )
+    return credentials

@@ -8,6 +8,7 @@ same `Message-ID`, by which some mailboxes show it once.
 import asyncio
 import re
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,8 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import format_datetime
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 from pydantic import SecretStr
@@ -34,8 +36,15 @@ from providers.email.addresses import (
     without_personal,
 )
 from providers.http import TIMEOUT
+from runtime.settings import Settings
 
 Tls = Literal["none", "starttls", "implicit"]
+
+_SCHEMES: Mapping[str, tuple[Tls, int]] = {
+    "smtp": ("none", 25),
+    "smtp+starttls": ("starttls", 587),
+    "smtps": ("implicit", 465),
+}
 
 _LINE_BREAK = "\r\n"
 _LEFT_OPEN = re.compile(r"\r(?!\n)|\n(?![ \t])")
@@ -101,6 +110,24 @@ class Smtp:
         self._tls = tls
         self._timeout = timeout
         self._idle: list[_Connection] = []
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings."""
+        return cls.from_url(settings.smtp_url)
+
+    @classmethod
+    def from_url(cls, smtp_url: SecretStr) -> Self:
+        """Make the provider of a URL: `smtp://`, `smtp+starttls://` or `smtps://`, user, password, host and port."""
+        url = urlsplit(smtp_url.get_secret_value())
+        tls, port = _SCHEMES[url.scheme]
+        return cls(
+            url.hostname or "",
+            url.port or port,
+            unquote(url.username) if url.username else None,
+            SecretStr(unquote(url.password)) if url.password else None,
+            tls=tls,
+        )
 
     async def send(self, message: Email) -> Outcome:
         """Hand an e-mail over. What the provider calls it is its `Message-ID`, which a bounce names."""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Self
 from uuid import UUID
 
 import httpx
@@ -23,9 +24,11 @@ from pydantic import SecretStr
 from notifications.messages import Push
 from notifications.outcome import Failed, Outcome, Refused, Sent
 from notifications.replies import APNS, of_api, outcome
-from providers.http import answer, ask, failed, retry_after
+from providers.base import NOT_A_KEY, ProviderSettingsError, read_key_file, required
+from providers.http import answer, ask, client, failed, retry_after
 from providers.push.payload import as_json, fitted
 from providers.webhooks.base import Detail, Text
+from runtime.settings import Settings
 
 _LARGEST = 4096
 
@@ -88,6 +91,28 @@ class Apns:
         self._base_url = base_url
         self._clock = clock
         self._token: _ProviderToken | None = None
+
+    @staticmethod
+    def is_configured(settings: Settings) -> bool:
+        """Whether the settings have the provider."""
+        return bool(settings.apns_key_file)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings; read its key file.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: The key file is wrong.
+        """
+        setting = "INKSTREAM_APNS_KEY_FILE"
+        path = required(settings.apns_key_file)
+        key = SecretStr(read_key_file(path, setting))
+        key_id, team_id = required(settings.apns_key_id), required(settings.apns_team_id)
+        try:
+            return cls(client(http2=True), key, key_id, team_id, required(settings.apns_topic), settings.apns_url)
+        except NOT_A_KEY:
+            raise ProviderSettingsError(f"{setting}: {path} is no signing key: Apple gives it as a file .p8") from None
 
     async def send(self, message: Push) -> Outcome:
         """Hand a message over; what is too long of its body is left out.

@@ -12,21 +12,24 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
 from notifications.replies import FCM, of_api, outcome
-from providers.http import answer, ask, failed, retry_after
+from providers.base import NOT_A_KEY, ProviderSettingsError, read_key_file, required
+from providers.http import answer, ask, client, failed, retry_after
 from providers.push.payload import as_json, fitted
 from providers.webhooks.base import Detail, Text, listed
+from runtime.settings import Settings
 
+_SERVICE_ACCOUNT = TypeAdapter(dict[str, str])
 _SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_LIFETIME = timedelta(hours=1)
@@ -70,6 +73,31 @@ class Fcm:
         self._url = f"{base_url}/v1/projects/{service_account['project_id']}/messages:send"
         self._access = _Access(client, service_account, clock)
         self._clock = clock
+
+    @staticmethod
+    def is_configured(settings: Settings) -> bool:
+        """Whether the settings have the provider."""
+        return bool(settings.fcm_service_account_file)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings; read its key file.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: The key file is wrong.
+        """
+        setting = "INKSTREAM_FCM_SERVICE_ACCOUNT_FILE"
+        path = required(settings.fcm_service_account_file)
+        text = read_key_file(path, setting)
+        try:
+            return cls(client(), _SERVICE_ACCOUNT.validate_json(text), settings.fcm_url)
+        except KeyError as error:
+            raise ProviderSettingsError(f"{setting}: {path} has no {error}: is it a service account's key?") from None
+        except NOT_A_KEY:
+            raise ProviderSettingsError(
+                f"{setting}: {path} is no service account's key file: make one in the Firebase console"
+            ) from None
 
     async def send(self, message: Push) -> Outcome:
         """Hand a message over; what is too long of its body is left out.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -31,8 +31,10 @@ from pywebpush import WebPusher  # type: ignore[import-untyped]
 from notifications.messages import Push
 from notifications.outcome import Failed, Outcome, Refused, Sent, Throttled
 from notifications.replies import WEB_PUSH, of_api, outcome
-from providers.http import failed, retry_after
+from providers.base import ProviderSettingsError, required
+from providers.http import client, failed, retry_after
 from providers.push.payload import as_json, fitted
+from runtime.settings import Settings
 
 _LARGEST = 3993
 """What 4,096 bytes, which a push service must take, hold of plain text (RFC 8291, section 4)."""
@@ -105,6 +107,27 @@ class WebPush:
             self._authorization(httpx.URL("https://push.example"))
         except VapidException:
             raise ValueError("the subject is neither mailto: and an address nor https:// and a name") from None
+
+    @staticmethod
+    def is_configured(settings: Settings) -> bool:
+        """Whether the settings have the provider."""
+        return bool(settings.web_push_private_key)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: The key or the subject is wrong.
+        """
+        private_key, subject = required(settings.web_push_private_key), required(settings.web_push_subject)
+        try:
+            return cls(client(), private_key, subject, loopback=settings.environment == "development")
+        except ValueError as error:
+            raise ProviderSettingsError(
+                f"INKSTREAM_WEB_PUSH_PRIVATE_KEY and INKSTREAM_WEB_PUSH_SUBJECT: {error}"
+            ) from None
 
     async def send(self, message: Push) -> Outcome:
         """Hand a message over; what is too long of its body is left out.

@@ -18,12 +18,13 @@ from notifications.messages import Push
 from notifications.outcome import Misconfigured, Outcome, Sent
 from notifications.rate import Rate
 from providers import registry
+from providers.base import ProviderSettingsError
 from providers.email.smtp import Smtp
 from providers.push.apns import Apns
 from providers.push.fcm import Fcm
 from providers.push.file import PushFile
 from providers.push.web_push import WebPush
-from providers.registry import Providers, ProviderSettingsError, Route
+from providers.registry import Providers, Route
 from runtime.settings import NEEDED_ELSEWHERE, Settings
 
 NOW = datetime.now(UTC)
@@ -394,13 +395,13 @@ def test_broken_credentials_of_aws_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_a_mail_server_is_reached_as_its_url_says(url: str, host: str, port: int, tls: str) -> None:
-    smtp = registry._smtp(SecretStr(url))
+    smtp = Smtp.from_url(SecretStr(url))
     assert (smtp._host, smtp._port, smtp._tls) == (host, port, tls)
     assert (smtp._username, smtp._password) == (None, None)
 
 
 def test_credentials_in_a_url_may_hold_anything() -> None:
-    smtp = registry._smtp(SecretStr("smtps://ada%40blog.example:p%2Fw%3A%40d@mail.example"))
+    smtp = Smtp.from_url(SecretStr("smtps://ada%40blog.example:p%2Fw%3A%40d@mail.example"))
     assert isinstance(smtp, Smtp)
     assert smtp._username == "ada@blog.example"
     assert smtp._password == SecretStr("p/w:@d")
