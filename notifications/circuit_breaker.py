@@ -1,7 +1,7 @@
-"""The circuit breaker of a provider: while it is down or refuses us, nothing is spent on it.
+"""The circuit breaker of a provider: stops attempts while the provider is down or refuses us.
 
-In comes what came of each attempt; out goes whether there may be another. The state is this process's own, and is lost
-with it: a new one begins closed, and learns by its own attempts.
+Input: the outcome of each attempt. Output: whether there may be another attempt. The state belongs to this process and
+is lost with it: a new process begins with a closed circuit.
 
 As described by Martin Fowler (https://martinfowler.com/bliki/CircuitBreaker.html).
 """

@@ -1,23 +1,20 @@
-"""Gathering: likes of one post within a window become one notification, "Ada and 9 others".
+"""Grouping: merges likes of one post within a window into one notification, "Ada and 9 others".
 
-In come what a group has gathered so far and one notice more, out goes what it has gathered then: pure functions of
-both. As long as nobody has read the notification, the result is the same in whatever order and however often notices
-come: everything kept is a union, or the greatest of its kind. So a batch that is read twice counts once, and a writer
-who lost a race merges again with what is stored by then.
+Input: the stored group and one notice. Output: the merged group. These are pure functions. While nobody has read the
+notification, the result does not depend on the order of notices or on repetitions, because every field is a union or a
+maximum. So a batch that is read twice counts once, and a writer that lost a race merges again with the stored group.
 
-A person counts once in a group, that is for one user, type, entity and window. Once the notification was read, the next
-person begins a new one, whose id has the next generation's number; whoever was counted in an earlier generation is not
-counted again, whichever event of theirs comes.
+A person counts once in a group, which is one user, type, entity and window. After the notification was read, the next
+person begins a new one, whose id has the next generation's number. Whoever was counted in an earlier generation is not
+counted again, whatever that person does.
 
-What is kept is bounded. Of people there are eight bytes each, a digest of the id: up to `EXACT` of them per generation,
-and as many of all earlier ones together, the smallest first. So up to `EXACT` people in a window everything above holds
-exactly. Beyond it:
+The size is bounded. Of each person eight bytes are kept, a digest of the id: the `EXACT` smallest of each generation,
+and as many of all earlier ones together. Up to `EXACT` people in a window the rules above hold exactly. Beyond it:
 
-- the number of people is an estimate, off by 3 % as a rule ("Ada and about 5,200 others"), which is still the same in
-  any order, and the same when events come again. How many there are follows from how small the smallest digests are
-  (https://doi.org/10.1145/1562764.1562787);
-- of somebody whose digest was not kept, an event that is no later than the newest which counted before the notification
-  was read, is taken as counted. So nothing counts twice, but somebody whose event came that late may not count at all.
+- the number of people is an estimate, usually within 3 % ("Ada and about 5,200 others"). It too does not depend on
+  order or repetitions. It follows from the size of the smallest digests (https://doi.org/10.1145/1562764.1562787);
+- an event of a person whose digest was not kept is taken as counted if it is not later than the newest one that counted
+  before the notification was read. So nothing counts twice, but a person whose event came that late may not count.
 """
 
 from bisect import bisect_left

@@ -1,7 +1,7 @@
-"""An item of the queue as delivery sees it: whom to reach how, until when, and how far it has come.
+"""An item of the queue as delivery reads it.
 
-In comes a document of `notificationQueue`; out go its deliveries, and what may hinder one of them just now. Pure: the
-present moment is given.
+Input: a document of `notificationQueue`. Output: its deliveries, and what blocks one of them now. Pure: the current
+time is an argument.
 """
 
 from collections.abc import Mapping, Sequence

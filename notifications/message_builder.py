@@ -1,8 +1,8 @@
-"""From a notification to the messages that are sent of it, and to what their logs say of them at first.
+"""Builds messages from notifications, and the initial logs of messages.
 
-In come an item of the queue, its notification's document, and where one message goes; out go an e-mail or a push
-message that is ready for a provider, and the body of its log. The same delivery makes the same message at each attempt,
-unless more was gathered meanwhile.
+Input: an item of the queue, its notification's document, and an address. Output: an e-mail or a push message that is
+ready for a provider, and the body of its log. Each attempt of a delivery builds the same message, unless more people
+joined the group meanwhile.
 """
 
 from collections.abc import Mapping

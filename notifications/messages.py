@@ -1,6 +1,6 @@
-"""What is handed to a provider: an e-mail or a push message, ready to send.
+"""An e-mail or a push message that is ready for a provider.
 
-In come words and a recipient; nothing here is logged, as all of it is personal.
+Nothing here is logged, because all of it is personal.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""What one person is to be told: the form in which rules and requests enter delivery.
+"""A notice: what one person is to be notified of, whether a rule or a service's request asks for it.
 
-A rule on a domain event makes notices, and so does a service's request; whatever comes after has one input. Nothing
-here is logged, as most of it is personal.
+Rules on domain events and requests both produce notices, so that delivery has one input. Nothing here is logged,
+because most of it is personal.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""What came of handing a message to a provider, in five words that decide what happens next.
+"""The outcome of sending a message to a provider: five classes that decide what happens next.
 
-In comes whatever a provider answered, or that it did not; out goes one of these. The codes and messages are the
-provider's own where it gave any, without the recipient's address.
+Input: a provider's response, or its absence. Output: one of the classes. Codes and messages are the provider's own if
+it gave any, without the recipient's address.
 """
 
 from dataclasses import dataclass, field

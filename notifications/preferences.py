@@ -1,8 +1,9 @@
-"""What people want to get, and how: their channels, by type of notification, and their quiet hours.
+"""People's preferences: their channels, by type of notification, and their quiet hours.
 
-In come preferences as the platform's PostgreSQL or its cache has them; out goes whether a channel is turned off. When a
-message may be sent is not decided here. What can't be read is never taken for its opposite: a channel counts as turned
-off, hours as night, and which part it was is kept, so that it can be told. docs/recipients.md has the rules.
+Input: preferences as the platform's PostgreSQL or its cache stores them. Output: whether a channel is turned off. When
+a message may be sent is decided elsewhere. A part that can't be read is never taken for its opposite: the channel
+counts as turned off, the hours as night, and the part is recorded so that it can be reported. docs/recipients.md has
+the rules.
 """
 
 import json

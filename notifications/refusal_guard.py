@@ -1,10 +1,10 @@
-"""The limits on refusals: whose fault they are, the message's or ours, told from all answers of one provider together.
+"""The refusal guard: decides from all responses of one provider whether a refusal is about the message or about us.
 
-Input: what came of each attempt with one provider. Output: how it is to be taken. One reply to one recipient says
-nothing about the next; the same reply to many different recipients, or a refusal of most of what is sent, does. A wrong
-project looks like a thousand devices that have gone, and a server that does not relay for us like a thousand closed
-mailboxes: beyond a limit that is `Misconfigured`, which opens the circuit and burns nothing. The state is this
-process's own, and is lost with it.
+Input: the outcome of each attempt with one provider. Output: the outcome to act on. One reply to one recipient says
+nothing about the next; the same reply to many recipients, or a refusal of most messages, does. A wrong project looks
+like a thousand devices that do not exist, and a server that does not relay for us like a thousand closed mailboxes:
+beyond a limit the outcome is `Misconfigured`, which opens the circuit and suppresses nobody. The state belongs to this
+process and is lost with it.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""The words: what people wrote made harmless, sentences filled in, e-mails and push messages laid out.
+"""Rendering: cleans what people wrote, fills in sentences, and lays out e-mails and push messages.
 
-In come templates of `notifications.yaml` and the words of a notification; out go texts that are ready to send. Nothing
-that a person can have as a name or put into a title raises here, breaks a line, turns the direction of what follows it,
+Input: templates of `notifications.yaml` and the content of a notification. Output: texts that are ready to send. No
+name or title, whatever its characters, raises an error here, breaks a line, changes the direction of the text after it,
 or becomes markup.
 """
 

@@ -1,8 +1,8 @@
 """What a provider's reply means: one table for mail servers, APIs, push services and reported bounces.
 
-Input: a status, a code and the words that came with it. Output: one of a closed set of categories, which says whether
-the message is tried again and whether its recipient is suppressed. docs/decisions/classifying-replies.md says why the
-table is our own. Pure: the first row that matches decides, and each row has its source and an example, which is a test.
+Input: a status, a code and the text with it. Output: one of a closed set of categories, which decides whether the
+message is retried and whether its recipient is suppressed. docs/decisions/classifying-replies.md says why the table is
+our own. Pure: the first row that matches decides. Each row has its source and an example, which is a test.
 """
 
 import re

@@ -1,6 +1,6 @@
 """How long to wait before the next attempt, and how many attempts there are.
 
-In come the number of an attempt, a policy and a source of randomness; out goes how long to wait. Nothing is kept here.
+Input: the number of an attempt, a policy and a source of randomness. Output: a duration. There is no state.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,10 @@
-"""The states of a delivery, and of the item of the queue that it belongs to: what may follow what.
+"""The states of a delivery, and of its item in the queue: which transition may follow which.
 
-In come a delivery and what happened to it; out goes the delivery as it is from then on. It is written before the next
-thing is done, so after a crash the queue says what was known, and `recover` what to make of it. Nothing else in the
-project changes the state of a delivery. docs/notification-states.md has the figure.
+Input: a delivery and what happened to it. Output: the delivery in its next state. Nothing else in the project changes
+the state of a delivery. docs/notification-states.md has the figure.
+
+After a crash: each state is written before the next action, so the queue has the last known state, and `recover`
+continues from it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,8 @@
-"""Unsubscribing: the link in an e-mail, the page behind it, and the receipt that it comes to.
+"""Unsubscribing: the link in an e-mail, the page behind it, and its receipt.
 
-In comes the key of an e-mail's log; out goes a URL with a signed token, and of a token the key again: nobody can make a
-link for an e-mail that is not theirs. RFC 8058 asks that the URL alone says who unsubscribes, so that one click does:
-https://www.rfc-editor.org/rfc/rfc8058#section-3.1. Nothing is remembered here.
+Input: the key of an e-mail's log. Output: a URL with a signed token; of a token, the key. Nobody can make a link for an
+e-mail of somebody else. RFC 8058 requires that the URL alone identifies the recipient, so that one click is enough:
+https://www.rfc-editor.org/rfc/rfc8058#section-3.1. There is no state.
 """
 
 from datetime import datetime, timedelta

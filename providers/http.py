@@ -1,6 +1,6 @@
-"""Requests to providers: one question over HTTP, and what its failure means.
+"""HTTP requests to providers, and what their failures mean.
 
-In comes a request; out goes the response, or the `Failed` that stands for its absence. No redirects are followed, and
+Input: a request. Output: the response, or the `Failed` that stands for its absence. Redirects are not followed, and
 nothing of a request is logged.
 """
 

@@ -1,7 +1,7 @@
-"""Providers: who takes e-mails and push messages, as the settings name them.
+"""The registry of providers: makes the configured ones and routes messages to them.
 
-In come settings, with the key files that they name; out go routes to providers, each with a circuit breaker of its own.
-What the settings lack is an error at the start. Of what a provider did, nothing outlives the process.
+Input: settings, and the key files that they name. Output: routes to providers, each with its own circuit breaker.
+Missing settings are an error at the start. The state of a provider is lost with the process.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Questions asked together: one query for all who want to know something at the same moment.
+"""Batches single look-ups: one query for all keys that are requested at the same moment.
 
-In come keys, one by one; out go answers. A question that fails has failed for all who asked it, and for nobody else.
+Input: keys, one by one. Output: values. A query that fails fails for all who waited for it, and for nobody else.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """What a receipt changes in the log of a push message.
 
-In come a log and a receipt; out go the fields that change. Such a log has no list of events, so what a receipt said is
-in `deliveredAt` and in `error`, which then has the receipt's id and moment beside the seed's two fields. As for an
-e-mail, receipts come in any order and more than once, and the log is the same in the end.
+Input: a log and a receipt. Output: the changed fields. Such a log has no list of events, so the content of a receipt is
+in `deliveredAt` and in `error`, which then has the receipt's id and time beside the specification's two fields. As for
+an e-mail, the order and repetition of receipts do not matter.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Opens the stores for whoever asks what became of notifications, and looks up what belongs to one.
+"""Looks up a notification for its timeline, and opens the stores for the commands.
 
-In come settings and ids; out go stories, and the stores themselves. A server without which there is no answer is named
-in an error; of one that only adds to it, the story says what it lacks.
+Input: settings and ids. Output: timelines and open stores. If a required server is down, an error names it; if an
+optional one is, the timeline says what is missing.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Masks for what is personal: addresses and tokens, as a terminal may show them to whoever looks over a shoulder.
+"""Masks personal data: addresses and tokens, for output on a terminal.
 
-In come texts, out go texts from which nobody can be written to.
+Input: texts. Output: texts that contain no usable address or token.
 """
 
 import re

@@ -1,8 +1,7 @@
-"""The story of a notification, in words for whoever asks why it did not arrive.
+"""The timeline of a notification: its state, what to do, and what happened when.
 
-In come its documents and what else is known of its person; out go how things stand, what to do, and what happened when.
-Pure: the present moment is given. Addresses and tokens are masked unless they are asked for; what a notification says
-is left out unless it is asked for.
+Input: its documents, and what else is known of its person. Output: sentences and a list of events. Pure: the current
+time is an argument. Addresses and tokens are masked, and the content is omitted, unless the full output is requested.
 """
 
 import re

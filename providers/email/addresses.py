@@ -1,7 +1,7 @@
-"""The head of an e-mail: addresses, names, the subject, and the headers that are added, safe whatever they hold.
+"""The head of an e-mail: addresses, names, the subject and added headers, safe for any content.
 
-In come texts that people wrote; out go lines that hold neither a line break nor anything else that could begin a header
-of its own. What a provider says comes in as well, and goes out without the address and the subject that it repeats.
+Input: texts that people wrote. Output: lines without a line break or anything else that could begin another header. In
+a provider's error message, the address and the subject are masked.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Mailgun: its Messages API, version 3.
 
-In comes an e-mail; out goes what Mailgun said. It knows no idempotency: what is given twice is sent twice, with the
-same `Message-Id`, by which some mailboxes show it once.
+Input: an e-mail. Output: the outcome. Mailgun has no idempotency keys: a message sent twice is delivered twice, with
+the same `Message-Id`, by which some mailboxes show it once.
 Source: https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages, and of the replies
 https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses.
 """

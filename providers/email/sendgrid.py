@@ -1,6 +1,6 @@
 """SendGrid: its Mail Send API, version 3.
 
-In comes an e-mail; out goes what SendGrid said. It knows no idempotency: what is given twice is sent twice.
+Input: an e-mail. Output: the outcome. SendGrid has no idempotency keys: a message sent twice is delivered twice.
 Source: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send, and of the replies
 https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors.
 """

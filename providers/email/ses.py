@@ -1,6 +1,6 @@
 """Amazon Simple Email Service: `SendEmail` of its API, version 2.
 
-In comes an e-mail; out goes what SES said. It knows no idempotency: what is given twice is sent twice.
+Input: an e-mail. Output: the outcome. SES has no idempotency keys: a message sent twice is delivered twice.
 Source: https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html, and of the errors that every service
 has https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html.
 """

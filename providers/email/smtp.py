@@ -1,8 +1,8 @@
 """SMTP: any mail server that takes messages for delivery.
 
-Input: an e-mail. Output: the server's reply, as `notifications.replies` reads it. Connections are kept for the
-next e-mail; whatever goes wrong on one ends it. SMTP knows no idempotency: what is given twice is sent twice, with the
-same `Message-ID`, by which some mailboxes show it once.
+Input: an e-mail. Output: the outcome, as `notifications.replies` reads the server's reply. Connections are reused; an
+error on a connection closes it. SMTP has no idempotency keys: a message sent twice is delivered twice, with the same
+`Message-ID`, by which some mailboxes show it once.
 """
 
 import asyncio

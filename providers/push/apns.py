@@ -1,7 +1,7 @@
 """Apple Push Notification service, by HTTP/2 with provider tokens: push to iOS.
 
-In comes a push message, whose token is a device token in hexadecimal; out goes what became of it. Nothing is kept but
-the provider token, which a restart makes anew.
+Input: a push message, whose token is a device token in hexadecimal. Output: the outcome. The only state is the provider
+token, which is recreated after a restart.
 
 The request: https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns. The
 reasons: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns. The

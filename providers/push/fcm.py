@@ -1,7 +1,7 @@
 """Firebase Cloud Messaging, by its HTTP v1 API: push to Android.
 
-In comes a push message, whose token is an FCM registration token; out goes what became of it. An access token is kept
-in memory until shortly before it expires; a failure to get one is the outcome of the messages that waited for it.
+Input: a push message, whose token is an FCM registration token. Output: the outcome. An access token is kept in memory
+until shortly before it expires; if none can be had, that is the outcome of the messages that waited for it.
 
 The request: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages. The errors:
 https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode. The access token:

@@ -1,7 +1,7 @@
-"""Push messages in a file, for development: whoever opens it sees what would have been sent.
+"""Push messages in a file, for development: shows what would be sent.
 
-In comes a push message; out goes a line of JSON at the end of the file, durable when it counts as sent. Several
-processes may write the same file: each line is one write, and none is torn apart by another.
+Input: a push message. Output: a line of JSON at the end of the file, durable when it counts as sent. Several processes
+may write the same file: each line is one write, so lines are never mixed.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """The bytes of a push message, within what a provider takes: a body that is too long is shortened, not refused.
 
-In come the body and how a payload is made of it; out go bytes. Nothing here can fail but by size.
+Input: the body of a message and a function that makes the payload. Output: bytes. The only possible failure is the
+size.
 """
 
 import json

@@ -1,12 +1,11 @@
 """Web Push: push to browsers, through whichever push service a browser has chosen.
 
-In comes a push message, whose token is the subscription's JSON; out goes what became of it. The message is encrypted
-for the browser, so that the push service can't read it. Nothing is kept between two messages but whether the key has
-ever been accepted.
+Input: a push message, whose token is the subscription's JSON. Output: the outcome. The message is encrypted for the
+browser, so that the push service can't read it. The only state is whether the key has ever been accepted.
 
-The endpoint comes from a stranger, and so does everything that is answered there. Hence it is reached only by HTTPS, by
-a name, and at a public address; little is read of an answer, for a bounded time; no redirect is followed; and an answer
-is held against its own subscription, not against the key or other push services, whenever that is possible.
+The endpoint and its responses are not trusted. It is reached only by HTTPS, by a name, and at a public address; a small
+part of a response is read, for a bounded time; redirects are not followed; and if possible a refusal is attributed to
+its own subscription, not to the key or to other push services.
 
 The request: https://www.rfc-editor.org/rfc/rfc8030. The encryption: https://www.rfc-editor.org/rfc/rfc8291 in
 https://www.rfc-editor.org/rfc/rfc8188. Who we are: https://www.rfc-editor.org/rfc/rfc8292.

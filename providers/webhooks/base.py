@@ -1,7 +1,7 @@
-"""Parsing that all webhooks share: tolerant field types, fresh signatures, and errors that hold no payload values.
+"""The parsing that all webhooks share: tolerant field types, signature times, and errors without payload values.
 
-Input: the body of a request as a provider sent it. Output: models of the parts that Inkstream reads. Nothing here
-fetches, waits or reads a clock.
+Input: the body of a request. Output: models of the parts that Inkstream reads. Nothing here fetches, waits or reads a
+clock.
 """
 
 import json

@@ -1,8 +1,7 @@
 """Amazon SES by Amazon SNS: the signature of SNS, and the events of SES in its messages.
 
-In come the body of a request and the certificate that it names, which the caller fetches; out go receipts, or a
-subscription that waits for its confirmation. A request holds one event, of which `eventType` alone must be there,
-beside what SNS signs: nothing else decides whether it is taken.
+Input: the body of a request and the certificate that it names, which the caller fetches. Output: receipts, or a
+subscription to confirm. A request contains one event, of which only `eventType` is required, besides what SNS signs.
 Source: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html,
 https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html, and of the events
 https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html.

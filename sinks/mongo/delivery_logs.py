@@ -1,9 +1,10 @@
-"""The logs of messages in MongoDB: one for each e-mail and each push message that a provider was given.
+"""The logs of messages in MongoDB: one for each e-mail and each push message that was sent to a provider.
 
-In come what came of attempts, and receipts; out go documents of `emailLogs` and `pushNotificationLogs`, with the
-message's key as `_id`. Whoever delivers and whoever takes receipts write the same log at the same time: a receipt
-changes it only as it was read, else it is read again, and an attempt never takes back what a receipt said. Everything
-may be written again after a failure.
+Input: outcomes of attempts, and receipts. Output: documents of `emailLogs` and `pushNotificationLogs`, with the
+message's key as `_id`. Deliveries and receipts write the same log at the same time: a receipt changes it only as it was
+read, or reads it again, and an attempt never overwrites what a receipt reported.
+
+After a crash: every write may be repeated.
 """
 
 from collections.abc import Mapping

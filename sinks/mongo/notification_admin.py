@@ -1,8 +1,9 @@
-"""Cases of notifications: all that MongoDB knows of one, which of them failed, and another try or an end for them.
+"""What operators read and change of notifications: one notification, the failures, retries and cancellations.
 
-In come ids and selections; out go documents as they are stored, and what became of a request to change one. A change
-is made upon the item as it was read and never upon one that a worker holds, so that the two never undo each other. It
-is one write: after a failure it is made or not, and may be asked for again.
+Input: ids and selections. Output: documents as they are stored, and the results of changes. A change applies only to
+the item as it was read, and never to one that a worker has leased, so that commands and workers never undo each other.
+
+After a crash: a change is one write, so it is made or not, and may be repeated.
 """
 
 from collections.abc import Callable, Mapping, Sequence

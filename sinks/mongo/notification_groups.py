@@ -1,9 +1,11 @@
-"""Gathered notifications in MongoDB: "Ada and 9 others", one notification for what happens again and again.
+"""Grouped notifications in MongoDB: "Ada and 9 others", one notification for events of one kind.
 
-In come notices; out goes the notification of each group with all of them in it, or a new one where the last was read.
-A change holds only where nobody else has changed the notification since it was read, else it is made again upon what is
-there by then; so of any number of writers one gets on. The item of the queue is written first, so a crash in between
-leaves no notification that is never delivered, and the batch that is read again brings the one that is missing.
+Input: notices. Output: the notification of each group with all of them merged, or a new one if the last was read. A
+write succeeds only if nobody has changed the notification since it was read; otherwise it is repeated on the new state,
+so of any number of writers one always succeeds.
+
+After a crash: the item of the queue is written first, so no notification stays without delivery, and the batch that is
+read again adds the one that is missing.
 """
 
 from collections import defaultdict

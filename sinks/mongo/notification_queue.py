@@ -1,12 +1,13 @@
-"""The queue of notifications in MongoDB: who works on what, and until when.
+"""The queue of notifications in MongoDB: which worker has which item, and until when.
 
-In come items that others have put there; out go claims, each to one worker for a bounded time. A claim carries a token
-that no other claim of its item has, and every write names it: what a worker writes after it has lost its claim is
-refused. Whoever changes deliveries names the revision that they read, so workers, receipts and commands never undo each
-other. An item that its worker never finished is there for others once the claim has run out.
+Input: items that other agents have stored. Output: claims, each for one worker and a bounded time. A claim has a token
+that no other claim of its item has, and every write names it: a write after the claim was lost is refused. A write of
+deliveries also names the revision that was read, so workers, receipts and commands never undo each other.
 
-An item that is `pending` with a `nextRetryAt` waits; without one it is ready. `wake` turns the first into the second,
-so that looking for what is ready never reads what is not.
+An item that is `pending` with a `nextRetryAt` waits; without one it is ready. `wake` makes waiting items ready, so that
+a search for ready items never reads waiting ones.
+
+After a crash: an item becomes available again when its claim has expired.
 """
 
 import random

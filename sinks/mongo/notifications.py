@@ -1,7 +1,7 @@
-"""Notifications in MongoDB, as delivery needs them: what they say, and which channels have had them.
+"""Notifications in MongoDB as delivery needs them: their content, and which channels have been sent.
 
-In come ids and items of the queue; out go documents, and marks that stay as they were first set. Carried out again, it
-changes nothing.
+Input: ids and items of the queue. Output: documents, and marks that keep their first value. Every write may be
+repeated.
 """
 
 from collections.abc import Mapping

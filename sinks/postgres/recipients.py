@@ -1,8 +1,8 @@
-"""Recipients: where a user can be reached and what the user wants, from a view of the platform's in PostgreSQL.
+"""Recipients: addresses, devices and preferences of users, from a view of the platform in PostgreSQL.
 
-In come ids of users; out go addresses, devices and preferences, from Redis for as long as they are kept there.
-PostgreSQL has the truth: without Redis everything is asked there. A device that can't be read is left out, and nothing
-else; preferences that can't be read have their safest reading. docs/recipients.md says what the view is to be.
+Input: ids of users. Output: addresses, devices and preferences, cached in Redis. PostgreSQL is the source of truth:
+without Redis every request goes there. A device that can't be read is ignored alone; preferences that can't be read
+have their safest reading. docs/recipients.md describes the view.
 """
 
 import time

@@ -1,8 +1,8 @@
-"""Suppressions: addresses and devices that nothing may be sent to any more, in PostgreSQL.
+"""Suppressions: addresses and devices to which nothing is sent any more, in PostgreSQL.
 
-In come an address and a reason; out go rows, and the answer whether an address is among them. The first reason stays,
-so adding one again changes nothing. An e-mail address is stored by its identity, which is the same in whichever way it
-is written; earlier releases stored some otherwise, and those rows are found as well.
+Input: an address and a reason. Output: rows, and whether an address is among them. The first reason stays, so adding an
+address again changes nothing. An e-mail address is stored in a normal form, its identity; earlier releases stored some
+addresses in other forms, which are found as well.
 """
 
 import hashlib

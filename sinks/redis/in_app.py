@@ -1,8 +1,8 @@
-"""What an application shows at once: how many notifications a user has not read, and that there is a new one.
+"""Live data for applications: unread counts, and announcements of new notifications.
 
-In come users and notifications that are stored; out go counts in Redis, each with an expiry, and a message to the
-channel of each user, for services that hold the users' sockets. MongoDB has the truth: what Redis loses is counted
-again, and a message that nobody heard is in the list of notifications.
+Input: users and stored notifications. Output: counts in Redis, each with an expiry, and a message to the channel of
+each user, for services that hold the users' sockets. MongoDB is the source of truth: a count that Redis loses is
+computed again, and an announcement that nobody received is in the list of notifications.
 """
 
 from collections.abc import Collection, Iterable, Mapping

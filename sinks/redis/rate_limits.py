@@ -1,7 +1,7 @@
-"""Rate limits in Redis, shared by all workers: how fast a provider may be asked, and how often a user be told.
+"""Rate limits in Redis, shared by all workers: messages to a provider, and notifications to a user.
 
-Input: a name and a limit. Output: whether one more may go now. Where Redis does not answer, or refuses, each worker
-keeps to the limits by itself, so all of them together may go beyond.
+Input: a name and a limit. Output: whether one more is admitted now. While Redis is down or refuses commands, each
+worker applies the limits by itself, so all workers together may exceed them.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""Wake-ups: tells the workers through Redis that something in the queue is due, or when it will be.
+"""Wake-ups: notifies workers through Redis that something in the queue is due, or when it will be.
 
-In come due times; out goes the end of a wait. The queue in MongoDB is the truth: what Redis loses is found a few
-seconds later by looking there, and while Redis does not answer the workers look once a second.
+Input: due times. Output: the end of a wait. The queue in MongoDB is the source of truth: workers look there every few
+seconds, and once a second while Redis is down.
 """
 
 import asyncio
