@@ -21,7 +21,7 @@ from schemas.notifications import Device
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one message goes.
+    """The address of one message.
 
     Attributes:
         text: An e-mail address, or a device's token.
@@ -38,12 +38,12 @@ class Address:
 
 
 class MessageBuilder:
-    """Composes messages.
+    """Builds messages.
 
     Args:
-        renderer: Lays out what a notification says.
-        links: Where one click unsubscribes; `None` where mails have no such link.
-        sender: From whom e-mails are: `Name <address>`.
+        renderer: Lays out the content of notifications.
+        links: Makes unsubscribe links; `None` if e-mails have none.
+        sender: The sender of e-mails: `Name <address>`.
     """
 
     def __init__(self, renderer: Renderer, links: UnsubscribeLinks | None, sender: str) -> None:
@@ -52,7 +52,7 @@ class MessageBuilder:
         self._sender = sender
 
     def build(self, item: Item, delivery: Delivery, address: Address, notification: Mapping[str, Any]) -> Email | Push:
-        """Compose the message of a delivery."""
+        """Build the message of a delivery."""
         key = delivery.key(item.notification_id)
         words = Words(
             notification["title"],
@@ -91,7 +91,7 @@ class MessageBuilder:
 
 
 def new_log(item: Item, message: Email | Push, provider: str, now: datetime) -> dict[str, Any]:
-    """Return a message's log as it is before the first attempt, without its `_id`."""
+    """Return the log of a message before the first attempt, without its `_id`."""
     body = {
         "provider": provider,
         "notificationId": item.notification_id,

@@ -136,6 +136,6 @@ class Dispatcher(Service):
                 while self._in_progress:
                     await asyncio.wait(self._in_progress)
         if self._in_progress:
-            log.warning("notifications abandoned, to be taken up by another worker", items=len(self._in_progress))
+            log.warning("notifications abandoned, another worker will recover them", items=len(self._in_progress))
             for task in self._in_progress:
                 task.cancel()

@@ -30,26 +30,26 @@ from sinks.mongo.errors import blames_stored_document
 log = structlog.get_logger(__name__)
 
 _READ = ("status", "events", "error", "sentAt", "deliveredAt")
-"""What of a log decides how a receipt changes it."""
+"""The fields of a log that decide how a receipt changes it."""
 
 _WITHOUT_RECEIPT: Mapping[Channel, Mapping[str, Any]] = {
     "email": {"status": {"$nin": ["delivered", "bounced"]}},
     "push": {"status": {"$ne": "delivered"}, "error.eventId": None},
 }
-"""Which logs an attempt may still give a status: those of which no receipt said that it arrived, or never will."""
+"""The logs whose status an attempt may still set: those without a final receipt."""
 
 
 class DeliveryLogs:
     """The logs of e-mails and push messages.
 
-    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+    Every method raises `PyMongoError` if MongoDB fails, and may then be repeated.
 
     Args:
         database: The platform's database; its client gives moments with a zone.
     """
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
-        # What one member alone has may be undone, and then a receipt would be missing that seemed to be there.
+        # Data on one member alone may be rolled back: then a receipt that seemed to be stored would be missing.
         durable = ReadConcern("majority")
         self._logs = {
             "email": database[EMAIL_LOGS.name].with_options(read_concern=durable),
@@ -57,12 +57,12 @@ class DeliveryLogs:
         }
 
     async def open(self, channel: Channel, key: str, body: Mapping[str, Any]) -> None:
-        """Make the log of a message before its first attempt; at a later one, say who is given it. Durable.
+        """Create the log of a message before its first attempt; at a later one, set the provider. Durable.
 
         Args:
             channel: `email` or `push`.
-            key: Names the message, as `Delivery.key` does.
-            body: All fields that are known, `provider` and `createdAt` among them.
+            key: The message's key, as `Delivery.key` returns it.
+            body: All known fields, `provider` and `createdAt` among them.
         """
         beginning: dict[str, Any] = {**body, "status": "queued"}
         if channel == "email":
@@ -73,14 +73,14 @@ class DeliveryLogs:
         )
 
     async def settle(self, channel: Channel, key: str, outcome: Outcome, *, is_final: bool, now: datetime) -> None:
-        """Say what came of an attempt; what a receipt said holds. Durable.
+        """Record the outcome of an attempt; a receipt takes precedence. Durable.
 
         Args:
             channel: `email` or `push`.
-            key: Names the message.
-            outcome: What came of it.
-            is_final: Whether there is no attempt after it.
-            now: When that was; the same when this is repeated.
+            key: The message's key.
+            outcome: The outcome.
+            is_final: Whether no attempt follows.
+            now: The time of the attempt; the same if the call is repeated.
         """
         if not isinstance(outcome, Sent):
             failure = {"error": {"code": outcome.code, "message": outcome.message}}

@@ -24,7 +24,7 @@ from sinks.collections import EMAIL_LOGS, NOTIFICATION_QUEUE, NOTIFICATIONS, PUS
 from sinks.mongo.notification_queue import status_update
 
 UNREADABLE = "unreadable"
-"""The reason of an item that failed as a whole: no worker could read it."""
+"""The reason of an item that failed because no worker could read it."""
 
 _LONGEST_SEARCH_MS = 20_000
 _TRIES = 5
@@ -34,16 +34,16 @@ Document = Mapping[str, Any]
 
 
 class SearchTooLongError(Exception):
-    """There are so many logs of push messages that none could be found by its provider's id in good time."""
+    """The search for a provider's id among the logs of push messages took too long."""
 
 
 class StoredNotification(NamedTuple):
-    """What is stored of one notification; each part may have been deleted when its time was over.
+    """What is stored of one notification; each part may have expired.
 
     Attributes:
-        id: The notification's; where only a log is left that names none, the log's.
+        id: The notification's id; the log's, if only a log without a notification is left.
         entry: Its item of the queue.
-        notification: What the person's application shows.
+        notification: The notification's document.
         email_logs: The logs of its e-mails, the oldest first.
         push_logs: The logs of its push messages, likewise.
     """
@@ -56,12 +56,12 @@ class StoredNotification(NamedTuple):
 
     @property
     def item(self) -> Item | None:
-        """Its item of the queue as delivery reads it; `None` where there is none, or none that can be read."""
+        """Its item of the queue as delivery reads it; `None` if it is missing or can't be read."""
         return None if self.entry is None else _read(self.entry)
 
     @property
     def user_id(self) -> str | None:
-        """Whose it is; `None` where a service's own log does not say."""
+        """The recipient; `None` if a log of another service does not say."""
         parts = (self.entry, self.notification, *self.email_logs, *self.push_logs)
         return next((part["userId"] for part in parts if part is not None and part.get("userId")), None)
 
@@ -72,12 +72,12 @@ class StoredNotification(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which failures: those of all three, where they are given.
+    """Filters for failures; all that are set apply.
 
     Attributes:
-        since: Given up then or later.
-        type: Of this type of notification.
-        reason: With this code.
+        since: Failed at this time or later.
+        type: The type of notification.
+        reason: The error code.
     """
 
     since: datetime | None = None
@@ -86,19 +86,19 @@ class Selection(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A delivery that was given up, or an item that was.
+    """A delivery or an item that failed.
 
     Attributes:
         id: The notification's.
-        user_id: Whose it is.
+        user_id: The recipient.
         type: The notification's.
-        channel: Of the delivery; `None` where the whole item failed, as it could not be read.
-        device: For `push`, which device.
-        provider: Who was given it last; `None` where nobody was.
+        channel: The delivery's channel; `None` if the whole item failed, because it could not be read.
+        device: For `push`, the device.
+        provider: The provider of the last attempt; `None` if there was none.
         reason: The error's code.
-        message: What there is to say of it.
-        attempts: How many there were.
-        since: When it was given up.
+        message: The error's text.
+        attempts: How many attempts there were.
+        since: When it failed.
     """
 
     id: str
@@ -124,22 +124,22 @@ class FailureCount(NamedTuple):
 
 
 ActionStatus = Literal["changed", "unknown", "held", "under way", "contended", "nothing to do", "expired", "unreadable"]
-"""What became of a request to change an item.
+"""The status of a request to change an item.
 
-`changed`: it is made, or in a trial would be. `unknown`: there is no such item. `held`: a worker has it just now.
-`under way`: a worker stopped during an attempt, and another has not taken it up yet. `contended`: others were faster
-each time. `nothing to do`: nothing failed, or nothing waits. `expired`: it would not be sent any more.
+`changed`: changed, or in a dry run would be. `unknown`: there is no such item. `held`: a worker has it now. `under
+way`: a worker stopped during an attempt, and no other has recovered the item yet. `contended`: the item changed during
+each try. `nothing to do`: nothing failed, or nothing waits. `expired`: it would not be sent any more.
 """
 
 
 class ActionResult(NamedTuple):
-    """What became of a request to change an item.
+    """The result of a request to change an item.
 
     Attributes:
-        id: The item's.
-        verdict: In a word.
-        worker: Who holds it.
-        until: How long, at most, it is held; or since when it is expired.
+        id: The item's id.
+        verdict: The status; the commands' JSON output has it under this name.
+        worker: The worker that has the item.
+        until: When its lease ends at the latest; or when the item expired.
     """
 
     id: str
@@ -149,9 +149,9 @@ class ActionResult(NamedTuple):
 
 
 class NotificationAdmin:
-    """The cases of notifications.
+    """Reads and changes notifications for operators.
 
-    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+    Every method raises `PyMongoError` if MongoDB fails, and may then be repeated.
 
     Args:
         database: The platform's database; moments of its documents have a zone.
@@ -164,10 +164,10 @@ class NotificationAdmin:
         self._pushes = database[PUSH_NOTIFICATION_LOGS.name]
 
     async def find(self, name: str) -> StoredNotification | None:
-        """Return the case that an id belongs to: a notification's, a log's, or what a provider calls a message.
+        """Return the notification of an id: its own, a log's, or a provider's id of a message.
 
         Raises:
-            SearchTooLongError: It is none of the first two and no e-mail's, and there are too many push messages.
+            SearchTooLongError: Only the logs of push messages are left to search, and there are too many.
         """
         if (stored := await self._of_notification(name)) is not None:
             return stored
@@ -236,16 +236,16 @@ class NotificationAdmin:
     async def retry(
         self, item_id: str, now: datetime, *, reason: str | None = None, dry_run: bool = False
     ) -> ActionResult:
-        """Try again what failed of an item, or all of one that no worker could read.
+        """Retry the failed deliveries of an item, or all of one that no worker could read.
 
         Args:
-            item_id: The item's.
-            now: The present moment.
-            reason: Only what failed with this code.
-            dry_run: Change nothing; say what would become of it.
+            item_id: The item's id.
+            now: The current time.
+            reason: Retry only deliveries with this error code.
+            dry_run: Change nothing; return what would be done.
         """
 
-        def tried_again(status: str, item: Item) -> ActionResult | dict[str, Any]:
+        def retried(status: str, item: Item) -> ActionResult | dict[str, Any]:
             after = [
                 retry(delivery, now) if delivery.state == "failed" and reason in (None, delivery.code) else delivery
                 for delivery in item.deliveries
@@ -259,29 +259,29 @@ class NotificationAdmin:
                 return {"$set": {"status": "pending"}, "$unset": {"nextRetryAt": "", "completedAt": ""}}
             return _update(item, after, now)
 
-        return await self._change(item_id, tried_again, dry_run=dry_run)
+        return await self._change(item_id, retried, dry_run=dry_run)
 
     async def cancel(self, item_id: str, now: datetime, *, dry_run: bool = False) -> ActionResult:
-        """Give up what waits of an item; what is sent can't be called back.
+        """Cancel the waiting deliveries of an item; sent messages can't be recalled.
 
         Args:
-            item_id: The item's.
-            now: The present moment.
-            dry_run: Change nothing; say what would become of it.
+            item_id: The item's id.
+            now: The current time.
+            dry_run: Change nothing; return what would be done.
         """
 
-        def given_up(status: str, item: Item) -> ActionResult | dict[str, Any]:
+        def cancelled(status: str, item: Item) -> ActionResult | dict[str, Any]:
             if status != "pending":
                 return ActionResult(item_id, "nothing to do")
             waiting = (*item.deliveries, *(plan(channel, now) for channel in item.unplanned))
             return _update(item, [cancel(one, now) if one.state == "waiting" else one for one in waiting], now)
 
-        return await self._change(item_id, given_up, dry_run=dry_run)
+        return await self._change(item_id, cancelled, dry_run=dry_run)
 
     async def _change(
         self, item_id: str, decide: Callable[[str, Item], ActionResult | dict[str, Any]], *, dry_run: bool
     ) -> ActionResult:
-        """Make the update that is decided upon an item as it was read, or say why there is none."""
+        """Apply the update that `decide` returns for the item as it was read, or return why there is none."""
         for _ in range(_TRIES):
             entry = await self._queue.find_one({"_id": item_id})
             if entry is None:
@@ -302,7 +302,7 @@ class NotificationAdmin:
         return ActionResult(item_id, "contended")
 
     async def _write(self, status: str, item: Item, update: dict[str, Any]) -> bool:
-        """Change an item that is as it was read; return whether it is still so."""
+        """Change an item if it is as it was read; return whether it was."""
         result = await self._queue.update_one(
             {"_id": item.id, "status": status, "lease": None, "revision": item.revision or None},
             {**update, "$inc": {"revision": 1}},
@@ -324,14 +324,14 @@ class NotificationAdmin:
     async def _logs(
         self, logs: AsyncCollection[dict[str, Any]], stored: StoredNotification, user_id: str
     ) -> tuple[Document, ...]:
-        """Return the logs of a notification: by their keys, and among the user's, as both are indexed."""
+        """Return the logs of a notification, by their keys and by the user: both are indexed."""
         deliveries = stored.item.deliveries if stored.item is not None else ()
         keys = [delivery.key(stored.id) for delivery in deliveries]
         of_it = logs.find({"$or": [{"_id": {"$in": keys}}, {"userId": user_id, "notificationId": stored.id}]})
         return tuple(await of_it.sort("createdAt", 1).limit(_MOST_LOGS).to_list())
 
     async def _log(self, name: str) -> Document | None:
-        """Return a log by its own id, or by what its provider calls it; of several, the latest."""
+        """Return a log by its own id, or by the provider's id; of several, the latest."""
         for logs in (self._emails, self._pushes):
             if (log := await logs.find_one({"_id": name})) is not None:
                 return log
@@ -348,9 +348,9 @@ class NotificationAdmin:
 
 
 def _failures(chosen: Selection) -> list[dict[str, Any]]:
-    """Return the stages that yield the failures of failed items, in the fields of `Failure` as far as they are known.
+    """Return the stages that yield the failures of failed items, with the fields of `Failure`.
 
-    Where no delivery of an item failed, it is the item itself that did.
+    If no delivery of an item failed, the item itself did.
     """
     wanted: dict[str, Any] = {"state": "failed"}
     if chosen.since is not None:
@@ -412,14 +412,14 @@ def _failures(chosen: Selection) -> list[dict[str, Any]]:
 
 
 def _read(entry: Document) -> Item | None:
-    """Return an item of the queue as delivery reads it; `None` where nobody could."""
+    """Return an item of the queue as delivery reads it; `None` if it can't be read."""
     with suppress(UnreadableItemError):
         return Item.from_document(entry)
     return None
 
 
 def _update(item: Item, after: Sequence[Delivery], now: datetime) -> dict[str, Any]:
-    """Return what gives an item other deliveries, and the status that follows from them."""
+    """Return the update that sets an item's deliveries, and the status that follows from them."""
     update = status_update(replace(item, deliveries=tuple(after)), now)
     update["$set"]["deliveries"] = [delivery.to_document() for delivery in after]
     update["$set"]["attempts"] = max((delivery.attempts for delivery in after), default=0)

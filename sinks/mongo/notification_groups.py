@@ -32,17 +32,16 @@ log = structlog.get_logger(__name__)
 
 _READ_AT_ONCE = 1_000
 _CHANGING = ("title", "message", "actionUrl", "actionText", "actorId", "actorName", "actorAvatar", "gathered")
-"""What another notice may change; all else is as the first one made it."""
+"""The fields that another notice may change; all others stay as the first notice set them."""
 
 
 class GroupResult(NamedTuple):
-    """What became of the notices of one group.
+    """The result of merging notices into one group.
 
     Attributes:
-        notification: The notification that they are in, as it is stored.
-        joined: How many of them changed it; the others had been counted before.
-        due: When e-mail and push are to be sent; `None` where that was put into the queue before, or there is nothing
-            to send.
+        notification: The stored notification.
+        joined: How many notices changed it; the others had been counted before.
+        due: When e-mail and push are sent; `None` if the item is in the queue already, or there is nothing to send.
     """
 
     notification: Mapping[str, Any]
@@ -51,11 +50,11 @@ class GroupResult(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """A group with notices more.
+    """A group with new notices.
 
     Attributes:
-        stored: The latest notification of the group as it was read; `None` where there is none.
-        gathered: What the group has gathered from now on.
+        stored: The latest notification of the group as it was read; `None` if there is none.
+        gathered: The merged group.
         joined: The notices that changed it.
     """
 
@@ -76,15 +75,15 @@ class NotificationGroups:
     """
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
-        # A notification that was read ends what it gathers: such a reading must not be taken back by a failover.
+        # A notification that was read ends its generation: a failover must not undo what was read from MongoDB.
         self._notifications = database.get_collection(NOTIFICATIONS.name, read_concern=ReadConcern("majority"))
         self._queue = database[NOTIFICATION_QUEUE.name]
 
     async def join(self, notices: Iterable[Notice]) -> list[GroupResult]:
-        """Bring notices into the notifications of their groups, durably: one change for each group, however many.
+        """Merge notices into the notifications of their groups, durably, with one write for each group.
 
         Raises:
-            PyMongoError: MongoDB is not up to it, or refuses some. All of it may be done again.
+            PyMongoError: MongoDB fails, or refuses some. The whole call may be repeated.
         """
         missing = _by_group(notices)
         results: list[GroupResult] = []
@@ -101,7 +100,7 @@ class NotificationGroups:
             for group in missing.keys() - lost:
                 stored = documents.get(group) or latest[group]
                 results.append(GroupResult(stored, len(changes[group].joined), items.get(group, {}).get("nextRetryAt")))
-            # The server answers to a change that lost once the one that won is durable, so now that one is found.
+            # The server responds to a write that lost when the one that won is durable, so now that one is found.
             missing = {group: missing[group] for group in lost}
         return results
 
@@ -110,8 +109,8 @@ class NotificationGroups:
         latest: dict[str, dict[str, Any]] = {}
         names = list(groups)
         for start in range(0, len(names), _READ_AT_ONCE):
-            # What begins with a group and a dash, which the dot comes after, is a document for each generation. As
-            # regular expressions in one `$in` they would read the whole index.
+            # The ids of a group's generations begin with the group and a dash; the dot is the next character. Regular
+            # expressions in one `$in` would scan the whole index.
             ranges = [
                 {"_id": {"$gte": f"{group}-", "$lt": f"{group}."}} for group in names[start : start + _READ_AT_ONCE]
             ]
@@ -137,11 +136,11 @@ def _generation(document: Mapping[str, Any]) -> int:
 
 
 def _next(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
-    """Return the group with the notices; a new generation where somebody has changed the latest beyond reading."""
+    """Return the group with the notices; a new generation if the latest can't be read."""
     if stored is None or _is_readable(stored):
         return _change(stored, notices)
     STORED_DOCUMENTS_SPOILED.labels(NOTIFICATIONS.name, "left").inc()
-    log.error("a gathered notification is unreadable, so a new one begins", notification=stored["_id"])
+    log.error("a grouped notification is unreadable, so a new one begins", notification=stored["_id"])
     change = _change(None, notices)
     return change._replace(gathered=replace(change.gathered, generation=_generation(stored) + 1))
 
@@ -170,7 +169,7 @@ def _change(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Cha
 
 
 def _first(change: _Change) -> Notice:
-    """Return the first of the notices that are new, with the words of all and who did it last."""
+    """Return the first of the new notices, with the person who acted last."""
     first = min(change.joined, key=lambda notice: (notice.created_at, notice.id))
     newest = change.gathered.newest[0]
     return replace(
@@ -182,7 +181,7 @@ def _first(change: _Change) -> Notice:
 
 
 def _document(change: _Change) -> dict[str, Any]:
-    """Return the group's notification as it is to be."""
+    """Return the new document of the group's notification."""
     made = notification(_first(change), change.gathered.words, change.gathered.id)
     version = 1 if change.is_new or change.stored is None else change.stored["gathered"]["version"] + 1
     made["gathered"] = change.gathered.document() | {"version": version}
@@ -202,7 +201,7 @@ def _item(change: _Change) -> dict[str, Any]:
 def _compare_and_set(
     stored: Mapping[str, Any] | None, document: Mapping[str, Any]
 ) -> InsertOne[dict[str, Any]] | UpdateOne:
-    """Return the write that makes it so where all is as it was read, and else fails as the `_id` is there already."""
+    """Return the write that succeeds if all is as it was read, and otherwise fails because the `_id` exists."""
     if stored is None or stored["_id"] != document["_id"]:
         return InsertOne(dict(document))
     as_it_was = {
@@ -213,7 +212,7 @@ def _compare_and_set(
     changes = {
         "$set": {name: document[name] for name in _CHANGING if name in document},
         "$unset": {name: "" for name in _CHANGING if name not in document},
-        # Where nothing matches it is inserted: either another has changed it, and the `_id` is there; or it is deleted.
+        # If nothing matches, it is inserted: either another writer changed it and the `_id` exists, or it was deleted.
         "$setOnInsert": {name: value for name, value in document.items() if name not in (*_CHANGING, "_id")},
     }
     return UpdateOne(as_it_was, changes, upsert=True)
@@ -222,11 +221,11 @@ def _compare_and_set(
 async def _write(
     collection: AsyncCollection[dict[str, Any]], writes: Mapping[str, InsertOne[dict[str, Any]] | UpdateOne]
 ) -> set[str]:
-    """Carry out one write for each group; return the groups whose `_id` was there already."""
+    """Execute one write for each group; return the groups whose `_id` existed already."""
     inserts = {group: write for group, write in writes.items() if isinstance(write, InsertOne)}
     updates = {group: write for group, write in writes.items() if isinstance(write, UpdateOne)}
-    # Each kind by itself. Of both in one bulk PyMongo 4.20 forgets the second, and says nothing, where it finds no
-    # connection at first and tries again (`_AsyncBulk._execute_command` looks for the next run only unless `retrying`).
+    # Separately: with both in one bulk write, PyMongo 4.20 silently drops the second kind if it has no connection at
+    # first and retries (`_AsyncBulk._execute_command` looks for the next run only unless `retrying`).
     return await _write_alike(collection, inserts) | await _write_alike(collection, updates)
 
 

@@ -20,7 +20,7 @@ _LOG_FIELDS: Mapping[Channel, str] = {"email": "emailId", "push": "pushId"}
 class Notifications:
     """The notifications of all users.
 
-    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+    Every method raises `PyMongoError` if MongoDB fails, and may then be repeated.
 
     Args:
         database: The platform's database.
