@@ -47,11 +47,11 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         """Check the values."""
         if not timedelta(0) < self.base <= self.cap:
-            raise ValueError("base must be greater than 0 and no greater than cap")
+            raise ValueError("a policy's base must be greater than 0 and no greater than cap")
         if self.factor < 1:
-            raise ValueError("factor must be at least 1")
+            raise ValueError("a policy's factor must be at least 1")
         if self.max_attempts < 1:
-            raise ValueError("max_attempts must be at least 1")
+            raise ValueError("a policy's max_attempts must be at least 1")
 
 
 POLICIES: Mapping[Literal["email", "push"], RetryPolicy] = MappingProxyType(

@@ -25,15 +25,15 @@ from sinks.postgres.suppressions import Suppressions
 from sinks.servers import ANSWER_TIMEOUT, STORE_ERRORS
 
 _MONGO_TIMEOUT = timedelta(minutes=1)
-"""For all that failed, or the log of any push message; whether MongoDB is there is known sooner."""
+"""For long queries; whether MongoDB is up is checked with a shorter one."""
 
 
 def declared_rules(settings: Settings) -> Rules:
-    """Return the rules of notifications, as the settings have them.
+    """Return the configured rules of notifications.
 
     Raises:
-        RulesError: `notifications.yaml` is wrong, or not there.
-        TopicsError: `topics.yaml` is.
+        RulesError: `notifications.yaml` is wrong or missing.
+        TopicsError: `topics.yaml` is wrong or missing.
     """
     topics = load(settings.topics_file, collections.NAMES)
     events = {name: event for topic in topics.inbound.values() for name, event in topic.events.items()}
@@ -45,7 +45,7 @@ async def notification_admin(settings: Settings) -> AsyncIterator[NotificationAd
     """Open MongoDB, and close it at the end.
 
     Raises:
-        ServerError: It does not answer.
+        ServerError: It does not respond.
     """
     url = settings.mongo_url.get_secret_value()
     asked = Mongo.connect(url, settings.namespace, timeout=ANSWER_TIMEOUT)
@@ -67,12 +67,12 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
     """Open PostgreSQL, and close it at the end.
 
     Raises:
-        ServerError: It does not answer, or lets us not in.
+        ServerError: It does not respond, or refuses the login.
     """
     url = settings.postgres_url.get_secret_value()
     connections = pool.Pool(url, settings.namespace)
     try:
-        await pool.describe(url, settings.namespace)  # at once says what a pool would only say after some attempts
+        await pool.describe(url, settings.namespace)  # fails at once, where a pool would retry first
         yield Suppressions(connections)
     except STORE_ERRORS as error:
         raise ServerError(str(await asyncio.to_thread(problem_of, error, settings))) from error
@@ -81,17 +81,17 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
 
 
 async def timeline_of(settings: Settings, name: str, now: datetime, *, full: bool) -> Timeline | None:
-    """Return the story of a notification; `None` where nothing is known of it.
+    """Return the timeline of a notification; `None` if it is unknown.
 
     Args:
-        settings: Where the stores are.
-        name: The notification's id, a log's, or what a provider calls a message.
-        now: The present moment.
-        full: Whether to show what is personal.
+        settings: The addresses of the stores.
+        name: The id of the notification, of a log, or of a message at its provider.
+        now: The current time.
+        full: Whether to show personal data.
 
     Raises:
-        ServerError: MongoDB does not answer.
-        SearchTooLongError: No provider's id of a push message could be found in good time.
+        ServerError: MongoDB does not respond.
+        SearchTooLongError: The search for a provider's id took too long.
     """
     events = {name: rule.event.name for name, rule in declared_rules(settings).by_type.items()}
     async with notification_admin(settings) as admin:
@@ -102,7 +102,7 @@ async def timeline_of(settings: Settings, name: str, now: datetime, *, full: boo
 
 
 async def _circumstances(settings: Settings, stored: StoredNotification) -> Circumstances:
-    """Look up what PostgreSQL knows of the person and the addresses; without it, say what is missing."""
+    """Look up the person and the suppressed addresses in PostgreSQL; if it is down, note what is missing."""
     url = settings.postgres_url.get_secret_value()
     connections = pool.Pool(url, settings.namespace)
     person: Person | None = None

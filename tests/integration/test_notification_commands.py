@@ -103,14 +103,14 @@ async def test_why_she_did_not_get_the_mail_and_how_she_gets_it(asked: Pipeline)
     assert ended.code == 0, ended
     lines = ended.output.splitlines()
     assert lines[0] == (
-        "Failed: the e-mail was taken by sendgrid and bounced: 5.1.1: 550 5.1.1 no such user, and its address is "
-        "suppressed: it bounced for good; the push message was taken by fcm, and no receipt has come since."
+        "Failed: the e-mail was accepted by sendgrid and bounced: 5.1.1: 550 5.1.1 no such user, and its address is "
+        "suppressed: it bounced permanently; the push message was accepted by fcm, with no receipt yet."
     )
     assert lines[1] == (
         "→ If the address works again: `inkstream suppressions remove email …`, "
         "then `inkstream notifications retry bounced-1`."
     )
-    assert "g…@example.org (suppressed: it bounced for good)" in ended.output
+    assert "g…@example.org (suppressed: it bounced permanently)" in ended.output
     assert ADDRESS not in ended.output
     assert TOKEN not in ended.output
     full = await run(asked, "notifications", "show", "bounced-1", "--full")
@@ -132,7 +132,7 @@ async def test_why_she_did_not_get_the_mail_and_how_she_gets_it(asked: Pipeline)
     assert ended.code == 1
     assert ended.output.startswith("bounced-1: left alone, as worker test has it just now, until ")
     told = await answer(asked, "notifications", "show", "bounced-1")
-    assert told["standing"].startswith("Under way: worker test has it just now")
+    assert told["standing"].startswith("In progress: worker test has it until")
 
 
 @pytest.mark.parametrize("of", ["email", "push"])
@@ -152,8 +152,8 @@ async def test_what_is_left_after_the_queue_has_forgotten_it_is_told(asked: Pipe
     assert log is not None
     told = await answer(asked, "notifications", "show", log["_id"])
     assert told["id"] == "bounced-1"
-    assert "the e-mail was taken by sendgrid and bounced" in told["standing"]
-    assert "the push message was taken by fcm" in told["standing"]
+    assert "the e-mail was accepted by sendgrid and bounced" in told["standing"]
+    assert "the push message was accepted by fcm" in told["standing"]
     await asked.collection("emailLogs").update_one({}, {"$unset": {"notificationId": "", "userId": ""}})
     assert (await answer(asked, "notifications", "show", log["_id"]))["id"] == log["_id"]
 
@@ -181,7 +181,7 @@ async def test_without_postgresql_and_redis_the_story_says_what_is_missing(asked
     nowhere = {"INKSTREAM_POSTGRES_URL": "postgresql://127.0.0.1:1/x", "INKSTREAM_REDIS_URL": "redis://127.0.0.1:1/0"}
     ended = await inkstream({**asked.environment, **nowhere}, "notifications", "show", "n-1")
     assert ended.code == 0, ended
-    assert ended.output.startswith("Failed: the e-mail was given up after 5 attempts; smtp said 421: too busy.\n")
+    assert ended.output.startswith("Failed: the e-mail failed after 5 attempts; last error from smtp: 421: too busy.\n")
     assert "not known" in ended.output
     assert (
         "which addresses are suppressed: PostgreSQL does not answer at 127.0.0.1:1: connection refused." in ended.output
@@ -355,8 +355,8 @@ async def test_what_waits_is_cancelled_whether_it_was_begun_or_not(asked: Pipeli
     assert (ended.code, ended.output) == (1, "begun: nothing of it waits.\n")
     told = await answer(asked, "notifications", "show", "new")
     assert told["standing"] == (
-        "The e-mail was not sent: somebody cancelled it, or deleted the notification; "
-        "the push message was not sent: somebody cancelled it, or deleted the notification."
+        "The e-mail was not sent: it was cancelled, or the notification was deleted; "
+        "the push message was not sent: it was cancelled, or the notification was deleted."
     )
 
 
