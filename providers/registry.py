@@ -32,7 +32,7 @@ from runtime.settings import EmailProvider, Settings
 from schemas.notifications import Platform
 
 PUSH_SERVICES = 500
-"""How many push services of browsers are told apart: there are a handful, and whatever strangers make up."""
+"""How many push services of browsers have their own route: only a few exist, but strangers may invent more."""
 
 Message = TypeVar("Message", Email, Push)
 
@@ -53,14 +53,14 @@ NAMES: frozenset[str] = frozenset({*EMAIL, *(vendor.name for vendor in PUSH.valu
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[Message]):
-    """A way to send messages.
+    """The way to one provider.
 
     Attributes:
-        name: The provider's, in logs, metrics and the names of its limits.
-        provider: Who takes them.
-        rate: How fast it is given messages, by all workers together; `None` for as fast as it goes.
-        breaker: Whether it may be given any.
-        refusal_guard: How its refusals are to be taken; `None` where each is to be believed.
+        name: The provider's name in logs, metrics and rate limits.
+        provider: The provider.
+        rate: The rate of messages by all workers together; `None` for no limit.
+        breaker: Decides whether it may get messages.
+        refusal_guard: Decides whom its refusals are about; `None` to accept each as it is.
     """
 
     name: str
@@ -71,14 +71,14 @@ class Route(Generic[Message]):
 
 
 class Providers:
-    """All providers there are.
+    """The configured providers.
 
     Args:
-        email: Who takes e-mails, the preferred one first.
-        push: Who takes the push messages for each platform; where one is missing, nobody does.
-        email_rate: How fast each of the first is given messages.
-        push_rate: How fast each of the second is.
-        clock: Tells the time, with its zone.
+        email: The providers of e-mail, the preferred one first.
+        push: The provider of push messages for each platform; a platform may have none.
+        email_rate: The rate of each provider of e-mail.
+        push_rate: The rate of each provider of push messages.
+        clock: Returns the current time, with a zone.
 
     Attributes:
         email: The routes for e-mails, the preferred one first.
@@ -103,12 +103,12 @@ class Providers:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the providers that the settings name.
+        """Return the providers of the settings.
 
         Reads key files, and may ask the network for credentials of AWS.
 
         Raises:
-            ProviderSettingsError: One can't be had.
+            ProviderSettingsError: The settings of a provider are wrong.
         """
         return cls(
             [make() for make in _email_makers(settings)],
@@ -118,29 +118,29 @@ class Providers:
         )
 
     def push(self, push_platform: Platform, token: str) -> Route[Push] | None:
-        """Return the route to a device; `None` where nobody sends to such.
+        """Return the route to a device; `None` if its platform has no provider.
 
-        Browsers have a circuit breaker for each push service, as one says nothing of the others.
+        Browsers have a circuit breaker for each push service, because one says nothing about the others.
         """
         route = self._push.get(push_platform)
         if route is None or push_platform != "web":
             return route
         own = Route(
             route.name, route.provider, route.rate, refusal_guard=None
-        )  # a service that ends refuses all there is
+        )  # a service that shuts down refuses everything
         service = _push_service(token)
-        # Whoever has a subscription that names no service is told so, which says nothing of other subscriptions.
+        # A subscription without a service is refused alone, which says nothing about other subscriptions.
         return own if service is None else self._known(service, own)
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for email in self.email:
             await email.provider.close()
         for push in self._push.values():
             await push.provider.close()
 
     def _known(self, service: str, new: Route[Push]) -> Route[Push]:
-        """Return the route to a push service as it is known, or the new one; forget what was not used for longest."""
+        """Return the known route to a push service, or the new one; drop the least recently used of too many."""
         route = self._push_services.pop(service, new)
         self._push_services[service] = route
         if len(self._push_services) > PUSH_SERVICES:
@@ -148,7 +148,7 @@ class Providers:
         return route
 
     def _watch(self) -> None:
-        """Have the circuits looked at whenever metrics are asked for: a pause ends without anybody doing anything."""
+        """Compute the circuits' gauge whenever metrics are read, because a pause ends without an event."""
         for email in self.email:
             CIRCUIT_OPEN.labels(email.name).set_function(partial(self._open, {email.name: email}))
         for platform, push in self._push.items():
@@ -161,10 +161,10 @@ class Providers:
 
 
 def problems(settings: Settings) -> list[str]:
-    """Return what keeps the providers that the settings name from being had, a line for each; none where all can be.
+    """Return the problems of the configured providers, one line each.
 
     Args:
-        settings: The settings; a provider whose own settings are missing is passed over.
+        settings: The settings; a provider with missing settings is skipped, as the check of the settings reports it.
     """
     found = []
     for make in (*_email_makers(settings), *_push_makers(settings).values()):
@@ -192,7 +192,7 @@ def _push_makers(settings: Settings) -> dict[Platform, Callable[[], Provider[Pus
 
 
 def _rate(per_second: float | None) -> Rate | None:
-    """Return a rate that lets go at once what a second allows."""
+    """Return a rate whose burst is the number of messages of one second."""
     return None if per_second is None else Rate(per_second, burst=ceil(per_second))
 
 
@@ -201,7 +201,7 @@ class _Subscription(BaseModel):
 
 
 def _push_service(token: str) -> str | None:
-    """Return the host of a subscription's endpoint; `None` where it has none."""
+    """Return the host of a subscription's endpoint; `None` if it has none."""
     try:
         host = httpx.URL(_Subscription.model_validate_json(token).endpoint).raw_host
     except (ValidationError, httpx.InvalidURL):

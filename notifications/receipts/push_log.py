@@ -16,7 +16,7 @@ from notifications.states import BOUNCED
 def applied(log: Mapping[str, Any], receipt: Receipt) -> dict[str, Any]:
     """Return what a receipt changes in a push message's log.
 
-    What was given up stays `failed`, whatever else is reported, with the error of the earliest such receipt. What
+    A message that bounced stays `failed`, whatever else is reported, with the error of the earliest such receipt. What
     arrived is `delivered`, although its attempt looked like a failure. Other kinds change nothing.
 
     Args:

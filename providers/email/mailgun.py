@@ -35,9 +35,9 @@ class Mailgun:
     """Sends e-mails by Mailgun.
 
     Args:
-        client: Asks; closed with this.
-        api_key: Of the account, or of the domain.
-        domain: Which of the account's domains sends.
+        client: The HTTP client; closed with this object.
+        api_key: The key of the account or of the domain.
+        domain: The sending domain.
         base_url: `https://api.eu.mailgun.net` for domains in the European Union.
     """
 
@@ -62,7 +62,7 @@ class Mailgun:
         return cls(client(), api_key, domain, settings.mailgun_url)
 
     async def send(self, message: Email) -> Outcome:
-        """Hand an e-mail over; what happens to it is told by events with its variables, its key among them."""
+        """Send an e-mail; later events name it by its variables, which contain its key."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
             return without_asking(envelope)
@@ -77,7 +77,7 @@ class Mailgun:
 
 
 def _form(message: Email, envelope: Envelope) -> dict[str, str]:
-    """Make the form: `h:` before headers, `v:` before variables. The tag is the metadata's `type`, where it has one.
+    """Return the form: `h:` before headers, `v:` before variables. The tag is the metadata's `type`, if there is one.
 
     There may be 20,000 tags for a domain, so nothing else is one.
     """

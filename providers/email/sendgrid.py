@@ -33,8 +33,8 @@ class SendGrid:
     """Sends e-mails by SendGrid.
 
     Args:
-        client: Asks; closed with this.
-        api_key: With the right to send mail.
+        client: The HTTP client; closed with this object.
+        api_key: A key with the permission to send mail.
         base_url: `https://api.eu.sendgrid.com` for subusers in the European Union.
     """
 
@@ -58,7 +58,7 @@ class SendGrid:
         return cls(client(), required(settings.sendgrid_api_key), settings.sendgrid_url)
 
     async def send(self, message: Email) -> Outcome:
-        """Hand an e-mail over; what happens to it is told by events with `custom_args`, its key among them."""
+        """Send an e-mail; later events name it by `custom_args`, which contain its key."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
             return without_asking(envelope)
@@ -106,7 +106,7 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
 
 
 def _row(status: int, fields: Sequence[str]) -> Row:
-    """Return what decides: of several errors, one that is ours."""
+    """Return the row that decides: of several errors, one that we caused."""
     rows = [of_api(SENDGRID, status, name) for name in fields or [""]]
     return next((row for row in rows if row.category in OURS), rows[0])
 

@@ -46,11 +46,11 @@ class Ses:
     """Sends e-mails by Amazon SES.
 
     Args:
-        client: Asks; closed with this.
-        credentials: Of a user or role with the right `ses:SendEmail`; temporary ones renew themselves.
-        region: As `eu-central-1`.
-        base_url: Where the API is; `None` for the region's own.
-        configuration_set: Where SES takes from what to do with events; `None` for the identity's own.
+        client: The HTTP client; closed with this object.
+        credentials: Of a user or role with the permission `ses:SendEmail`; temporary ones renew themselves.
+        region: The region, such as `eu-central-1`.
+        base_url: The API's address; `None` for the region's own.
+        configuration_set: The set that configures events; `None` for the identity's own.
     """
 
     name = "aws-ses"
@@ -82,7 +82,7 @@ class Ses:
         return cls(client(), _aws_credentials(), region, settings.ses_url, settings.ses_configuration_set)
 
     async def send(self, message: Email) -> Outcome:
-        """Hand an e-mail over; what happens to it is told by events with its tags, its key among them."""
+        """Send an e-mail; later events name it by its tags, which contain its key."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
             return without_asking(envelope)
@@ -90,7 +90,7 @@ class Ses:
         if self._configuration_set:
             body["ConfigurationSetName"] = self._configuration_set
         try:
-            # Temporary credentials are renewed here, which asks the network, and raises whatever their source does.
+            # Renews temporary credentials, which uses the network and raises the errors of their source.
             credentials = await asyncio.to_thread(self._credentials.get_frozen_credentials)
         except Exception as error:
             return Misconfigured(type(error).__name__, "the credentials can't be had")
@@ -129,7 +129,7 @@ def _content(text: str) -> dict[str, str]:
 
 
 def _tag(text: str) -> str:
-    """Make a tag's name or value of a text: what a tag can't have becomes `_`. Ids of hexadecimals and dashes stay."""
+    """Return a text as a tag's name or value: invalid characters become `_`. Hexadecimal ids with dashes stay."""
     return _NOT_IN_TAGS.sub("_", text)[:_LONGEST_TAG]
 
 
@@ -154,14 +154,14 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
 
 
 def _is_of_recipient_alone(category: Category, spoken: str, message: Email) -> bool:
-    """Whether an identity that is not verified is the recipient's: in the sandbox there are others that are."""
+    """Whether the unverified identity is the recipient's: in the sandbox, others may be verified."""
     sender = message.sender.rpartition("<")[2].rstrip("> ").lower()
     named = spoken.lower()
     return category == "configuration" and message.to.lower() in named and sender.rpartition("@")[2] not in named
 
 
 def _code(response: httpx.Response, content: dict[str, Any]) -> str:
-    """Read the error's name, as AWS's protocol `restJson1` hands it over: with a namespace or a URL around it.
+    """Read the error's name from AWS's protocol `restJson1`: it may have a namespace before it or a URL after it.
 
     https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization
     """

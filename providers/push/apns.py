@@ -53,18 +53,20 @@ class Apns:
     repetition: the device shows both as one, and may ring twice.
 
     Args:
-        client: Asks Apple, by HTTP/2; it is this object's to close. As Apple takes the tokens of one team alone on a
-            connection, no other provider may share it.
+        client: The HTTP/2 client; closed with this object. As Apple accepts the tokens of only one team on a
+        connection,
+            no other provider may share it.
         key: The signing key as Apple gives it, the PEM text of a `.p8` file.
         key_id: The key's ten characters.
         team_id: The team's ten characters.
         topic: The application's bundle id.
-        base_url: Where APNs is: `https://api.push.apple.com`, or `https://api.sandbox.push.apple.com` for the device
+        base_url: The address of APNs: `https://api.push.apple.com`, or `https://api.sandbox.push.apple.com` for the
+        device
             tokens of development builds.
-        clock: Tells the time, with its zone.
+        clock: Returns the current time, with a zone.
 
     Raises:
-        ValueError: The key is no EC key in PEM.
+        ValueError: The key is not an EC key in PEM.
     """
 
     name = "apns"
@@ -115,7 +117,7 @@ class Apns:
             raise ProviderSettingsError(f"{setting}: {path} is no signing key: Apple gives it as a file .p8") from None
 
     async def send(self, message: Push) -> Outcome:
-        """Hand a message over; what is too long of its body is left out.
+        """Send a message; a body that is too long is shortened.
 
         Raises:
             ValueError: If the message's key is not 32 hexadecimal digits.
@@ -136,11 +138,11 @@ class Apns:
         return response if isinstance(response, Failed) else self._outcome(response, message)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._client.aclose()
 
     def _provider_token(self, expired: str | None = None) -> str:
-        """Return the provider token; a new one where it is old, or expired says Apple, but none before Apple's time."""
+        """Return the provider token; renewed if it is old or Apple says expired, but not more often than allowed."""
         now = self._clock()
         if self._token:
             age = now - self._token.made_at

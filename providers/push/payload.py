@@ -13,14 +13,14 @@ ELLIPSIS = "…"
 
 
 def as_json(value: Any) -> bytes:  # noqa: ANN401
-    """Write JSON as short as it goes, in UTF-8."""
+    """Return the shortest JSON, in UTF-8."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # Half a surrogate pair, which JSON lets through, has no bytes: it becomes a question mark.
     return text.encode("utf-8", "replace")
 
 
 def fitted(body: str, most: int, payload: Callable[[str], bytes]) -> bytes | None:
-    """Make the payload of as much of a body as fits.
+    """Return the payload with as much of the body as fits.
 
     Args:
         body: The text to shorten. It is cut between characters, and `…` says so.

@@ -36,10 +36,10 @@ from providers.push.payload import as_json, fitted
 from runtime.settings import Settings
 
 _LARGEST = 3993
-"""What 4,096 bytes, which a push service must take, hold of plain text (RFC 8291, section 4)."""
+"""The plain text in 4,096 bytes, which a push service must accept (RFC 8291, section 4)."""
 _LONGEST_STORED = timedelta(weeks=4)
 _SIGNATURE_LIFETIME = timedelta(hours=12)
-"""RFC 8292 allows 24 hours; half of that forgives a clock that is wrong."""
+"""RFC 8292 allows 24 hours; half of it leaves room for a wrong clock."""
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NEVER_RESOLVES = ".invalid"
@@ -66,22 +66,21 @@ class WebPush:
     section 5.4: at most 32 characters of base64url, which its 32 digits are), so that a repetition replaces the first
     for as long as the browser has not fetched it; after that the browser gets both.
 
-    What one push service does says nothing of the others: whoever counts failures or waits for as long as `Throttled`
-    says does so for the host of the endpoint, lest a stranger's server stops everybody's messages. For the same reason
-    status 401 and 403, by which RFC 8292 has a push service refuse a signature, count as `Misconfigured` only until
-    the key has been accepted for the first time: from then on, it is a subscription made for another key. Apple says
-    which of both it is.
+    One push service says nothing about the others: count failures, and wait after `Throttled`, for each host of an
+    endpoint, so that a stranger's server can't stop all messages. For the same reason status 401 and 403, by which a
+    push service refuses a signature (RFC 8292), count as `Misconfigured` only until the key has been accepted once:
+    after that, the subscription was made for another key. Apple says which of the two it is.
 
     Args:
-        client: Asks push services. It is this object's to close, and no other's: a connection is checked as it is made.
-        private_key: The VAPID key: PEM, or 32 bytes in base64url.
-        subject: Whom a push service may write to: `mailto:` and an address, or `https://` and a name.
-        loopback: Whether endpoints on this machine are taken, by plain HTTP. For development alone: a stranger could
-            reach whatever listens here.
-        clock: Tells the time, with its zone.
+        client: The HTTP client; closed with this object, which must be its only user: connections are checked when
+        made. private_key: The VAPID key: PEM, or 32 bytes in base64url. subject: The contact for push services:
+        `mailto:` and an address, or `https://` and a name. loopback: Whether endpoints on this machine are allowed, by
+        plain HTTP. For development only: a stranger could
+            reach any local service.
+        clock: Returns the current time, with a zone.
 
     Raises:
-        ValueError: The key or the subject is none.
+        ValueError: The key or the subject is invalid.
     """
 
     name = "web-push"
@@ -129,7 +128,7 @@ class WebPush:
             ) from None
 
     async def send(self, message: Push) -> Outcome:
-        """Hand a message over; what is too long of its body is left out.
+        """Send a message; a body that is too long is shortened.
 
         Raises:
             ValueError: If `expires_at` has no time zone.
@@ -149,11 +148,11 @@ class WebPush:
         return self._outcome(answer, subscription) if isinstance(answer, _Answer) else answer
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._client.aclose()
 
     async def _ask(self, request: httpx.Request) -> "_Answer | Outcome":
-        """Send a request, and read the beginning of what is answered, within little more than the client's time-out."""
+        """Send a request, and read the beginning of the response, within little more than the client's time-out."""
         connection = _Connection(request.url)
         request.extensions["trace"] = connection.notice
         try:
@@ -161,7 +160,7 @@ class WebPush:
                 response = await self._client.send(request, stream=True)
             return _Answer(response, await _beginning(response))
         except _ForbiddenAddressError:
-            # The name may be at fault, or whoever resolves it for us: so the subscription is kept.
+            # The name or our resolver may be at fault, so the subscription is kept.
             said = "the endpoint's name leads to an address that is not public"
             return Refused("address", said, recipient_is_gone=False, was_asked=False)
         except (httpx.HTTPError, TimeoutError) as error:
@@ -217,7 +216,7 @@ class WebPush:
             return failed(response, message)
         wait = retry_after(response, self._clock())
         if wait is not None and response.is_client_error:
-            # Whoever says when to come again has not ended the subscription, whatever the status.
+            # A service that names a time to retry has not ended the subscription, even with such a status.
             return Throttled(code, message, wait)
         row = of_api(WEB_PUSH, status, subscription.endpoint.host, answer.said)
         if status in (401, 403) and row.words is None and self._key_was_accepted:
@@ -227,7 +226,7 @@ class WebPush:
 
 
 def _dropped(response: httpx.Response, host: str) -> Outcome | None:
-    """Return what Microsoft's service says of a message that it answers with success, and does not keep.
+    """Return what Microsoft's service reports of a message that it accepts but does not keep.
 
     https://learn.microsoft.com/windows/apps/develop/notifications/push-notifications/push-request-response-headers
     """
@@ -243,7 +242,7 @@ def _dropped(response: httpx.Response, host: str) -> Outcome | None:
 
 
 def _is_unknown_name(error: BaseException) -> bool:
-    """Whether the name's server said that there is no such name; that it did not answer is something else."""
+    """Whether the name server responded that the name does not exist; no response is another case."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
@@ -253,7 +252,7 @@ def _is_unknown_name(error: BaseException) -> bool:
 
 
 class _BrokenSubscriptionError(Exception):
-    """It is no subscription that anything could be sent to; the message has nothing of it.
+    """The subscription is unusable; the error's message contains nothing of it.
 
     Attributes:
         is_for_good: Whether it is a browser's, and can never be used. Anything else may be another platform's token,
@@ -266,7 +265,7 @@ class _BrokenSubscriptionError(Exception):
 
 
 class _ForbiddenAddressError(Exception):
-    """The endpoint's name leads where no push service is."""
+    """The endpoint's name leads to an address that is not allowed."""
 
 
 class _Keys(BaseModel):
@@ -290,12 +289,12 @@ class _Subscription:
     given: str
 
     def encrypt(self, content: bytes) -> bytes:
-        """Encrypt for the browser: one record, under a key that is made for it and forgotten."""
+        """Encrypt for the browser: one record, with a key that is used once."""
         pusher = WebPusher({"endpoint": str(self.endpoint), "keys": dict(self.keys)})
         return cast(bytes, pusher.encode(content)["body"])
 
     def without_secrets(self, said: str) -> str:
-        """Take out of a text what gives the subscription away, and what does not fit a line of a log."""
+        """Remove from a text what reveals the subscription, and what does not fit a line of a log."""
         parts = {self.given, str(self.endpoint), *self.endpoint.raw_path.decode().split("/"), *self.keys.values()}
         # The longest first: the endpoint holds the others. Short parts, as `v1` or `send`, are in every endpoint.
         for part in sorted(parts, key=len, reverse=True):
@@ -305,14 +304,14 @@ class _Subscription:
 
 
 class _Answer(NamedTuple):
-    """A response, closed, and the beginning of its body."""
+    """A closed response, and the beginning of its body."""
 
     response: httpx.Response
     said: str
 
 
 class _Connection:
-    """Watches a request's way, and ends a connection that leads to an address which is not allowed.
+    """Watches a request, and closes a connection to an address that is not allowed.
 
     A check before the connection is made could be given another answer by the name's server than the connection gets;
     this one comes when it is made, and before its first byte. It hangs on httpx's extension `trace`
@@ -330,7 +329,7 @@ class _Connection:
         self._is_direct = True
 
     async def notice(self, event: str, details: Mapping[str, Any]) -> None:
-        """Take one event of httpx's.
+        """Handle one event of httpx.
 
         Raises:
             _ForbiddenAddressError: If the connection was one to end; it is closed.
@@ -386,7 +385,7 @@ def _endpoint(given: str, *, loopback: bool) -> httpx.URL:
     if url.userinfo:
         raise _BrokenSubscriptionError("the endpoint has a user name")
     if url.port is not None and not 0 < url.port < 2**16:
-        raise _BrokenSubscriptionError("the endpoint's port is none")
+        raise _BrokenSubscriptionError("the endpoint's port is invalid")
     if loopback and url.scheme == "http" and host in _LOOPBACK:
         return url
     if url.scheme != "https":
@@ -413,7 +412,7 @@ def _decoded(key: str) -> bytes:
 
 
 async def _beginning(response: httpx.Response) -> str:
-    """Read the beginning of a body, and close; the body may have no end. What can't be read counts as not there."""
+    """Read the beginning of a body, which may be endless, and close it. Unreadable content counts as missing."""
     said = b""
     try:
         async with asyncio.timeout(_READ_SECONDS):

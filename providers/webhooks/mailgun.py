@@ -34,7 +34,7 @@ from schemas.receipts import Kind
 PROVIDER: Final = "mailgun"
 
 MAX_AGE: Final = timedelta(hours=8) + MARGIN
-"""Mailgun repeats a request for 8 hours, as it seems with the first signature; a bounce must not be lost."""
+"""Mailgun repeats a request for 8 hours, apparently with the first signature; a bounce must not be lost."""
 
 _KINDS: Mapping[str, Kind] = {
     "delivered": "delivered",
@@ -45,7 +45,7 @@ _KINDS: Mapping[str, Kind] = {
     "unsubscribed": "unsubscribed",
 }
 # Why Mailgun gives up a message, where the address is the reason, for good. Not so `old`, which is tried too often,
-# and `suppress-unsubscribe`: whoever unsubscribed may come back.
+# and `suppress-unsubscribe`: people who unsubscribed may subscribe again.
 _FOR_ADDRESS = {"suppress-bounce", "suppress-complaint"}
 
 _SECONDS = re.compile(r"[0-9]{1,11}")
@@ -58,7 +58,7 @@ class _Signature(Payload):
 
     @property
     def signed_at(self) -> datetime | None:
-        """When it was signed, which is soon after the event, and the same when Mailgun repeats it."""
+        """The time of the signature, soon after the event, and the same when Mailgun repeats the request."""
         seconds = _SECONDS.fullmatch(self.timestamp or "")
         return datetime.fromtimestamp(int(seconds[0]), UTC) if seconds else None
 
@@ -120,7 +120,7 @@ def verify(body: bytes, signing_key: str, now: datetime, max_age: timedelta = MA
         max_age: How long ago it may have been signed.
 
     Raises:
-        Unverified: It does not, or that can't be told.
+        Unverified: It does not, or that can't be verified.
     """
     if not signing_key:
         raise Unverified("no signing key is set")
@@ -137,7 +137,7 @@ def verify(body: bytes, signing_key: str, now: datetime, max_age: timedelta = MA
 
 
 def read(body: bytes) -> list[Receipt]:
-    """Read the receipt of a request that was verified; none where it says nothing of a message's fate.
+    """Read the receipt of a verified request; the list is empty if the event is not about delivery.
 
     Raises:
         Unreadable: It is no event.
@@ -153,7 +153,7 @@ def read(body: bytes) -> list[Receipt]:
 
 
 def _is_permanent(event: _Event) -> bool:
-    """Whether the address is the reason; a `bounce` is one by the server's first digit, so its words have a say."""
+    """Whether the address is the reason; a `bounce` follows from the first digit, so the text decides too."""
     if event.reason in _FOR_ADDRESS:
         return True
     status = event.delivery_status

@@ -38,7 +38,7 @@ SIGNATURE_HEADER: Final = "X-Twilio-Email-Event-Webhook-Signature"
 TIMESTAMP_HEADER: Final = "X-Twilio-Email-Event-Webhook-Timestamp"
 
 MAX_AGE: Final = timedelta(hours=24) + MARGIN
-"""SendGrid repeats a request for 24 hours. It does not say whether it signs anew, and a bounce must not be lost."""
+"""SendGrid repeats a request for 24 hours. Whether it signs again is not documented, and a bounce must not be lost."""
 
 _KINDS: Mapping[str, Kind] = {
     "delivered": "delivered",
@@ -100,7 +100,7 @@ def verify(
         max_age: How long ago it may have been signed.
 
     Raises:
-        Unverified: It does not, or that can't be told.
+        Unverified: It does not, or that can't be verified.
     """
     if not signature or not timestamp:
         raise Unverified("it has no signature, or no timestamp")
@@ -113,7 +113,7 @@ def verify(
 
 
 def read(body: bytes, received_at: datetime) -> list[Receipt]:
-    """Read the receipts of a request that was verified. Events that say nothing of a message's fate are left out.
+    """Read the receipts of a verified request. Events that are not about delivery are ignored.
 
     Args:
         body: As it came.
@@ -144,7 +144,7 @@ def _key(public_key: str) -> EllipticCurvePublicKey:
     except (ValueError, UnsupportedAlgorithm):
         raise Unverified("the verification key that is set is no DER in base64") from None
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
-        raise Unverified("the verification key that is set is none of P-256")
+        raise Unverified("the configured verification key is not a P-256 key")
     return key
 
 
@@ -165,7 +165,7 @@ def _report(event: _Event, kind: Kind, at: datetime) -> Report:
 
 
 def _is_permanent(event: _Event) -> bool:
-    """Whether the address is the reason: a server that blocks us is not, and neither is the message's content."""
+    """Whether the address is the reason: neither a server that blocks us nor the message's content is."""
     if event.event == "dropped":
         return (event.reason or "").lower() in _DROPPED_FOR_ADDRESS
     return (

@@ -202,7 +202,7 @@ async def test_an_answer_that_comes_drop_by_drop_ends_with_the_time_out(
         port = dripping.sockets[0].getsockname()[1]
         outcome = await SendGrid(hasty_client, API_KEY, f"http://127.0.0.1:{port}").send(email())
         await ended.wait()
-    assert outcome == Failed("TimeoutError", "the provider's answer did not come", may_have_arrived=True)
+    assert outcome == Failed("TimeoutError", "the provider's response did not arrive", may_have_arrived=True)
 
 
 async def test_a_key_with_a_line_break_is_never_sent(

@@ -285,7 +285,7 @@ def test_a_notice_of_another_group_is_refused() -> None:
 
 @pytest.mark.parametrize("alone", [replace(like("ada"), gather=None), replace(like("ada"), actor_id=None)])
 def test_a_notice_that_stands_alone_is_refused(alone: Notice) -> None:
-    with pytest.raises(ValueError, match="not to be gathered"):
+    with pytest.raises(ValueError, match="has no group"):
         merge(None, alone)
 
 
