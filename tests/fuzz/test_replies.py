@@ -100,7 +100,7 @@ def test_words_of_ours_or_of_time_suppress_nobody(reply: tuple[SmtpStep, int, st
 
 @fuzzed(500)
 @given(reply=replies(), to=addresses, times=st.integers(1, 30))
-def test_a_verdict_on_one_recipient_never_opens_a_circuit(
+def test_a_reply_about_one_recipient_never_opens_a_circuit(
     reply: tuple[SmtpStep, int, str], to: str, times: int
 ) -> None:
     _, code, text = reply

@@ -299,7 +299,7 @@ async def test_after_the_last_attempt_it_has_failed_with_every_error(post: Post)
     assert (log["status"], log["error"]["code"]) == ("failed", "500")
 
 
-async def test_an_address_that_is_none_to_one_provider_fails_and_is_not_suppressed(post: Post) -> None:
+async def test_an_address_that_one_provider_calls_invalid_fails_and_is_not_suppressed(post: Post) -> None:
     post.first.plan = [Fault.REFUSE_RECIPIENT]
     name = await post.ask("email")
     await post.turn()
@@ -509,7 +509,7 @@ async def test_a_worker_that_died_amid_an_attempt_is_made_up_for_with_the_same_k
     assert [mail.key for mail in post.first.accepted] == [sending.key(name)]
 
 
-async def test_a_worker_that_died_amid_the_last_attempt_leaves_a_failure_that_the_log_tells_of(post: Post) -> None:
+async def test_a_crash_during_the_last_attempt_leaves_a_failure_that_is_in_the_log(post: Post) -> None:
     sending = begin(plan("email", datetime.now(UTC)), "sendgrid", datetime.now(UTC))
     name = await post.ask("email", maxAttempts=1, deliveries=[sending.to_document()])
     await DeliveryLogs(post.stores.mongo.database).open("email", sending.key(name), LOG | {"notificationId": name})
@@ -567,7 +567,7 @@ async def test_what_was_tried_and_then_skipped_has_a_log_that_says_so(post: Post
     assert (log["status"], log["error"]["code"]) == ("failed", "expired")
 
 
-async def test_a_receipt_that_comes_before_a_dead_workers_item_is_taken_up_holds(post: Post) -> None:
+async def test_a_receipt_before_a_crashed_workers_item_is_recovered_is_kept(post: Post) -> None:
     sending = begin(plan("email", datetime.now(UTC)), "sendgrid", datetime.now(UTC))
     name = await post.ask("email", deliveries=[sending.to_document()])
     [claim] = await post.stores.queue.claim(1, datetime.now(UTC))

@@ -144,7 +144,7 @@ async def test_a_notification_is_found_by_its_log_and_by_what_the_provider_calls
         assert (await answer(asked, "notifications", "show", name))["id"] == one.id
 
 
-async def test_what_is_left_after_the_queue_has_forgotten_it_is_told(asked: Pipeline) -> None:
+async def test_the_logs_are_shown_after_the_item_was_deleted_from_the_queue(asked: Pipeline) -> None:
     await bounced(asked)
     await asked.collection("notificationQueue").delete_many({})
     await asked.collection("notifications").delete_many({})
@@ -176,7 +176,7 @@ async def test_the_preferences_of_today_are_part_of_the_answer(asked: Pipeline) 
     assert told["facts"]["e-mail address"] == "g…@example.org"
 
 
-async def test_without_postgresql_and_redis_the_story_says_what_is_missing(asked: Pipeline) -> None:
+async def test_without_postgresql_and_redis_the_timeline_says_what_is_missing(asked: Pipeline) -> None:
     await put(asked, notice("n-1", AGO), failed())
     nowhere = {"INKSTREAM_POSTGRES_URL": "postgresql://127.0.0.1:1/x", "INKSTREAM_REDIS_URL": "redis://127.0.0.1:1/0"}
     ended = await inkstream({**asked.environment, **nowhere}, "notifications", "show", "n-1")

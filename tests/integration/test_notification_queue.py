@@ -112,7 +112,7 @@ async def test_many_workers_never_claim_the_same(mongo: Mongo) -> None:
     assert sorted(claimed) == sorted(each["_id"] for each in items)
 
 
-async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_word_is_refused(
+async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_write_is_refused(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
     await add(mongo, [item("a")])
@@ -132,7 +132,7 @@ async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_word_is
     assert "lease" not in found
 
 
-async def test_a_word_after_the_lease_is_refused_though_nobody_has_taken_the_item_yet(
+async def test_a_write_after_the_lease_is_refused_before_another_worker_claims_the_item(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
     await add(mongo, [item("a")])
@@ -209,7 +209,7 @@ async def test_a_receipt_moves_a_delivery_and_the_status_of_its_item(mongo: Mong
     assert "completedAt" not in found
 
 
-async def test_a_receipt_for_an_item_in_hand_leaves_its_status_to_its_worker(
+async def test_a_receipt_for_a_leased_item_leaves_its_status_to_its_worker(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
     await add(mongo, [item("a")])

@@ -173,7 +173,7 @@ async def test_the_same_refusal_of_everybody_is_ours_opens_the_circuit_and_loses
     assert {await mail.suppressed(name) for name in people} == {None}
 
 
-async def test_a_listed_ip_address_is_told_and_its_mails_are_tried_later(mail: Mail) -> None:
+async def test_a_listed_ip_address_is_reported_and_its_mails_are_retried_later(mail: Mail) -> None:
     mail.server.replies[Step.MAIL] = ["550 5.2.1 your IP address is listed"]
     [name] = await mail.write_to("any")
     await mail.post.turn()

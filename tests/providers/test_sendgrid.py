@@ -98,7 +98,7 @@ async def test_a_message_that_is_not_taken_is_refused(
     assert server.accepted == []
 
 
-async def test_an_address_that_is_none_to_sendgrid_is_refused_and_kept(
+async def test_an_address_that_sendgrid_calls_invalid_is_refused_and_not_suppressed(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     server.plan = [Fault.REFUSE_RECIPIENT]
@@ -120,7 +120,7 @@ async def test_a_sender_that_is_no_address_is_ours_to_mend(provider: Provider[Em
     assert isinstance(await provider.send(email(sender="The Blog")), Misconfigured)
 
 
-async def test_what_sendgrid_says_is_told_without_address_and_subject(
+async def test_errors_of_sendgrid_are_reported_without_address_and_subject(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     message = email()
@@ -245,7 +245,7 @@ def test_nothing_that_is_written_begins_a_header(subject: str, name: str, url: s
     assert all(is_one_line(value) for value in mail["headers"].values())
 
 
-async def test_a_sender_that_is_none_to_sendgrid_is_ours_to_mend(
+async def test_a_sender_that_sendgrid_refuses_is_our_configuration(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     errors = [{"message": "Does not contain a valid address.", "field": "from.email", "help": None}]

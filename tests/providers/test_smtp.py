@@ -202,7 +202,7 @@ def test_any_address_is_read_or_refused(to: str, sender: str) -> None:
 
 
 @given(said=ANYTHING, more=ANYTHING, subject=ANYTHING)
-def test_nothing_personal_is_told(said: str, more: str, subject: str) -> None:
+def test_nothing_personal_is_reported(said: str, more: str, subject: str) -> None:
     message = make_email(subject=subject)
     told = without_personal(f"{said} <{message.to}> {more} {message.subject} {message.to}", message)
     assert message.to not in told

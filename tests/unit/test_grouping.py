@@ -73,7 +73,7 @@ likes = st.lists(
 
 
 @given(likes, st.randoms(use_true_random=False))
-def test_any_order_and_any_repetition_gather_the_same(notices: list[Notice], random: Random) -> None:
+def test_any_order_and_any_repetition_give_the_same_group(notices: list[Notice], random: Random) -> None:
     again = [*notices, *random.choices(notices, k=len(notices))]
     random.shuffle(again)
     assert gathered(again) == gathered(notices)
@@ -158,7 +158,7 @@ def test_the_next_person_after_a_reading_begins_a_new_notification() -> None:
     assert (third.id, third.words.title) == (second.id, "grace and ada liked your post")
 
 
-def test_whoever_was_counted_in_an_earlier_generation_is_not_counted_again() -> None:
+def test_a_person_counted_in_an_earlier_generation_is_not_counted_again() -> None:
     first = gathered(crowd(3))
     assert merge(first, like("reader-1", at=1), was_read=True) is first
     assert merge(first, like("reader-1", at=99, event="another"), was_read=True) is first

@@ -80,7 +80,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("link", ELSEWHERE, ids=ascii)
-def test_what_leads_elsewhere_is_refused_without_a_word_of_it(link: str) -> None:
+def test_a_link_to_another_site_is_refused_without_showing_it(link: str) -> None:
     for read in (SITE.absolute, SITE.stored):
         with pytest.raises(ForeignLink) as raised:
             read(link)

@@ -292,7 +292,7 @@ def test_a_provider_that_refuses_us_burns_nothing_and_leaves_it_to_the_next(atte
 
 
 @pytest.mark.parametrize("outcome", [THROTTLED, MISCONFIGURED], ids=["throttled", "misconfigured"])
-def test_no_message_is_given_back_for_ever_by_its_own_verdicts(outcome: Outcome) -> None:
+def test_no_message_is_retried_for_ever_because_of_its_own_replies(outcome: Outcome) -> None:
     given_back = settled(replace(SENDING, given_back=MOST_GIVEN_BACK - 1), outcome)
     assert (given_back.state, given_back.attempts, given_back.given_back) == ("waiting", 0, MOST_GIVEN_BACK)
     counted = settled(replace(SENDING, given_back=MOST_GIVEN_BACK), outcome)
@@ -337,7 +337,7 @@ def test_what_is_under_way_cannot_be_cancelled() -> None:
         cancel(SENDING, NOW)
 
 
-def test_a_retry_gives_all_attempts_anew_and_keeps_the_last_error() -> None:
+def test_a_retry_resets_the_attempts_and_keeps_the_last_error() -> None:
     again = retry(settled(LAST, FAILED, LATER), LATER)
     assert (again.state, again.attempts, again.code) == ("waiting", 0, "503")
     assert is_due(again, LATER)
@@ -589,7 +589,7 @@ TestDeliveries = Deliveries.TestCase
 
 
 @given(st.lists(outcomes.filter(lambda outcome: isinstance(outcome, Throttled)), min_size=1, max_size=60))
-def test_a_provider_that_only_throttles_is_given_up_when_the_notification_expires(answers: list[Outcome]) -> None:
+def test_a_delivery_that_is_only_throttled_is_skipped_when_the_notification_expires(answers: list[Outcome]) -> None:
     delivery, now, expires_at = WAITING, NOW, NOW + timedelta(hours=6)
     for answer in answers * 400:
         if expired(expires_at, now):

@@ -68,7 +68,7 @@ def all_of(one: Timeline) -> str:
     )
 
 
-def test_a_bounce_is_told_with_what_the_provider_said_and_how_to_try_again() -> None:
+def test_a_bounce_is_shown_with_the_providers_text_and_how_to_retry() -> None:
     bounced = {
         "provider": "sendgrid",
         "permanent": True,
@@ -132,7 +132,7 @@ def test_nothing_personal_is_shown_unless_it_is_asked_for() -> None:
     assert dict(masked.facts)["e-mail address"].endswith("g…@home.example today")
 
 
-def test_a_device_that_has_gone_is_told_when_the_receipt_came() -> None:
+def test_a_device_that_is_gone_is_shown_at_the_time_of_the_receipt() -> None:
     gone = delivery(
         "failed", channel="push", device=DEVICE, provider="fcm", attempts=1, code="bounced", message="it came back"
     )
@@ -149,7 +149,7 @@ def test_a_device_that_has_gone_is_told_when_the_receipt_came() -> None:
     )
 
 
-def test_what_was_given_up_can_be_tried_again() -> None:
+def test_a_failed_delivery_can_be_retried() -> None:
     errors = [{"message": "smtp: 421: too busy", "timestamp": NOON + number * MINUTE} for number in range(5)]
     one = told(entry(N_1, [delivery("failed", since=NOON + 4 * MINUTE)], errors=errors))
     assert one.standing == "Failed: the e-mail failed after 5 attempts; last error from smtp: 421: too busy."
@@ -171,7 +171,7 @@ def test_a_refusal_is_no_exhaustion() -> None:
     assert one.standing == "Failed: the e-mail was refused by smtp: 550: no such user."
 
 
-def test_an_answer_is_told_with_what_it_means() -> None:
+def test_a_response_is_shown_with_its_meaning() -> None:
     full = delivery("failed", code="452", message="4.2.2 over quota", category="full")
     one = told(entry(N_1, [full]))
     assert one.standing == (
@@ -233,7 +233,7 @@ def test_what_was_not_sent_has_a_reason(reason: Any, standing: str, advice: str)
     assert advice in one.advice[0]
 
 
-def test_a_channel_that_worked_is_told_beside_one_that_was_left_out() -> None:
+def test_a_sent_channel_is_shown_beside_a_skipped_one() -> None:
     pushed = delivery("sent", channel="push", device=DEVICE, provider="fcm", provider_id="fcm-1")
     one = told(entry(N_1, [delivery("skipped", reason="preferences"), pushed]), pushes=(push_log(N_1, "sent"),))
     assert one.standing == (
@@ -254,7 +254,7 @@ def test_devices_of_which_the_same_is_to_be_said_are_counted() -> None:
     )
 
 
-def test_what_a_person_did_with_a_mail_is_told() -> None:
+def test_what_a_person_did_with_an_email_is_shown() -> None:
     log = email_log(N_1, "delivered", ("opened", NOON + MINUTE, {"provider": "sendgrid"}))
     one = told(entry(N_1, [delivery("delivered")]), emails=(log,))
     assert one.standing == "Done: the e-mail was delivered by sendgrid, and opened."
@@ -297,7 +297,7 @@ def test_what_was_just_retried_is_not_overdue() -> None:
     assert one.advice[0].startswith("No action needed: it continues automatically.")
 
 
-def test_what_is_gathered_waits_for_others_and_says_for_how_many() -> None:
+def test_a_group_waits_for_more_people_and_shows_how_many_joined() -> None:
     gather = Gather("5f2b1c0a9d8e7f6a5b4c3d2e1f0a9b8c", NOON, "\ufffc liked it", "Well")
     liked = [notice(f"like-{name}", NOON + at * SECOND, gather=gather, actor_id=name) for at, name in enumerate("ab")]
     gathered = merge(merge(None, liked[0]), liked[1])

@@ -50,12 +50,12 @@ async def test_what_is_sent_at_once_is_due_now() -> None:
     assert heard.due == [[timedelta(0), timedelta(0)]], "one call for each batch"
 
 
-async def test_deliverers_hear_nothing_of_what_is_for_the_application_alone() -> None:
+async def test_notifications_for_the_application_alone_wake_no_dispatcher() -> None:
     heard = await hear(told("a", status="completed"), Outcome({}, {}, []))
     assert (heard.notifications, heard.due) == ([["a"]], [[]])
 
 
-async def test_nobody_hears_of_what_was_refused() -> None:
+async def test_refused_notifications_are_not_announced() -> None:
     writes = [Document("analyticsEvents", {"_id": "event"}), *told("a"), *told("b")]
     refusal = Refusal("refused-by-store", "is refused")
     heard = await hear(writes, Outcome({}, {}, [(1, refusal), (2, refusal)]))

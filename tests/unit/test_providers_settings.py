@@ -260,7 +260,7 @@ def test_brokers_are_hosts_with_ports(brokers: str) -> None:
         ("mailgun", "INKSTREAM_MAILGUN_API_KEY"),
     ],
 )
-def test_a_provider_without_what_it_needs_is_told(provider: Any, needed: str) -> None:
+def test_a_provider_without_its_settings_is_reported(provider: Any, needed: str) -> None:
     first, *_ = problem(email_providers=("smtp", provider)).splitlines()
     assert first == f"INKSTREAM_EMAIL_PROVIDERS names {provider}: set {needed}, or leave {provider} out"
 
@@ -288,7 +288,7 @@ def test_elsewhere_a_password_does_not_go_in_the_clear() -> None:
 
 
 @pytest.mark.parametrize("given", ["smpt", "smtp,smtp"])
-def test_an_unknown_provider_or_one_named_twice_is_told(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_provider_or_one_named_twice_is_reported(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INKSTREAM_EMAIL_PROVIDERS", given)
     assert problem().startswith("email_providers")
 
@@ -314,14 +314,14 @@ def test_an_empty_name_is_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
         "smtps://mail.example?tls=hush-hush",
     ],
 )
-def test_what_is_no_mail_server_is_told_without_its_password(url: str) -> None:
+def test_an_invalid_mail_server_is_reported_without_its_password(url: str) -> None:
     told = problem(smtp_url=url)
     assert told.startswith("smtp_urlshould be smtp://")
     assert "hush" not in told
 
 
 @pytest.mark.parametrize("url", ["blog.example", "https://", "ftp://blog.example", "https://blog.example?x=1"])
-def test_what_is_no_web_address_is_told(url: str) -> None:
+def test_an_invalid_web_address_is_reported(url: str) -> None:
     assert problem(site_url=url) == "site_urlshould be a URL like https://blog.example"
 
 
@@ -330,7 +330,7 @@ def test_a_web_address_ends_without_a_slash() -> None:
 
 
 @pytest.mark.parametrize("sender", ["The Blog", "news@", "The Blog <news>"])
-def test_a_sender_without_an_address_is_told(sender: str) -> None:
+def test_a_sender_without_an_address_is_reported(sender: str) -> None:
     assert problem(email_sender=sender).startswith("email_sender")
 
 
@@ -374,12 +374,12 @@ def test_providers_of_email_are_in_the_order_that_is_set(monkeypatch: pytest.Mon
     assert len({id(route.breaker) for route in sent.email}) == 4
 
 
-def test_without_credentials_of_aws_its_provider_can_not_be_had() -> None:
+def test_without_credentials_of_aws_its_provider_is_an_error() -> None:
     with pytest.raises(ProviderSettingsError, match=r"names aws-ses, but there are no credentials.*AWS_ACCESS_KEY_ID"):
         Providers.of(Settings(email_providers=("aws-ses",), ses_region="eu-central-1"))
 
 
-def test_broken_credentials_of_aws_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_credentials_of_aws_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     with pytest.raises(ProviderSettingsError, match=r"aws-ses, but credentials of AWS can't be had \(Partial"):
         Providers.of(Settings(email_providers=("aws-ses",), ses_region="eu-central-1"))
@@ -435,7 +435,7 @@ def test_with_a_file_all_platforms_go_there_by_their_own_names(tmp_path: Path) -
         ({"private_key": EC_PEM}, "is no service account's key file"),
     ],
 )
-def test_a_broken_service_account_is_told(tmp_path: Path, content: str | dict[str, str] | None, told: str) -> None:
+def test_a_broken_service_account_is_reported(tmp_path: Path, content: str | dict[str, str] | None, told: str) -> None:
     path = tmp_path / "firebase.json"
     if isinstance(content, str):
         path.write_text(content)
@@ -448,7 +448,7 @@ def test_a_broken_service_account_is_told(tmp_path: Path, content: str | dict[st
 
 
 @pytest.mark.parametrize("content", [b"hush-hush", RSA_PEM.encode(), LOCKED_PEM.encode(), b"\xff\xfe"])
-def test_a_broken_signing_key_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_signing_key_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "AuthKey.p8"
     path.write_bytes(content)
     with pytest.raises(ProviderSettingsError) as caught:
@@ -458,7 +458,7 @@ def test_a_broken_signing_key_is_told(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"web_push_private_key": "hush-hush"}, {"web_push_subject": "mailto:@"}])
-def test_a_broken_key_of_web_push_is_told(changes: dict[str, Any]) -> None:
+def test_a_broken_key_of_web_push_is_reported(changes: dict[str, Any]) -> None:
     with pytest.raises((ProviderSettingsError, ValidationError)) as caught:
         Providers.of(Settings(**(WEB | changes)))
     assert "web_push_subject" in str(caught.value).lower()

@@ -59,14 +59,14 @@ def told(refusals: RefusalGuard, outcome: Outcome, recipients: int) -> list[Outc
 
 
 @pytest.mark.parametrize("outcome", [RELAY, POLICY, UNCLEAR], ids=["relay", "policy", "unclear"])
-def test_the_same_reply_to_many_recipients_is_a_verdict_on_us(outcome: Outcome) -> None:
+def test_the_same_reply_to_many_recipients_is_about_us(outcome: Outcome) -> None:
     *before, last = told(RefusalGuard(), outcome, DIFFERENT_RECIPIENTS)
     assert before == [outcome] * (DIFFERENT_RECIPIENTS - 1)
     assert isinstance(last, Misconfigured)
     assert last.category == outcome.category  # type: ignore[union-attr]  # none of them was sent
 
 
-def test_the_same_reply_to_one_recipient_again_and_again_is_a_verdict_on_that_one() -> None:
+def test_the_same_reply_to_one_recipient_repeatedly_is_about_that_one() -> None:
     refusals = RefusalGuard()
     assert {refusals.judge(RELAY, "ada@mail.example", NOW) for _ in range(30)} == {RELAY}
 
@@ -88,7 +88,7 @@ def test_numbers_of_a_session_make_no_other_reply() -> None:
     assert isinstance(judged[-1], Misconfigured)
 
 
-def test_dead_and_full_mailboxes_are_never_a_verdict_on_us_for_their_number_alone() -> None:
+def test_dead_and_full_mailboxes_are_not_about_us_because_of_their_number() -> None:
     gone = Refused("550", "5.1.1 no such user", recipient_is_gone=True, category="gone")
     assert told(RefusalGuard(), gone, 40) == [gone] * 40
     assert told(RefusalGuard(), FULL, 1000) == [FULL] * 1000

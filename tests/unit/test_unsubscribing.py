@@ -129,7 +129,7 @@ def test_a_link_works_for_as_long_as_it_is_known_whose_it_is(monkeypatch: pytest
                 LINKS.key(made)
 
 
-def test_whoever_unsubscribes_twice_makes_the_same_receipt() -> None:
+def test_unsubscribing_twice_makes_the_same_receipt() -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
     first, second = unsubscribed(KEY, now), unsubscribed(KEY, now + timedelta(seconds=3))
     assert first.id == second.id
