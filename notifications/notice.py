@@ -30,7 +30,7 @@ class Words:
     Attributes:
         title: One line.
         message: What stands below it, in one or several lines.
-        action_url: Where it leads: a path of the site or a URL; `None` where it leads nowhere.
+        action_url: Where it leads: a path of the site or a URL; `None` if it leads nowhere.
         action_text: The words on the button there.
     """
 
@@ -45,7 +45,7 @@ class Recipient:
     """The addresses of a person in a request.
 
     Attributes:
-        email: The address; `None` where the request named none.
+        email: The address; `None` if the request named none.
         devices: Those that push messages reach.
     """
 
@@ -91,7 +91,7 @@ class Notice:
         action_text: As in `Words`.
         related_entity: What it is about.
         actor_id: Who did it.
-        actor_name: That person's name; `None` where the event does not say.
+        actor_name: That person's name; `None` if the event does not say.
         actor_avatar: URL of that person's picture.
         channels: How to tell, each once; preferences may leave some out.
         priority: How soon.
@@ -99,7 +99,7 @@ class Notice:
         expires_at: From when on it is not sent any more; UTC.
         gather: What it joins; `None` for what stands alone.
         transactional: Whether it is sent whatever the user's preferences are.
-        recipient: Where to reach the user, if the request says; `None` where that is to be looked up.
+        recipient: Where to reach the user, if the request says; `None` if that is to be looked up.
         max_attempts: How often a channel is tried.
     """
 

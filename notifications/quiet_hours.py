@@ -1,6 +1,6 @@
 """Quiet hours: the part of the day in which a person's devices stay silent.
 
-Input: the hours as the platform stores them, and the present moment. Output: the moment from which a message may be
+Input: the hours as the platform stores them, and the current time. Output: the moment from which a message may be
 sent. Hours that can't be read have the safest reading: docs/recipients.md says which. Which messages ignore quiet
 hours, as urgent ones do, is not decided here.
 """

@@ -340,7 +340,7 @@ def status_of(deliveries: Sequence[Delivery]) -> Status:
 
 
 def next_due(deliveries: Iterable[Delivery]) -> datetime | None:
-    """Return when the first of the deliveries that wait is to be tried; `None` where none waits."""
+    """Return when the first of the deliveries that wait is to be tried; `None` if none waits."""
     return min((delivery.next_attempt_at for delivery in deliveries if delivery.next_attempt_at), default=None)
 
 

@@ -24,7 +24,7 @@ def applied(log: Mapping[str, Any], receipt: Receipt) -> dict[str, Any]:
         receipt: What was reported of that message.
 
     Returns:
-        Fields and their new values; `None` where a field is to go. Empty where nothing changes.
+        Fields and their new values; `None` if a field is to go. Empty where nothing changes.
     """
     report = receipt.data
     at = as_kept(report.timestamp)

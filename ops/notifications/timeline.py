@@ -191,15 +191,15 @@ class _TimelineBuilder:
         if not outside:
             return f"Done: it was only for the application, where it is {self._read_or_not()}."
         if all(delivery.state == "skipped" for delivery in outside):
-            told = self._clauses(item)
-            return f"{told[0].upper()}{told[1:]}."
+            sentences = self._clauses(item)
+            return f"{sentences[0].upper()}{sentences[1:]}."
         return f"Done: {self._clauses(item)}."
 
     def _without_entry(self) -> str:
         logs = (*self._stored.email_logs, *self._stored.push_logs)
-        told = [f"the {'e-mail' if 'to' in log else 'push message'} {self._of_log(log)}" for log in logs]
-        if told:
-            return f"The queue has deleted it; according to its log, {'; '.join(dict.fromkeys(told))}."
+        sentences = [f"the {'e-mail' if 'to' in log else 'push message'} {self._of_log(log)}" for log in logs]
+        if sentences:
+            return f"The queue has deleted it; according to its log, {'; '.join(dict.fromkeys(sentences))}."
         return "The queue has deleted it, 7 days after it was completed, and no log of a message is left."
 
     def _of_log(self, log: Mapping[str, Any]) -> str:
@@ -224,7 +224,7 @@ class _TimelineBuilder:
 
     def _clauses(self, item: Item) -> str:
         """Describe the result on each channel; devices with the same result are counted."""
-        told = []
+        sentences = []
         for channel in ("email", "push"):
             of_channel = [self._clause(item, one) for one in item.deliveries if one.channel == channel]
             counted = Counter(of_channel)
@@ -233,8 +233,8 @@ class _TimelineBuilder:
                 for clause, count in counted.items()
             ]
             if parts:
-                told.append(f"the {'e-mail' if channel == 'email' else 'push message'} {', '.join(parts)}")
-        return "; ".join(told)
+                sentences.append(f"the {'e-mail' if channel == 'email' else 'push message'} {', '.join(parts)}")
+        return "; ".join(sentences)
 
     def _clause(self, item: Item, delivery: Delivery) -> str:
         provider = delivery.provider or "the provider"
@@ -274,8 +274,8 @@ class _TimelineBuilder:
         provider = delivery.provider or "a provider"
         if delivery.code == BOUNCED:
             error = (self._stored.log(delivery) or {}).get("error", {})
-            told = self._said(error.get("code"), error.get("message"))
-            said = f": {told}" if told not in ("", BOUNCED) else ""
+            sentences = self._said(error.get("code"), error.get("message"))
+            said = f": {sentences}" if sentences not in ("", BOUNCED) else ""
             return f"was accepted by {provider} and bounced{said}"
         if delivery.code == INTERRUPTED:
             return f"failed after {_times(delivery.attempts)}: a worker stopped during the last one"
@@ -398,10 +398,10 @@ class _TimelineBuilder:
     def _emails(self) -> list[str]:
         used = [address for channel, address in addresses(self._stored) if channel == "email"]
         today = self._known.email
-        told = [self._email(address) for address in used]
+        sentences = [self._email(address) for address in used]
         if today is not None and today.lower() not in (address.lower() for address in used):
-            told.append(f"{self._email(today)}{' today' if used else ''}")
-        return told
+            sentences.append(f"{self._email(today)}{' today' if used else ''}")
+        return sentences
 
     def _email(self, address: str) -> str:
         shown = address if self._full else masked_address(address)
@@ -428,10 +428,10 @@ class _TimelineBuilder:
 
     def _of_notification(self, notification: Mapping[str, Any]) -> Iterator[Entry]:
         if "gathered" in notification:
-            gathered = NotificationGroup.from_document(notification["gathered"])
-            about = "" if gathered.is_exact else "about "
-            last = gathered.newest[0].time
-            yield Entry(last, "", f"the latest of {about}{gathered.count:,} people joined it")
+            group = NotificationGroup.from_document(notification["gathered"])
+            about = "" if group.is_exact else "about "
+            last = group.newest[0].time
+            yield Entry(last, "", f"the latest of {about}{group.count:,} people joined it")
         in_app = notification["channels"]["inApp"]
         if in_app.get("readAt"):
             yield Entry(in_app["readAt"], NAMES["inApp"], "read")
@@ -559,13 +559,15 @@ def _times(attempts: int) -> str:
 
 def _preferences(preferences: Preferences) -> str:
     """Describe preferences; empty ones allow everything."""
-    told = [f"no {_ways(preferences.channels_off)}"] if preferences.channels_off else []
-    told += [f"no {_ways(channels)} of {name}" for name, channels in sorted(preferences.types_off.items()) if channels]
+    sentences = [f"no {_ways(preferences.channels_off)}"] if preferences.channels_off else []
+    sentences += [
+        f"no {_ways(channels)} of {name}" for name, channels in sorted(preferences.types_off.items()) if channels
+    ]
     if hours := preferences.quiet_hours:
-        told.append(f"quiet from {hours.start or '?'} to {hours.end or '?'}, {hours.time_zone or '?'}")
+        sentences.append(f"quiet from {hours.start or '?'} to {hours.end or '?'}, {hours.time_zone or '?'}")
     if preferences.unreadable:
-        told.append(f"unreadable, treated as turned off: {', '.join(part for part, _ in preferences.unreadable)}")
-    return "; ".join(told) or "everything, at any time"
+        sentences.append(f"unreadable, treated as turned off: {', '.join(part for part, _ in preferences.unreadable)}")
+    return "; ".join(sentences) or "everything, at any time"
 
 
 def _ways(channels: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ def fitted(body: str, most: int, payload: Callable[[str], bytes]) -> bytes | Non
         payload: Makes the payload of a body. A longer body never makes a shorter payload.
 
     Returns:
-        The payload; `None` where it is too large without any body.
+        The payload; `None` if it is too large without any body.
     """
     whole = payload(body)
     if len(whole) <= most:

@@ -116,7 +116,7 @@ def verify(body: bytes, signing_key: str, now: datetime, max_age: timedelta = MA
     Args:
         body: As it came.
         signing_key: The HTTP webhook signing key.
-        now: The present moment, with a zone.
+        now: The current time, with a zone.
         max_age: How long ago it may have been signed.
 
     Raises:

@@ -93,10 +93,10 @@ def verify(
 
     Args:
         body: As it came, to the byte.
-        signature: The header `SIGNATURE_HEADER`; `None` where it is missing.
+        signature: The header `SIGNATURE_HEADER`; `None` if it is missing.
         timestamp: The header `TIMESTAMP_HEADER`; likewise.
         public_key: The verification key as SendGrid shows it: base64 of DER.
-        now: The present moment, with a zone.
+        now: The current time, with a zone.
         max_age: How long ago it may have been signed.
 
     Raises:

@@ -188,7 +188,7 @@ def verify(body: bytes, certificate: bytes, topic_arn: str, now: datetime, max_a
         body: As it came.
         certificate: What `certificate_url` led to, PEM.
         topic_arn: The one topic that may be it.
-        now: The present moment, with a zone.
+        now: The current time, with a zone.
         max_age: How long ago it may have been published.
 
     Raises:

@@ -119,7 +119,7 @@ class DeliveryLogs:
         """Bring a receipt into the log of its message, durably.
 
         Returns:
-            The log as it is then; `None` where there is none, as the message is not ours or from long ago.
+            The log as it is then; `None` if there is none, as the message is not ours or from long ago.
         """
         channel = receipt.data.channel
         wanted = _wanted(receipt.data)
@@ -140,7 +140,7 @@ class DeliveryLogs:
 
 
 def _wanted(report: DeliveryReceived) -> dict[str, Any] | None:
-    """Return the filter that finds a message's log; `None` where nothing names the message."""
+    """Return the filter that finds a message's log; `None` if nothing names the message."""
     if report.key is not None:
         return {"_id": report.key}
     if report.provider_id == UNKNOWN:

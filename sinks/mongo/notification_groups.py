@@ -54,17 +54,17 @@ class _Change(NamedTuple):
 
     Attributes:
         stored: The latest notification of the group as it was read; `None` if there is none.
-        gathered: The merged group.
+        merged: The merged group.
         joined: The notices that changed it.
     """
 
     stored: Mapping[str, Any] | None
-    gathered: NotificationGroup
+    merged: NotificationGroup
     joined: Sequence[Notice]
 
     @property
     def is_new(self) -> bool:
-        return self.stored is None or self.stored["_id"] != self.gathered.id
+        return self.stored is None or self.stored["_id"] != self.merged.id
 
 
 class NotificationGroups:
@@ -142,7 +142,7 @@ def _next(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Chang
     STORED_DOCUMENTS_SPOILED.labels(NOTIFICATIONS.name, "left").inc()
     log.error("a grouped notification is unreadable, so a new one begins", notification=stored["_id"])
     change = _change(None, notices)
-    return change._replace(gathered=replace(change.gathered, generation=_generation(stored) + 1))
+    return change._replace(merged=replace(change.merged, generation=_generation(stored) + 1))
 
 
 def _is_readable(stored: Mapping[str, Any]) -> bool:
@@ -156,35 +156,35 @@ def _is_readable(stored: Mapping[str, Any]) -> bool:
 def _change(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
     before = None if stored is None else NotificationGroup.from_document(stored["gathered"])
     was_read = stored is not None and bool(stored["channels"]["inApp"]["read"])
-    gathered, joined = before, list[Notice]()
+    merged, joined = before, list[Notice]()
     for notice in notices:
         # Only what is stored can have been read; a generation that begins here is unread.
-        is_stored = before is not None and gathered is not None and gathered.id == before.id
-        after = merge(gathered, notice, was_read=was_read and is_stored)
-        if after != gathered:
-            gathered = after
+        is_stored = before is not None and merged is not None and merged.id == before.id
+        after = merge(merged, notice, was_read=was_read and is_stored)
+        if after != merged:
+            merged = after
             joined.append(notice)
-    assert gathered is not None
-    return _Change(stored, gathered, joined)
+    assert merged is not None
+    return _Change(stored, merged, joined)
 
 
 def _first(change: _Change) -> Notice:
     """Return the first of the new notices, with the person who acted last."""
     first = min(change.joined, key=lambda notice: (notice.created_at, notice.id))
-    newest = change.gathered.newest[0]
+    newest = change.merged.newest[0]
     return replace(
         first,
         actor_id=newest.actor_id,
         actor_name=newest.actor_name,
-        actor_avatar=change.gathered.actor_avatar,
+        actor_avatar=change.merged.actor_avatar,
     )
 
 
 def _document(change: _Change) -> dict[str, Any]:
     """Return the new document of the group's notification."""
-    made = notification(_first(change), change.gathered.words, change.gathered.id)
+    made = notification(_first(change), change.merged.words, change.merged.id)
     version = 1 if change.is_new or change.stored is None else change.stored["gathered"]["version"] + 1
-    made["gathered"] = change.gathered.document() | {"version": version}
+    made["gathered"] = change.merged.document() | {"version": version}
     if change.is_new or change.stored is None:
         return made
     kept = {name: value for name, value in change.stored.items() if name not in _CHANGING}
@@ -195,7 +195,7 @@ def _item(change: _Change) -> dict[str, Any]:
     """Return the new notification's item in the queue."""
     first = _first(change)
     assert first.gather is not None
-    return queue_item(first, change.gathered.id, first.created_at + first.gather.wait)
+    return queue_item(first, change.merged.id, first.created_at + first.gather.wait)
 
 
 def _compare_and_set(

@@ -30,7 +30,7 @@ class Notifications:
         self._notifications = database[NOTIFICATIONS.name]
 
     async def find(self, notification_id: str) -> dict[str, Any] | None:
-        """Return a notification; `None` where there is none."""
+        """Return a notification; `None` if there is none."""
         return await self._notifications.find_one({"_id": notification_id})
 
     async def mark_sent(self, item: Item) -> None:
