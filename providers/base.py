@@ -39,7 +39,7 @@ class ProviderSettingsError(ValueError):
     """The settings of a provider are wrong. The message names the setting, and contains nothing of keys."""
 
 
-# What libraries raise for a text that is no key, or is under a password, or of a kind that they don't know.
+# What libraries raise for an invalid key, a key with a password, or an unknown kind of key.
 NOT_A_KEY: Final = (ValueError, TypeError, UnsupportedAlgorithm)
 
 

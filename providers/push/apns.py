@@ -122,7 +122,7 @@ class Apns:
         Raises:
             ValueError: If the message's key is not 32 hexadecimal digits.
         """
-        # It becomes part of a URL. Whoever has stored it as another platform's will correct that: so it is kept.
+        # It becomes part of a URL. A token stored for the wrong platform will be corrected, so it is not suppressed.
         if not _DEVICE_TOKEN.fullmatch(message.token):
             return Refused("BadDeviceToken", "the token is not hexadecimal", recipient_is_gone=False, was_asked=False)
         content = fitted(message.body, _LARGEST, lambda body: _content(message, body))

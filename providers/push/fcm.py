@@ -56,7 +56,7 @@ class Fcm:
 
     Raises:
         KeyError: The key file lacks a field.
-        ValueError: The key is no RSA key in PEM.
+        ValueError: The key is not an RSA key in PEM.
     """
 
     name = "fcm"

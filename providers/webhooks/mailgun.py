@@ -110,8 +110,8 @@ _BODY = TypeAdapter(_Body)
 def verify(body: bytes, signing_key: str, now: datetime, max_age: timedelta = MAX_AGE) -> None:
     """Check that a request comes from Mailgun: its signature is HMAC with SHA-256, of a timestamp and a random token.
 
-    The signature does not cover the event. Whoever sees one request, which takes breaking TLS, can make others of it
-    for as long as `max_age`.
+    The signature does not cover the event. Anybody who sees one request, which requires breaking TLS, can forge others
+    with it for as long as `max_age`.
 
     Args:
         body: As it came.
@@ -140,7 +140,7 @@ def read(body: bytes) -> list[Receipt]:
     """Read the receipt of a verified request; the list is empty if the event is not about delivery.
 
     Raises:
-        Unreadable: It is no event.
+        Unreadable: It is not an event.
     """
     posted = parsed(_BODY, body)
     kind = _KINDS.get(posted.event.event)

@@ -51,7 +51,7 @@ _KINDS: Mapping[str, Kind] = {
     "unsubscribe": "unsubscribed",
     "group_unsubscribe": "unsubscribed",
 }
-# Why SendGrid sends nothing to an address, where that is for good. Whoever unsubscribed may come back, and what is
+# Permanent reasons why SendGrid sends nothing to an address. People who unsubscribed may subscribe again, and what is
 # "Invalid" by its own rules may be a mailbox all the same.
 _DROPPED_FOR_ADDRESS = {"bounced address", "spam reporting address"}
 # What SendGrid makes of a server's words, where that is turned on; "Unclassified" leaves them to us.
@@ -120,7 +120,7 @@ def read(body: bytes, received_at: datetime) -> list[Receipt]:
         received_at: When; it stands for the time of an event that has none.
 
     Raises:
-        Unreadable: It is no array of events, or some of them are none; then it has the receipts of the others.
+        Unreadable: It is not an array of events, or some of them are invalid; then it has the receipts of the others.
     """
     receipts: list[Receipt] = []
     wrong: list[str] = []

@@ -172,7 +172,7 @@ def certificate_url(body: bytes, topic_arn: str) -> str:
         topic_arn: The one topic that may be it: who does not even know that has us fetch nothing.
 
     Raises:
-        Unverified: It is anywhere else, or the body is no message of SNS, or of another topic.
+        Unverified: It is elsewhere, or the body is not a message of SNS, or of another topic.
     """
     message = _message(body)
     _require_topic(message, topic_arn)
@@ -221,7 +221,7 @@ def read(body: bytes) -> list[Receipt] | Confirmation:
 
     Raises:
         Unverified: The URL of a subscription is not of Amazon SNS.
-        Unreadable: It is no event of SES.
+        Unreadable: It is not an event of SES.
     """
     message = parsed(_MESSAGE, body)
     if message.type == "SubscriptionConfirmation":
