@@ -22,10 +22,13 @@ from random import SystemRandom
 import structlog
 
 from agents import configuration
-from agents.notifications.apply_receipts import Receive
-from agents.notifications.dispatch import Deliver
-from agents.notifications.notify_stored import Tell
-from agents.notifications.send import Limits, Send
+from agents.notifications.apply_receipts import ApplyReceipts
+from agents.notifications.attempt import Attempts
+from agents.notifications.deliver import DeliverNotification
+from agents.notifications.dispatch import Dispatcher
+from agents.notifications.eligibility import Eligibility, Limits
+from agents.notifications.notify_stored import NotifyStored
+from agents.notifications.routing import Router
 from agents.notifications.watch_queue import WatchQueue
 from agents.store import Announce, Store
 from agents.view_counts.apply_counts import ApplyCounts
@@ -40,14 +43,15 @@ from delivery import kafka
 from delivery.dead_letters.writer import DeadLetters
 from delivery.pipeline import Pipeline
 from delivery.producer import RecordProducer
+from delivery.retry import Retrier
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from enrich.notifications import Notifier
 from notifications import rules
-from notifications.composing import Composer
 from notifications.links import Site
+from notifications.message_builder import MessageBuilder
+from notifications.rendering import Renderer
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from providers.registry import Providers
 from runtime.health import Health
 from runtime.logs import logging_config
@@ -102,8 +106,11 @@ enricher = Enricher(ip_hash_key=ip_hash_key, geo=geo, site=Site(settings.site_ur
 
 # Store
 touch_windows = TouchWindows(settings.namespace + view_windows.name, producer)
-tell = Tell(stores.in_app, stores.wake_ups)
-announces: dict[str, Announce] = {collections.PAGE_VIEWS.name: touch_windows, collections.NOTIFICATIONS.name: tell}
+notify_stored = NotifyStored(stores.in_app, stores.wake_ups)
+announces: dict[str, Announce] = {
+    collections.PAGE_VIEWS.name: touch_windows,
+    collections.NOTIFICATIONS.name: notify_stored,
+}
 for topic in topics.inbound.values():
     if runs(topic.name) and topic.collections:
         name = settings.namespace + topic.name
@@ -137,12 +144,13 @@ if runs(post_view_counts.name):
     app.run(WatchDrift(Verification(stores.stored_views, stores.view_counts, settings), settings.drift_every))
     pings["postgresql"] = stores.view_counts.ping
 
-# Notify, deliver, receive
+# Notify, deliver, apply receipts
+in_mongo, in_postgres = Retrier(stores.mongo, health), Retrier(stores.suppressions, health)
 for agent, topic in notified.items():
     if runs(agent):
         name = settings.namespace + agent
         notify = Store(
-            name, decoder(topic), notifier.documents, stores.mongo, dead_letters(), health, tell, judges=False
+            name, decoder(topic), notifier.documents, stores.mongo, dead_letters(), health, notify_stored, judges=False
         )
         app.consume(settings.namespace + topic.name, notify, name=agent)
 
@@ -151,17 +159,47 @@ if runs("deliver"):
     app.close_last(providers)
     unsubscribe_key = settings.unsubscribe_key.get_secret_value()
     links = UnsubscribeLinks(settings.unsubscribe_url, unsubscribe_key) if settings.unsubscribe_url else None
-    wording = Wording(settings.site_name, settings.site_url, settings.link_hosts)
-    composer = Composer(wording, links, settings.email_sender)
+    renderer = Renderer(settings.site_name, settings.site_url, settings.link_hosts)
+    message_builder = MessageBuilder(renderer, links, settings.email_sender)
     limits = Limits(of_type=settings.notify_limit, of_all=settings.notify_daily_limit)
-    send = Send(stores, providers, composer, limits, health, SystemRandom())
-    app.run(Deliver(stores, send, health, at_once=settings.deliver_at_once, stop_timeout=settings.stop_timeout))
-    app.run(WatchQueue(stores))
+    now, chance = stores.clock.now, SystemRandom()
+    deliver = DeliverNotification(
+        stores.queue,
+        stores.notifications,
+        stores.recipients,
+        Eligibility(stores.suppressions, stores.rate_limits, limits, now, in_postgres),
+        Router(providers, stores.rate_limits, now, chance),
+        Attempts(message_builder, stores.delivery_logs, stores.suppressions, now, chance, in_mongo, in_postgres),
+        now,
+        in_mongo,
+        in_postgres,
+    )
+    app.run(
+        Dispatcher(
+            stores.queue,
+            stores.clock,
+            stores.wake_ups,
+            deliver,
+            in_mongo,
+            at_once=settings.deliver_at_once,
+            stop_timeout=settings.stop_timeout,
+        )
+    )
+    app.run(WatchQueue(stores.queue))
     pings["postgresql"] = stores.view_counts.ping
 
 if runs(delivery_receipts.name):
-    receive = Receive(decoder(delivery_receipts), stores, dead_letters(), health)
-    app.consume(settings.namespace + delivery_receipts.name, receive)
+    apply_receipts = ApplyReceipts(
+        decoder(delivery_receipts),
+        stores.delivery_logs,
+        stores.queue,
+        stores.notifications,
+        stores.suppressions,
+        dead_letters(),
+        in_mongo,
+        in_postgres,
+    )
+    app.consume(settings.namespace + delivery_receipts.name, apply_receipts)
     pings["postgresql"] = stores.view_counts.ping
 
 report_receipts = ReportReceipts(settings.namespace + delivery_receipts.name, producer)

@@ -20,8 +20,8 @@ from dev.blog import Blog, Person
 from dev.inbox import mailbox, push_messages
 from dev.inbox.push_messages import PushMessages
 from dev.traffic import Sample
-from notifications import gathering, rules
-from notifications.gathering import Gathered
+from notifications import grouping, rules
+from notifications.grouping import NotificationGroup
 from notifications.item import Item
 from notifications.notice import Notice
 from notifications.preferences import DEFAULTS
@@ -103,7 +103,7 @@ class NotificationLedger:
         self._began = began
         self._open: dict[str, Notice] = {}
         self._ended: set[str] = set()
-        self._groups: dict[str, Gathered] = {}
+        self._groups: dict[str, NotificationGroup] = {}
         self._own_groups: set[str] = set()  # those that no run before this one can have added to
         self._stored: set[str] = set()
         self._quiet: set[str] = set()
@@ -149,7 +149,7 @@ class NotificationLedger:
         """Add a notice to its group; return the notification's id. Nobody reads, so there is one for each group."""
         assert notice.gather is not None
         id_ = f"{notice.gather.group}-1"
-        self._groups[id_] = gathering.merge(self._groups.get(id_), notice)
+        self._groups[id_] = grouping.merge(self._groups.get(id_), notice)
         if notice.gather.window_start >= self._began:
             self._own_groups.add(id_)
         return id_
@@ -253,8 +253,8 @@ class NotificationLedger:
 
     def _hindrance(self, item: Item, notice: Notice, delivery: Delivery) -> str | None:
         """Return why a message must not be sent; `None` where it may."""
-        hindrance = item.hindrance(delivery, self._person(item).preferences, delivery.since)
-        if hindrance == "preferences":
+        blocked_by = item.blocked_by(delivery, self._person(item).preferences, delivery.since)
+        if blocked_by == "preferences":
             return "preferences"
         if delivery.channel == "push":
             return "no-address" if delivery.device is None else None
@@ -265,7 +265,7 @@ class NotificationLedger:
         """Whether all that waits of an item waits for the end of quiet hours."""
         waiting = [delivery for delivery in item.deliveries if delivery.state == "waiting"]
         wants = self._person(item).preferences
-        return bool(waiting) and all(isinstance(item.hindrance(one, wants, now), datetime) for one in waiting)
+        return bool(waiting) and all(isinstance(item.blocked_by(one, wants, now), datetime) for one in waiting)
 
     def _devices(self, notice: Notice) -> set[str | None]:
         """Return the names of the devices that a notice must go to."""
@@ -280,7 +280,7 @@ class NotificationLedger:
         wrong = []
         for ids in _parts(sorted(self._groups)):
             async for document in database[NOTIFICATIONS.name].find({"_id": {"$in": ids}}, {"gathered": 1}):
-                expected, stored = self._groups[document["_id"]], Gathered.from_document(document["gathered"])
+                expected, stored = self._groups[document["_id"]], NotificationGroup.from_document(document["gathered"])
                 is_right = (
                     stored == expected
                     if document["_id"] in self._own_groups

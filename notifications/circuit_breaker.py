@@ -1,7 +1,7 @@
-"""The circuit breaker of a provider: while it is down or refuses us, nothing is spent on it.
+"""The circuit breaker of a provider: stops attempts while the provider is down or refuses us.
 
-In comes what came of each attempt; out goes whether there may be another. The state is this process's own, and is lost
-with it: a new one begins closed, and learns by its own attempts.
+Input: the outcome of each attempt. Output: whether there may be another attempt. The state belongs to this process and
+is lost with it: a new process begins with a closed circuit.
 
 As described by Martin Fowler (https://martinfowler.com/bliki/CircuitBreaker.html).
 """
@@ -26,7 +26,7 @@ class CircuitPolicy:
             when the circuit opened has ended before the probe, and is not taken for it.
         factor: By how much the pause grows each time that the probe fails.
         longest: What the pause never exceeds.
-        probe: How long to wait for the result of a probe before there is another: its worker may have died.
+        probe: How long to wait for the result of a probe before the next one: its worker may have crashed.
     """
 
     failures: int = 5
@@ -37,7 +37,7 @@ class CircuitPolicy:
 
 
 class CircuitBreaker:
-    """Says whether a provider may be tried.
+    """Decides whether a provider may get messages.
 
     Closed, it admits every attempt. A row of failures opens it, or at once a provider that refuses us; then it admits
     none. After the pause it is half-open and admits a single attempt, the probe: success closes it, failure opens it
@@ -62,7 +62,7 @@ class CircuitBreaker:
         return now if self._shut_until is None else max(now, self._shut_until)
 
     def admit(self, now: datetime) -> bool:
-        """Say whether an attempt may be made now. Whoever hears yes makes it at once, and records what came of it."""
+        """Return whether an attempt may be made now. If so, the caller makes it at once, and records the outcome."""
         if self._shut_until is None:
             return True
         if now < self._shut_until:
@@ -72,12 +72,12 @@ class CircuitBreaker:
         return True
 
     def record(self, outcome: Outcome, now: datetime) -> None:
-        """Take in what came of an attempt.
+        """Record the outcome of an attempt.
 
-        `Refused` is about a message and shows a provider that works, as `Sent` does. A failure that concerns one
-        recipient opens no circuit, and ends no row of others; after a probe it shows a provider that works as well.
-        `Throttled` says nothing, and neither does a message of which the provider was not asked. While the circuit is
-        open, what comes was under way before, and says nothing that is not known.
+        `Refused` is about a message and shows that the provider works, as `Sent` does. A failure that concerns one
+        recipient neither opens the circuit nor resets the count of failures; after a probe it shows that the provider
+        works. `Throttled` has no effect, and neither has a message of which the provider was not asked. While the
+        circuit is open, outcomes belong to earlier attempts and have no effect.
         """
         if self._shut_until is not None and not self._is_probing:
             return

@@ -1,7 +1,7 @@
-"""An item of the queue as delivery sees it: whom to reach how, until when, and how far it has come.
+"""An item of the queue as delivery reads it.
 
-In comes a document of `notificationQueue`; out go its deliveries, and what may hinder one of them just now. Pure: the
-present moment is given.
+Input: a document of `notificationQueue`. Output: its deliveries, and what blocks one of them now. Pure: the current
+time is an argument.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,28 +22,28 @@ URGENCY: Mapping[Priority, int] = MappingProxyType({"low": 1, "medium": 2, "high
 
 
 class UnreadableItemError(ValueError):
-    """A document of the queue is no item, as somebody has changed it. The message names the error, and no value."""
+    """A document of the queue is not a valid item. The message names the error, and contains no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item of the queue, as it was read.
+    """An item of the queue as it was read.
 
     Attributes:
         id: Of the item.
-        notification_id: Of the notification that is delivered.
-        user_id: Whose it is.
+        notification_id: The notification's id.
+        user_id: The recipient.
         type: The notification's.
-        channels: Those on which it is to be delivered.
+        channels: The channels to deliver on.
         priority: 1 to 4; 4 is urgent.
         max_attempts: On each channel.
-        created_at: When it was asked for.
-        expires_at: When it is past its time; `None` where it never is.
-        transactional: Whether it is sent whatever the person prefers.
-        recipient: Where to reach the person, as a request had it; `None` where that is to be looked up.
-        deliveries: How far it has come; on channels that are not planned yet there is none.
+        created_at: When it was requested.
+        expires_at: When it expires; `None` if never.
+        transactional: Whether it is sent whatever the person's preferences are.
+        recipient: The address that a request named; `None` if it must be looked up.
+        deliveries: The deliveries; channels that are not planned yet have none.
         revision: Grows with each change of the deliveries.
-        missing_since: When its notification was not there for the first time; `None` where it is, as far as is known.
+        missing_since: When its notification was first found missing; `None` if it was not.
     """
 
     id: str
@@ -63,10 +63,10 @@ class Item:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Read a document of the queue; what an older release did not write has its default.
+        """Read a document of the queue; fields that an older release did not write have their defaults.
 
         Raises:
-            UnreadableItemError: It is none.
+            UnreadableItemError: The document is not a valid item.
         """
         try:
             _check_types(document)
@@ -96,25 +96,25 @@ class Item:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it passes quiet hours and limits."""
+        """Whether it ignores quiet hours and limits."""
         return self.priority >= URGENCY["urgent"]
 
     @property
     def unplanned(self) -> tuple[Channel, ...]:
-        """The channels of which nothing is decided yet; `inApp` is never among them."""
+        """The channels without a delivery; never `inApp`."""
         planned = {"inApp", *(delivery.channel for delivery in self.deliveries)}
         return tuple(channel for channel in self.channels if channel not in planned)
 
     def policy(self, channel: Channel) -> RetryPolicy:
-        """Return how the attempts on a channel follow each other, with as many as this item may have."""
+        """Return the retry policy of a channel, with the item's own maximum of attempts."""
         if channel == "inApp":
-            raise ValueError("in the application there are no attempts")
+            raise ValueError("the channel inApp has no attempts")
         return replace(POLICIES[channel], max_attempts=self.max_attempts)
 
     def plan(self, devices: Sequence[Device], now: datetime) -> tuple[Delivery, ...]:
-        """Return a delivery for each channel that is not planned: one e-mail, and one push message for each device.
+        """Return a delivery for each channel without one: one e-mail, and one push message for each device.
 
-        Without devices there is one for `push` all the same, so that the queue can say that it found none.
+        Without devices there is still one for `push`, so that the queue shows that none was found.
         """
         planned: list[Delivery] = []
         for channel in self.unplanned:
@@ -122,8 +122,8 @@ class Item:
             planned += [plan(channel, now, device=name) for name in names or (None,)]
         return tuple(planned)
 
-    def hindrance(self, delivery: Delivery, wants: Preferences, now: datetime) -> Reason | datetime | None:
-        """Return why a delivery is not to be tried at all, or until when it waits; `None` where nothing hinders it."""
+    def blocked_by(self, delivery: Delivery, wants: Preferences, now: datetime) -> Reason | datetime | None:
+        """Return the reason to skip a delivery, or until when to postpone it; `None` if neither applies."""
         if expired(self.expires_at, now):
             return "expired"
         if self.transactional:
@@ -153,7 +153,7 @@ _OPTIONAL_TYPES: Mapping[str, tuple[type, ...]] = {
     "errors": (list, NoneType),
     "deliveries": (list, NoneType),
 }
-"""Fields of which a wrong type would be noticed later, or by MongoDB: `$push` and `$inc` are refused then."""
+"""Fields whose wrong type would cause an error later, or in MongoDB, which refuses `$push` and `$inc` then."""
 
 
 def _check_types(document: Mapping[str, Any]) -> None:

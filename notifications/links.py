@@ -1,7 +1,7 @@
-"""Links: where a notification may lead, which is the site, read as browsers and mail readers do.
+"""Links of notifications, which must lead to the site, parsed as browsers and mail readers do.
 
 Input: a link as a service wrote it. Output: the same in the one form of the URL Standard (https://url.spec.whatwg.org),
-by its own parser. A link to another host is refused, whatever it looks like.
+by a parser of that standard. A link to another host is refused, in any notation.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ _PROTOCOLS = ("http:", "https:")
 
 
 class ForeignLink(ValueError):  # noqa: N818  # what a link is, not a fault of ours
-    """A link that does not lead to the site; the message says what it should be, and holds nothing of it."""
+    """A link that does not lead to the site; the message says what is expected, and contains nothing of the link."""
 
 
 class Site:
@@ -33,7 +33,7 @@ class Site:
         """Return a link as a whole URL.
 
         Raises:
-            ForeignLink: It does not lead to the site by HTTP or HTTPS, or is none.
+            ForeignLink: It is not a link to the site by HTTP or HTTPS.
         """
         url = _parsed(link, self._base)
         # What is whole by itself is read so wherever there is no base, as in a mail: `https:evil.example`, say.
@@ -46,7 +46,7 @@ class Site:
         return str(url.href).replace("\\", "%5C")
 
     def stored(self, link: str) -> str:
-        """Return a link as it is stored: a path of the site where it came as one, else a whole URL.
+        """Return a link for storage: a path of the site if it came as one, otherwise a whole URL.
 
         Raises:
             ForeignLink: As above.
@@ -63,7 +63,7 @@ class Site:
 
 
 def picture(link: str) -> str | None:
-    """Return the address of a picture as the URL Standard writes it; `None` where it is none that a browser loads.
+    """Return the URL of a picture in the form of the URL Standard; `None` if no browser would load it.
 
     People's pictures are kept by others as well, so any host will do, by HTTP or HTTPS. A path stays one of the site.
     """
@@ -84,4 +84,4 @@ def _parsed(link: str, base: str | None = None) -> URL | None:
 
 
 DEVELOPMENT_SITE = Site("http://127.0.0.1:3000")
-"""Where the site is as long as nobody says it."""
+"""The default site, for development."""

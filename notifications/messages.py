@@ -1,6 +1,6 @@
-"""What is handed to a provider: an e-mail or a push message, ready to send.
+"""An e-mail or a push message that is ready for a provider.
 
-In come words and a recipient; nothing here is logged, as all of it is personal.
+Nothing here is logged, because all of it is personal.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ class Email:
     """One e-mail to one person.
 
     Attributes:
-        key: The same at every attempt, and for no other message; 32 hexadecimal digits. Providers that know
-            idempotency keys get it as theirs; in SMTP it is in the `Message-ID`.
+        key: Unique, and the same at every attempt; 32 hexadecimal digits. It is the idempotency key for providers that
+            have one, and part of the `Message-ID` in SMTP.
         to: The recipient's address.
         sender: `Name <address>`, or an address.
         subject: One line.
         text: The plain part.
         html: The HTML part.
-        unsubscribe_url: Where RFC 8058's one click goes; `None` on what is transactional.
-        metadata: Short names and values that the provider gives back in its receipts, such as the notification's id.
+        unsubscribe_url: The one-click URL of RFC 8058; `None` for transactional e-mails.
+        metadata: Short names and values that the provider returns in its receipts, such as the notification's id.
     """
 
     key: str
@@ -41,14 +41,14 @@ class Push:
     """One push message to one device.
 
     Attributes:
-        key: As an e-mail's.
+        key: As for an e-mail.
         token: The device's token; for `web` the subscription's JSON as browsers give it (`endpoint`, `keys`).
-        platform: What kind of device it is.
-        title: In bold.
-        body: Below it.
-        url: What a touch opens; `None` for the application itself.
-        data: More for the application: short texts.
-        expires_at: After this the provider is to drop it.
+        platform: The device's platform.
+        title: The title.
+        body: The text below the title.
+        url: What a tap opens; `None` for the application itself.
+        data: Short texts for the application.
+        expires_at: When the provider drops it.
         urgent: Whether it may wake up the device.
     """
 

@@ -1,7 +1,7 @@
-"""What one person is to be told: the form in which rules and requests enter delivery.
+"""A notice: what one person is to be notified of, whether a rule or a service's request asks for it.
 
-A rule on a domain event makes notices, and so does a service's request; whatever comes after has one input. Nothing
-here is logged, as most of it is personal.
+Rules on domain events and requests both produce notices, so that delivery has one input. Nothing here is logged,
+because most of it is personal.
 """
 
 import json
@@ -12,25 +12,25 @@ from hashlib import blake2b
 from schemas.notifications import Channel, Device, Priority, RelatedEntity
 
 KEPT = timedelta(days=90)
-"""How long after its creation a notification expires, where nobody says when."""
+"""How long after its creation a notification expires by default."""
 
 ATTEMPTS = 5
-"""How often a channel is tried, where nobody says how often."""
+"""The default number of attempts on a channel."""
 
 SENT_AFTER = timedelta(minutes=1)
-"""How long after the first of a group e-mail and push wait for others, unless its window is shorter."""
+"""How long e-mail and push of a group wait for more people after the first, unless its window is shorter."""
 
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a notification says, whichever way it is delivered; as the document in `notifications` has it.
+    """The content of a notification on every channel, as stored in `notifications`.
 
     Attributes:
         title: One line.
         message: What stands below it, in one or several lines.
-        action_url: Where it leads: a path of the site or a URL; `None` where it leads nowhere.
+        action_url: Where it leads: a path of the site or a URL; `None` if it leads nowhere.
         action_text: The words on the button there.
     """
 
@@ -42,10 +42,10 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Where to reach somebody, as a request had it.
+    """The addresses of a person in a request.
 
     Attributes:
-        email: The address; `None` where the request named none.
+        email: The address; `None` if the request named none.
         devices: Those that push messages reach.
     """
 
@@ -55,7 +55,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """That a notice joins others like it, and how to word them together.
+    """How a notice joins its group, and the texts of the group.
 
     Attributes:
         group: The same for all that are gathered: same user, type, entity and window; 32 hexadecimal digits.
@@ -73,12 +73,12 @@ class Gather:
 
 
 ACTORS = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""Stands for the people in a gathered title or message; cleaned text never holds it."""
+"""The placeholder for the people in a group's title and message; cleaned text never contains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that one person is to be told, once.
+    """One notification for one person.
 
     Attributes:
         id: A request's is its event's; another's is made of event, user and type, so that an event read again makes
@@ -91,7 +91,7 @@ class Notice:
         action_text: As in `Words`.
         related_entity: What it is about.
         actor_id: Who did it.
-        actor_name: That person's name; `None` where the event does not say.
+        actor_name: That person's name; `None` if the event does not say.
         actor_avatar: URL of that person's picture.
         channels: How to tell, each once; preferences may leave some out.
         priority: How soon.
@@ -99,7 +99,7 @@ class Notice:
         expires_at: From when on it is not sent any more; UTC.
         gather: What it joins; `None` for what stands alone.
         transactional: Whether it is sent whatever the user's preferences are.
-        recipient: Where to reach the user, if the request says; `None` where that is to be looked up.
+        recipient: Where to reach the user, if the request says; `None` if that is to be looked up.
         max_attempts: How often a channel is tried.
     """
 
@@ -125,16 +125,16 @@ class Notice:
 
     @property
     def words(self) -> Words:
-        """What it says by itself; what a group of notices says is in `gathering`."""
+        """The content of the notice alone; `grouping` has that of a group."""
         return Words(self.title, self.message, self.action_url, self.action_text)
 
 
 def digest(*parts: str | None) -> str:
-    """Return 32 hexadecimal digits that stand for these parts, in this order, and for no others."""
+    """Return 32 hexadecimal digits that identify these parts in this order."""
     # JSON keeps ("ab", "c") and ("a", "bc") apart, and a part that is missing from one that is empty.
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def expiry(created_at: datetime) -> datetime:
-    """Return when a notification expires of which nobody says when."""
+    """Return the default expiry of a notification."""
     return min(created_at, _LAST_MOMENT - KEPT) + KEPT

@@ -1,7 +1,7 @@
-"""What came of handing a message to a provider, in five words that decide what happens next.
+"""The outcome of sending a message to a provider: five classes that decide what happens next.
 
-In comes whatever a provider answered, or that it did not; out goes one of these. The codes and messages are the
-provider's own where it gave any, without the recipient's address.
+Input: a provider's response, or its absence. Output: one of the classes. Codes and messages are the provider's own if
+it gave any, without the recipient's address.
 """
 
 from dataclasses import dataclass, field
@@ -9,18 +9,18 @@ from datetime import timedelta
 from typing import Literal
 
 Category = Literal["gone", "refused", "content", "full", "throttled", "policy", "configuration", "transient"]
-"""Why a message was not taken; `notifications.replies` says what follows from each.
+"""Why a message was not accepted; `notifications.replies` says what follows from each.
 
-It says how an outcome is read, and not what came of the attempt: so two outcomes that differ in it alone are equal.
+Two outcomes that differ only in the category are equal.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The provider took it, and has the duty to deliver it.
+    """The provider accepted the message, and is responsible for its delivery.
 
     Attributes:
-        provider_id: What the provider calls the message; receipts name it. `None` where it gives no name.
+        provider_id: The provider's id of the message, which receipts name; `None` if it has none.
     """
 
     provider_id: str | None
@@ -28,14 +28,14 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It will never be taken: not this message, or nothing for this recipient any more.
+    """The provider will never accept it: this message, or any message for this recipient.
 
     Attributes:
-        code: A short name of the reason, as `550` or `UNREGISTERED`.
-        message: What the provider said.
-        recipient_is_gone: Whether the address or the token is the reason, so that nothing may be sent to it again.
+        code: The code of the reason, such as `550` or `UNREGISTERED`.
+        message: The provider's text.
+        recipient_is_gone: Whether the address or the token does not exist any more, so nothing may be sent to it.
         category: `gone`, `refused` or `content`.
-        was_asked: Whether the provider was; where we knew without, the outcome says nothing about the provider.
+        was_asked: Whether the provider was asked; if not, the outcome says nothing about the provider.
     """
 
     code: str
@@ -47,10 +47,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """Too much at once: the provider asks to wait. Says nothing about the message.
+    """Too many messages: the provider asks us to wait. Says nothing about the message.
 
     Attributes:
-        retry_after: How long it asks to wait; `None` where it does not say.
+        retry_after: The requested wait; `None` if it names none.
         category: `throttled`.
     """
 
@@ -62,12 +62,12 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It did not work this time, and may the next: the provider is down, or did not answer in time.
+    """A temporary failure: the provider is down, or did not respond in time.
 
     Attributes:
-        may_have_arrived: Whether the provider may have taken it all the same, as its answer was lost.
-        concerns: Whom it is about, as far as this one attempt shows. What concerns a recipient, such as a full mailbox,
-            says nothing about the next message, and is no outage of the provider.
+        may_have_arrived: Whether the provider may have accepted it and its response was lost.
+        concerns: Whom the failure is about, as far as one attempt shows. A failure of one recipient, such as a full
+            mailbox, says nothing about the next message, and is no outage of the provider.
         category: `transient`, `full`, `policy` or `configuration`.
     """
 
@@ -83,7 +83,7 @@ class Misconfigured:
     """The provider refuses us: a wrong key, a closed account, a sender that is not ours. No message can be sent.
 
     Attributes:
-        category: `configuration` or `policy`; else what it is of one message, where most messages meet it.
+        category: `configuration` or `policy`; or the category of one message, if most messages get it.
     """
 
     code: str

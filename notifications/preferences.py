@@ -1,8 +1,9 @@
-"""What people want to get, and how: their channels, by type of notification, and their quiet hours.
+"""People's preferences: their channels, by type of notification, and their quiet hours.
 
-In come preferences as the platform's PostgreSQL or its cache has them; out goes whether a channel is turned off. When a
-message may be sent is not decided here. What can't be read is never taken for its opposite: a channel counts as turned
-off, hours as night, and which part it was is kept, so that it can be told. docs/recipients.md has the rules.
+Input: preferences as the platform's PostgreSQL or its cache stores them. Output: whether a channel is turned off. When
+a message may be sent is decided elsewhere. A part that can't be read is never taken for its opposite: the channel
+counts as turned off, the hours as night, and the part is recorded so that it can be reported. docs/recipients.md has
+the rules.
 """
 
 import json
@@ -19,7 +20,7 @@ from notifications.quiet_hours import understand
 from schemas.notifications import Channel
 
 ALL_OFF = frozenset({"email", "push"})
-"""All channels that somebody can turn off."""
+"""All channels that a person can turn off."""
 
 _CHANNELS: Mapping[str, Channel] = {"email": "email", "push": "push", "inapp": "inApp"}
 _EVERYTHING = {"all", "*"}
@@ -30,12 +31,12 @@ _NOT_PERSONAL = re.compile(r"[A-Za-z0-9_+:/.-]{1,32}")
 _MOST_UNREADABLE = 20
 
 
-class Unreadable(NamedTuple):
-    """A part of somebody's preferences that can't be read.
+class UnreadablePart(NamedTuple):
+    """A part of a person's preferences that can't be read.
 
     Attributes:
-        part: Which: `quietHours.timeZone`.
-        shown: What stands there, where that can't be personal; else what kind of value it is.
+        part: Its name, such as `quietHours.timeZone`.
+        shown: Its value if that can't be personal, otherwise its type.
     """
 
     part: str
@@ -43,7 +44,7 @@ class Unreadable(NamedTuple):
 
 
 def _as_text(value: object) -> str | None:
-    """Return a text or a number of hours as a text; `?` stands for anything else, and can't be read.
+    """Return a text or a number of hours as a text; anything else becomes `?`, which can't be read.
 
     A number beyond 24 may count minutes, or have the hour in its first digits.
     """
@@ -61,12 +62,12 @@ class _Held(BaseModel):
 
 
 class QuietHours(_Held):
-    """When somebody does not want to be disturbed, every day; `end` before `start` is on the next day.
+    """When a person does not want to be disturbed, every day; an `end` before `start` is on the next day.
 
     Attributes:
-        start: `22:00`, on the person's clock.
-        end: `07:30`, likewise.
-        time_zone: `Europe/Berlin`, as the IANA database names it.
+        start: Such as `22:00`, in the person's time zone.
+        end: Such as `07:30`, likewise.
+        time_zone: A name of the IANA database, such as `Europe/Berlin`.
     """
 
     start: _Text = None
@@ -75,24 +76,24 @@ class QuietHours(_Held):
 
 
 class Preferences(_Held):
-    """What one person wants; without any, everything comes at any time.
+    """One person's preferences; without any, everything is sent at any time.
 
     Attributes:
         channels_off: The channels that are turned off altogether.
         types_off: The channels that are turned off for a type of notification, by its name.
-        quiet_hours: When only what is urgent may come; `None` where it may always.
-        locale: The person's language, as `en` or `pt-BR`.
-        unreadable: What of them could not be read.
+        quiet_hours: When only urgent messages are sent; `None` if there are no quiet hours.
+        locale: The person's language, such as `en` or `pt-BR`.
+        unreadable: The parts that could not be read.
     """
 
     channels_off: frozenset[str] = frozenset()
     types_off: Mapping[str, frozenset[str]] = Field(default_factory=dict)
     quiet_hours: QuietHours | None = None
     locale: str = "en"
-    unreadable: tuple[Unreadable, ...] = ()
+    unreadable: tuple[UnreadablePart, ...] = ()
 
     def turns_off(self, channel: Channel, notification_type: str) -> bool:
-        """Whether nothing of this type is to come on the channel."""
+        """Whether the channel is turned off for this type."""
         named = {_folded(notification_type), *_EVERYTHING}
         return channel in self.channels_off or any(
             channel in off for name, off in self.types_off.items() if _folded(name) in named
@@ -100,11 +101,11 @@ class Preferences(_Held):
 
 
 DEFAULTS = Preferences()
-"""Of those who have said nothing."""
+"""The preferences of people without any."""
 
 
 def read(stored: object) -> Preferences:
-    """Read preferences as they are stored: JSON that is parsed, or a text that holds JSON; nothing is refused."""
+    """Read stored preferences: parsed JSON, or a text that contains JSON; never raises an error."""
     reading = _Reading()
     held = _object(stored)
     if held is None:
@@ -123,20 +124,20 @@ def read(stored: object) -> Preferences:
 
 
 class _Reading:
-    """Reads the parts of one person's preferences, and notes which can't be."""
+    """Reads the parts of one person's preferences, and records unreadable ones."""
 
     def __init__(self) -> None:
-        self._unreadable: dict[Unreadable, None] = {}
+        self._unreadable: dict[UnreadablePart, None] = {}
 
     @property
-    def unreadable(self) -> tuple[Unreadable, ...]:
+    def unreadable(self) -> tuple[UnreadablePart, ...]:
         return tuple(self._unreadable)[:_MOST_UNREADABLE]
 
     def refuse(self, part: str, value: object) -> None:
-        self._unreadable[Unreadable(part, _shown(value))] = None
+        self._unreadable[UnreadablePart(part, _shown(value))] = None
 
     def channels(self, part: str, value: object) -> frozenset[str]:
-        """Return which channels a value turns off; what can't be read turns off all."""
+        """Return the channels that a value turns off; an unreadable value turns off all."""
         if _is_nothing(value):
             return frozenset()
         match value:
@@ -152,7 +153,7 @@ class _Reading:
         return ALL_OFF
 
     def types(self, part: str, value: object) -> tuple[frozenset[str], dict[str, frozenset[str]]]:
-        """Return which channels are off for all types, as these can't be read, and which are off by type."""
+        """Return the channels that are off for all types, if the types can't be read, and those off by type."""
         if _is_nothing(value):
             return frozenset(), {}
         if isinstance(value, dict):
@@ -167,7 +168,7 @@ class _Reading:
         return ALL_OFF, {}
 
     def quiet_hours(self, part: str, value: object) -> QuietHours | None:
-        """Return quiet hours; what is there and can't be read is hours of which nothing is known."""
+        """Return quiet hours; an unreadable value becomes hours without start, end and zone."""
         if _is_nothing(value):
             return None
         if not isinstance(value, dict):
@@ -186,7 +187,7 @@ class _Reading:
         return hours
 
     def locale(self, part: str, value: object) -> str:
-        """Return a language; what can't be read is the default one."""
+        """Return a language; an unreadable value becomes the default."""
         if isinstance(value, str) and value.strip():
             return value.strip()
         if not _is_nothing(value):
@@ -206,7 +207,7 @@ class _Reading:
 
 
 def _channels_named(name: str) -> frozenset[str]:
-    """Return which of our channels a name means; none where it is another's, such as `sms`."""
+    """Return the channels that a name means; empty for other channels, such as `sms`."""
     folded = _folded(name)
     if folded in _YES:
         return ALL_OFF
@@ -217,7 +218,7 @@ def _channels_named(name: str) -> frozenset[str]:
 
 
 def _object(stored: object) -> Mapping[str, Any] | None:
-    """Return preferences as an object; `None` where they are none. A text may hold it, written as JSON once more."""
+    """Return preferences as an object; `None` if they are not one. A text may contain the object as JSON."""
     if isinstance(stored, str) and stored.strip():
         try:
             stored = json.loads(stored)
@@ -229,7 +230,7 @@ def _object(stored: object) -> Mapping[str, Any] | None:
 
 
 def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by their names in one form; of several with the same, what says something."""
+    """Return values by normalised names; of several with the same name, one that is not empty."""
     fields: dict[str, Any] = {}
     for name, value in held.items():
         if _is_nothing(fields.get(_folded(name))):
@@ -238,17 +239,17 @@ def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_nothing(value: object) -> bool:
-    """Whether a value says that there is nothing: null is absence, and so is what is empty."""
+    """Whether a value means absence: null, false or empty."""
     return value is None or value is False or value in ("", [], {}) or (isinstance(value, str) and not value.strip())
 
 
 def _says_no(value: object) -> bool:
-    """Whether a value says that something is not so, or nothing at all; a form or a script may write it as a text."""
+    """Whether a value means no, or is empty; a form or a script may write it as a text."""
     return _is_nothing(value) or value == 0 or (isinstance(value, str) and _folded(value) in _NO)
 
 
 def _folded(name: str) -> str:
-    """Return a name in the form in which it is compared: `Time_Zone` and `timeZone` are the same."""
+    """Return a normalised name: `Time_Zone` and `timeZone` are the same."""
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
 
 

@@ -1,6 +1,6 @@
 """Quiet hours: the part of the day in which a person's devices stay silent.
 
-Input: the hours as the platform stores them, and the present moment. Output: the moment from which a message may be
+Input: the hours as the platform stores them, and the current time. Output: the moment from which a message may be
 sent. Hours that can't be read have the safest reading: docs/recipients.md says which. Which messages ignore quiet
 hours, as urgent ones do, is not decided here.
 """
@@ -15,10 +15,10 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 EVENING, MORNING = timedelta(hours=22), timedelta(hours=8)
-"""Between them it is night for those whose hours can't be read, on their own clock."""
+"""The night of people whose hours can't be read, in their own time zone."""
 
 WEST, EAST = timedelta(hours=5), timedelta(hours=8)
-"""How far from UTC somebody may be whose zone can't be read: from New York to Singapore."""
+"""The assumed range of an unreadable time zone around UTC: from New York to Singapore."""
 
 _DAY = timedelta(days=1)
 _AWAKE = timedelta(hours=1)
@@ -40,10 +40,10 @@ class UnknownZoneError(ValueError):
 
 
 def zone_named(name: str) -> tzinfo:
-    """Return the time zone of a name such as `Europe/Berlin`, in whatever case, or of an offset such as `UTC+2`.
+    """Return the time zone of a name such as `Europe/Berlin`, ignoring case, or of an offset such as `UTC+2`.
 
     Raises:
-        UnknownZoneError: Where there is none.
+        UnknownZoneError: There is none.
     """
     wanted = _plain(name).replace(" ", "_")
     if known := _zones().get("utc" if wanted == "z" else wanted):
@@ -58,10 +58,10 @@ def zone_named(name: str) -> tzinfo:
 
 
 def time_of_day(text: str) -> timedelta:
-    """Return how long after midnight a time is that somebody wrote: `22:00`, `9:00`, `9 PM`; a day for `24:00`.
+    """Return the time since midnight of a text: `22:00`, `9:00`, `9 PM`; a whole day for `24:00`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a time.
     """
     found = _TIME.fullmatch(_plain(text))
     if found is None:
@@ -78,10 +78,10 @@ def time_of_day(text: str) -> timedelta:
 
 
 class Understood(NamedTuple):
-    """Quiet hours as they are kept.
+    """Quiet hours as they are applied.
 
     Attributes:
-        hours: As they were stored, or by the safest reading.
+        hours: The stored hours, or their safest reading.
         unreadable: The parts that could not be read: `start`, `end`, `timeZone`.
     """
 
@@ -90,16 +90,16 @@ class Understood(NamedTuple):
 
 
 def understand(start: str | None, end: str | None, zone: str | None) -> Understood:
-    """Read quiet hours; what can't be read is taken for what keeps silence longest, and never for all of the day.
+    """Read quiet hours; an unreadable part has the reading with the longest silence, but never the whole day.
 
     A time that can't be read stands for the evening or the morning, unless the other would then lie outside of the
     night. Start and end that are the same could mean always or never, and so can't be read. A zone that can't be read
     is any from `WEST` to `EAST` of UTC at once, or fewer where that left less than an hour of the day.
 
     Args:
-        start: As it is stored; `None` where there is none.
-        end: Likewise.
-        zone: Likewise.
+        start: The stored start; `None` if there is none.
+        end: The stored end; likewise.
+        zone: The stored time zone; likewise.
     """
     begins, ends = _read(start), _read(end)
     if ends is not None and ends >= _LAST_MINUTE:
@@ -119,7 +119,7 @@ def understand(start: str | None, end: str | None, zone: str | None) -> Understo
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """The quiet part of each day, from `start` up to but without `end`, over midnight where `end` is the earlier.
+    """The quiet part of each day, from `start` to before `end`, over midnight if `end` is earlier.
 
     Where both are the same, all of each day is quiet.
 
@@ -129,10 +129,10 @@ class QuietHours:
     Attributes:
         start: When quiet begins, without a zone.
         end: When it ends, without a zone.
-        zone: Where the clock hangs.
+        zone: The time zone.
 
     Raises:
-        ValueError: Where `start` or `end` has a zone of its own.
+        ValueError: `start` or `end` has its own zone.
     """
 
     start: time
@@ -140,17 +140,17 @@ class QuietHours:
     zone: tzinfo
 
     def __post_init__(self) -> None:
-        """Refuse hours that mean nothing."""
+        """Check the fields."""
         if self.start.tzinfo or self.end.tzinfo:
             raise ValueError("quiet hours have one zone, and their times none")
 
     def allowed_at(self, now: datetime) -> datetime:
-        """Return `now`, or where that is quiet, the first moment after it that is not; in UTC.
+        """Return `now`, or if that is quiet, the first later time that is not; in UTC.
 
         Where all of the day is quiet, that is the next `end`: the moment to look again whether it still is.
 
         Raises:
-            ValueError: Where `now` has no zone.
+            ValueError: `now` has no zone.
         """
         if now.tzinfo is None:
             raise ValueError("now is a moment, and needs a zone")
@@ -168,7 +168,7 @@ class QuietHours:
         return clock >= self.start or clock < self.end
 
     def _turns(self, now: datetime) -> Iterator[datetime]:
-        """Yield the moments at which quiet may end: when the clock shows `end`, and when it is changed."""
+        """Yield the times at which quiet hours may end: when the clock shows `end`, and when it is changed."""
         today = now.astimezone(self.zone).date()
         # Beyond tomorrow, as the clock may leap over tomorrow's end and all the time until quiet begins again.
         for days in range(3):
@@ -179,7 +179,7 @@ class QuietHours:
         yield self._change(now, now + timedelta(days=2))
 
     def _change(self, low: datetime, high: datetime) -> datetime:
-        """Return the moment between two others at which the clock is changed, by halving; the later where it is not."""
+        """Return the time between two others of a clock change, by bisection; if it is not, the later one."""
         offset = low.astimezone(self.zone).utcoffset()
         if high.astimezone(self.zone).utcoffset() == offset:
             return high
@@ -193,13 +193,13 @@ class QuietHours:
 
 
 def _plain(text: str) -> str:
-    """Return a text in the form in which it is compared: without blanks around it, in one case, in plain digits."""
+    """Return a normalised text: stripped, in one case, with ASCII digits."""
     return unicodedata.normalize("NFKC", text[:_LONGEST]).replace("\u2212", "-").strip().casefold()
 
 
 @cache
 def _zones() -> Mapping[str, str]:
-    """Return the names of all zones by themselves in one case."""
+    """Return the names of all zones by their case-folded names."""
     return {name.casefold(): name for name in sorted(available_timezones()) if name.casefold() not in _NOBODYS}
 
 
@@ -211,7 +211,7 @@ def _read(text: str | None) -> timedelta | None:
 
 
 def _night(begins: timedelta | None, ends: timedelta | None) -> tuple[timedelta, timedelta]:
-    """Put the night in place of times that are not known, and let it reach to the time that is."""
+    """Replace unknown times by the night, extended to the known time."""
     if begins is not None and ends is not None:
         return begins, ends
     if begins is not None and MORNING < begins < EVENING:
@@ -222,7 +222,7 @@ def _night(begins: timedelta | None, ends: timedelta | None) -> tuple[timedelta,
 
 
 def _anywhere(begins: timedelta, ends: timedelta) -> tuple[timedelta, timedelta]:
-    """Return when it is quiet, in UTC, for somebody who may be anywhere between `WEST` and `EAST`."""
+    """Return the quiet time in UTC of a person anywhere between `WEST` and `EAST`."""
     if begins % _DAY == ends % _DAY:
         return begins, ends
     room = max(timedelta(0), _DAY - _AWAKE - (ends - begins) % _DAY)

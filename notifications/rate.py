@@ -1,14 +1,14 @@
-"""How fast a provider may be asked, as a token bucket."""
+"""The rate of messages to a provider, as a token bucket."""
 
 from typing import NamedTuple
 
 
 class Rate(NamedTuple):
-    """How fast, at most: a token bucket.
+    """A token bucket.
 
     Attributes:
-        per_second: How many tokens come in a second.
-        burst: How many there are at most; after a rest so many may go at once.
+        per_second: How many tokens are added in a second.
+        burst: The capacity: how many messages may be sent at once after a pause.
     """
 
     per_second: float

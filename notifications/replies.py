@@ -1,8 +1,8 @@
 """What a provider's reply means: one table for mail servers, APIs, push services and reported bounces.
 
-Input: a status, a code and the words that came with it. Output: one of a closed set of categories, which says whether
-the message is tried again and whether its recipient is suppressed. docs/decisions/0018-provider-replies.md says why the
-table is our own. Pure: the first row that matches decides, and each row has its source and an example, which is a test.
+Input: a status, a code and the text with it. Output: one of a closed set of categories, which decides whether the
+message is retried and whether its recipient is suppressed. docs/decisions/0018-provider-replies.md says why the table
+is our own. Pure: the first row that matches decides. Each row has its source and an example, which is a test.
 """
 
 import re
@@ -15,8 +15,8 @@ from urllib.parse import quote, unquote
 
 from notifications.outcome import Category, Failed, Misconfigured, Outcome, Refused, Throttled
 
-Step = Literal["CONNECT", "MAIL", "RCPT", "DATA"]
-"""The SMTP command that was answered; `CONNECT` is all before `MAIL`, `DATA` all after `RCPT`."""
+SmtpStep = Literal["CONNECT", "MAIL", "RCPT", "DATA"]
+"""The SMTP command of a reply; `CONNECT` is all before `MAIL`, `DATA` all after `RCPT`."""
 
 
 class Meaning(NamedTuple):
@@ -53,13 +53,13 @@ and a metric for `policy` and `configuration`.
 """
 
 OURS: Final[frozenset[Category]] = frozenset({"policy", "configuration"})
-"""What operations have to look at."""
+"""The categories that need an operator's attention."""
 
-_EVERY_STEP: Final[frozenset[Step]] = frozenset({"CONNECT", "MAIL", "RCPT", "DATA"})
-_OF_US: Final[frozenset[Step]] = frozenset({"CONNECT", "MAIL"})
-_OF_MESSAGE: Final[frozenset[Step]] = frozenset({"RCPT", "DATA"})
-_RCPT: Final[frozenset[Step]] = frozenset({"RCPT"})
-_DATA: Final[frozenset[Step]] = frozenset({"DATA"})
+_EVERY_STEP: Final[frozenset[SmtpStep]] = frozenset({"CONNECT", "MAIL", "RCPT", "DATA"})
+_OF_US: Final[frozenset[SmtpStep]] = frozenset({"CONNECT", "MAIL"})
+_OF_MESSAGE: Final[frozenset[SmtpStep]] = frozenset({"RCPT", "DATA"})
+_RCPT: Final[frozenset[SmtpStep]] = frozenset({"RCPT"})
+_DATA: Final[frozenset[SmtpStep]] = frozenset({"DATA"})
 
 _RFC3463 = "https://www.rfc-editor.org/rfc/rfc3463"
 _RFC5321 = "https://www.rfc-editor.org/rfc/rfc5321#section-4.2.3"
@@ -99,7 +99,7 @@ class Row:
     status: re.Pattern[str]
     code: re.Pattern[str] | None = None
     words: re.Pattern[str] | None = None
-    steps: frozenset[Step] = _EVERY_STEP
+    steps: frozenset[SmtpStep] = _EVERY_STEP
     about_message: bool = False
 
 
@@ -110,7 +110,7 @@ def _smtp(
     status: str = "[45].*",
     code: str | None = None,
     words: re.Pattern[str] | None = None,
-    steps: frozenset[Step] = _EVERY_STEP,
+    steps: frozenset[SmtpStep] = _EVERY_STEP,
 ) -> Row:
     read = None if code is None else re.compile(code)
     return Row(category, source, example, status=re.compile(status), code=read, words=words, steps=steps)
@@ -340,7 +340,7 @@ SMTP: Final[tuple[Row, ...]] = (
     _smtp("configuration", f"{_RFC5321}", "MAIL 550 not for you", "5..", steps=_OF_US),
     _smtp("refused", f"{_RFC5321}", "RCPT 550 mailbox unavailable", "5..", steps=_OF_MESSAGE),
 )
-"""Replies of mail servers, to be read from the top."""
+"""Replies of mail servers; the first row that matches decides."""
 
 
 def _api(
@@ -369,7 +369,7 @@ SENDGRID: Final[tuple[Row, ...]] = (
     # 401 and 403 are the key, the sender or the account; 404, 406, 451 and redirects the URL or the account's region.
     _api("configuration", _SENDGRID, "403", "[1-4].."),
 )
-"""SendGrid: HTTP status, and the field that an error names."""
+"""SendGrid: HTTP status, and the field of the error."""
 
 _MAILGUN = "https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses"
 
@@ -402,7 +402,7 @@ MAILGUN: Final[tuple[Row, ...]] = (
     # 401 and 403 are the key or the account; 404 is the domain, or the region's URL.
     _api("configuration", _MAILGUN, "401", "[1-4].."),
 )
-"""Mailgun: HTTP status, and the words."""
+"""Mailgun: HTTP status and text."""
 
 _SES = "https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html#API_SendEmail_Errors"
 _SES_MESSAGES = "https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-error-messages.html"
@@ -441,7 +441,7 @@ SES: Final[tuple[Row, ...]] = (
     # the configuration set (NotFoundException), the key or its rights (403), or a URL that is not the API's.
     _api("configuration", _SES, "400 AccountSuspendedException", "[1-4].."),
 )
-"""Amazon SES: HTTP status, the error's name, and its words."""
+"""Amazon SES: HTTP status, the error's name and text."""
 
 _APNS = "https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns"
 
@@ -475,7 +475,7 @@ FCM: Final[tuple[Row, ...]] = (
     _api("content", _FCM, "400 INVALID_ARGUMENT", "400", "INVALID_ARGUMENT"),
     _api("refused", _FCM, "404", "[1-4].."),
 )
-"""FCM: HTTP status, its error code, and what it blames."""
+"""FCM: HTTP status, error code, and the field with the error."""
 
 _RFC8030 = "https://www.rfc-editor.org/rfc/rfc8030"
 _WNS = "https://learn.microsoft.com/windows/apps/windows-app-sdk/notifications/push-notifications/troubleshooting"
@@ -510,7 +510,7 @@ WEB_PUSH: Final[tuple[Row, ...]] = (
     _api("content", f"{_RFC8030}#section-7.2", "413", "413"),
     _api("refused", f"{_RFC8030}#section-5", "400", "[1-4].."),
 )
-"""Web Push: HTTP status, the push service's host, and the words."""
+"""Web Push: HTTP status, the push service's host, and the text."""
 
 _REPLY = re.compile(r"(?:smtp;\s*)?([245]\d\d)[ -]+", re.IGNORECASE)
 # Neither what an address begins with, `5.1.1@mail.example`, nor a part of an IP address.
@@ -555,8 +555,8 @@ class _Words:
         return within or found[0].lower() in self.subject
 
 
-def of_smtp(step: Step, status: int, text: str, recipient: str, subject: str = "") -> Category:
-    """Return what a mail server's reply means.
+def of_smtp(step: SmtpStep, status: int, text: str, recipient: str, subject: str = "") -> Category:
+    """Return the meaning of a mail server's reply.
 
     The recipient's address never has a say, however it is repeated: whole, percent-encoded, in brackets or quotes, or
     the part before the `@` alone.
@@ -586,7 +586,7 @@ def of_api(rows: Iterable[Row], status: int, code: str = "", words: str = "", re
 
 
 def of_bounce(message: str | None, code: str | None, recipient: str | None) -> Category | None:
-    """Return what a mail server said to a provider that reports a bounce; `None` where it reports no words of it.
+    """Return the category of a bounce that a provider reports; `None` if the report has no text of the mail server.
 
     Args:
         message: The server's reply: `550 5.1.1 user unknown`, also behind `smtp;`, or without its first number.
@@ -623,7 +623,7 @@ def confirms_gone(message: str | None, code: str | None, recipient: str | None) 
 def outcome(
     category: Category, code: str, said: str, *, about_message: bool, retry_after: timedelta | None = None
 ) -> Outcome:
-    """Return what a reply of this category is to the queue.
+    """Return the outcome of a reply of this category.
 
     Args:
         category: What it means.
@@ -650,7 +650,7 @@ def _is_of_another_kind(message: str | None, code: str | None) -> bool:
     return re.search(r"\b(?:4\.\d{1,3}|5\.[3467])\.\d", f"{code or ''} {(message or '')[:80]}") is not None
 
 
-def _smtp_row(step: Step, status: int, text: str, recipient: str, subject: str) -> Row:
+def _smtp_row(step: SmtpStep, status: int, text: str, recipient: str, subject: str) -> Row:
     text = text[:_READ]
     said = _own_words(text, recipient, subject if step == "DATA" else "")
     found = _ENHANCED.match(text.lstrip()) or _ENHANCED_AT_END.search(_ADDRESS.sub(" ", text))
@@ -671,7 +671,7 @@ def _first(rows: Iterable[Row], status: str, code: str, said: _Words) -> Row:
 
 
 def _own_words(text: str, recipient: str, subject: str) -> _Words:
-    """Take out of a reply what is not the server's own: addresses in any form, URLs, names of hosts, codes."""
+    """Remove from a reply what the server did not write itself: addresses, URLs, host names, codes."""
     local, _, domain = recipient.rpartition("@")
     names = [name for name in (recipient, local, unquote(local), domain) if name]
     lines = [_ENHANCED.sub("", line.strip(), count=1) for line in text[:_READ].splitlines()]
@@ -690,6 +690,6 @@ def _own_words(text: str, recipient: str, subject: str) -> _Words:
 
 
 def _alone(name: str) -> re.Pattern[str]:
-    """Match a name where a reply puts an address: in quotes or brackets, or at the start before a colon or dots."""
+    """Match a name at the place of an address: in quotes or brackets, or at the start before a colon or dots."""
     written = re.escape(name)
     return re.compile(rf"^{written}\s*(?::|\.\.\.)|[\"'`(\[<]{written}[\"'`)\]>]", re.IGNORECASE)

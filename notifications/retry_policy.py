@@ -1,6 +1,6 @@
 """How long to wait before the next attempt, and how many attempts there are.
 
-In come the number of an attempt, a policy and a source of randomness; out goes how long to wait. Nothing is kept here.
+Input: the number of an attempt, a policy and a source of randomness. Output: a duration. There is no state.
 """
 
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from types import MappingProxyType
 from typing import Literal
 
 UNSAID = timedelta(minutes=1)
-"""How long a provider that throttles is left alone where it does not say: the least that FCM asks for
+"""The wait after throttling if the provider names none: the minimum that FCM requires
 (`QUOTA_EXCEEDED` in https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode)."""
 
 MOST_GIVEN_BACK = 100
-"""How often a message's attempt is given back, as the provider throttles or seems to refuse us; then each one counts.
+"""How many attempts of a message may not count, because the provider throttles or seems to refuse us; then each counts.
 
-With the waits in between that is two days at the least, and with an outage of a provider, during which few messages are
-tried at all, much more. Without an end one message could be tried for ever."""
+With the waits in between this takes at least two days; with an outage of a provider, during which few messages are
+tried, much longer. Without a limit one message could be retried for ever."""
 
 LONGEST_WAIT = timedelta(days=1)
-"""No provider's wish is followed for longer, so that a slip of its clock holds nothing up for ever."""
+"""The longest wait that a provider may request, so that a wrong clock there delays nothing for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RetryPolicy:
             `dataclasses.replace(policy, max_attempts=...)`.
 
     Raises:
-        ValueError: Where one of them makes no sense.
+        ValueError: A value is out of range.
     """
 
     base: timedelta
@@ -45,13 +45,13 @@ class RetryPolicy:
     max_attempts: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the values."""
         if not timedelta(0) < self.base <= self.cap:
-            raise ValueError("a policy's base is more than nothing, and its cap no less than that")
+            raise ValueError("a policy's base must be greater than 0 and no greater than cap")
         if self.factor < 1:
-            raise ValueError("a policy's factor is 1 or more")
+            raise ValueError("a policy's factor must be at least 1")
         if self.max_attempts < 1:
-            raise ValueError("a policy allows at least one attempt")
+            raise ValueError("a policy's max_attempts must be at least 1")
 
 
 POLICIES: Mapping[Literal["email", "push"], RetryPolicy] = MappingProxyType(
@@ -73,11 +73,11 @@ def growing(times: int, base: timedelta, factor: float, cap: timedelta) -> timed
 
 
 def backoff(attempt: int, policy: RetryPolicy, chance: Random) -> timedelta:
-    """Draw the wait after the attempt of this number, which failed: from nothing up to what the policy allows by then.
+    """Draw the wait after a failed attempt: between 0 and the longest wait that the policy allows after it.
 
     This is the full jitter of Marc Brooker's "Exponential Backoff And Jitter", AWS Architecture Blog
-    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): a crowd that failed together comes back
-    spread out, with the least work for the provider.
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): messages that failed together are
+    retried at different times, with the least work for the provider.
 
     Args:
         attempt: From 1.
@@ -88,24 +88,24 @@ def backoff(attempt: int, policy: RetryPolicy, chance: Random) -> timedelta:
 
 
 def bounded(wait: timedelta) -> timedelta:
-    """Return a wait that a provider asks for, within reason: no less than nothing, and `LONGEST_WAIT` at most."""
+    """Return the wait that a provider requests, limited to between 0 and `LONGEST_WAIT`."""
     return min(max(wait, timedelta(0)), LONGEST_WAIT)
 
 
 def after_throttling(
     retry_after: timedelta | None, policy: RetryPolicy, chance: Random, given_back: int = 0
 ) -> timedelta:
-    """Draw the wait after a provider said that it is too much: as long as it asked for, and a backoff more.
+    """Draw the wait after throttling: the requested wait plus a backoff.
 
-    It is never less than what the provider asked for, up to `LONGEST_WAIT`. The rest is up to one `base` the first
-    time and grows from then on, up to the policy's cap: it keeps those that were throttled together from coming back
-    together, and a daily limit from being met every minute.
+    It is never shorter than the provider requested, up to `LONGEST_WAIT`. The backoff is up to one `base` the first
+    time and then grows, up to the policy's cap: it spreads messages that were throttled together, and keeps a daily
+    limit from being hit every minute.
 
     Args:
-        retry_after: What the provider asked for; `None` where it did not say.
+        retry_after: The wait that the provider requested; `None` if it named none.
         policy: The channel's.
         chance: Where the randomness comes from.
-        given_back: How often the message was given back before.
+        given_back: How many attempts of the message did not count before.
     """
     asked = UNSAID if retry_after is None else bounded(retry_after)
     return asked + backoff(given_back + 1, policy, chance)

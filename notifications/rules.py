@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from notifications.links import DEVELOPMENT_SITE, ForeignLink
 from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, Recipient, digest, expiry
-from notifications.wording import NAME_LENGTH, TEXT_LENGTH, Sentence, people, phrase
+from notifications.rendering import NAME_LENGTH, TEXT_LENGTH, Sentence, people, phrase
 from schemas.domain import DomainEvent
 from schemas.email_address import normalised
 from schemas.envelope import Envelope

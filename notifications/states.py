@@ -1,8 +1,10 @@
-"""The states of a delivery, and of the item of the queue that it belongs to: what may follow what.
+"""The states of a delivery, and of its item in the queue: which transition may follow which.
 
-In come a delivery and what happened to it; out goes the delivery as it is from then on. It is written before the next
-thing is done, so after a crash the queue says what was known, and `recover` what to make of it. Nothing else in the
-project changes the state of a delivery. docs/notification-states.md has the figure.
+Input: a delivery and what happened to it. Output: the delivery in its next state. Nothing else in the project changes
+the state of a delivery. docs/notification-states.md has the figure.
+
+After a crash: each state is written before the next action, so the queue has the last known state, and `recover`
+continues from it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,12 +22,12 @@ from schemas.notifications import Channel
 
 State = Literal["waiting", "sending", "sent", "delivered", "failed", "skipped"]
 Reason = Literal["preferences", "suppressed", "throttled", "expired", "no-address", "no-provider", "cancelled"]
-Receipt = Literal["delivered", "bounced"]
+Confirmation = Literal["delivered", "bounced"]
 Status = Literal["pending", "processing", "completed", "failed"]
 """Of an item of `notificationQueue`."""
 
 Step = Literal["plan", "store", "begin", "settle", "postpone", "skip", "cancel", "recover", "confirm", "retry"]
-"""What happens to a delivery: the functions of this module."""
+"""The transitions of a delivery: the functions of this module."""
 
 TRANSITIONS: Mapping[Step, frozenset[tuple[State | None, State]]] = MappingProxyType(
     {
@@ -55,46 +57,46 @@ TRANSITIONS: Mapping[Step, frozenset[tuple[State | None, State]]] = MappingProxy
         "retry": frozenset({("failed", "waiting")}),
     }
 )
-"""From which state to which each step leads; `None` is a delivery that was not there before."""
+"""The states before and after each step; `None` is a delivery that did not exist before."""
 
 BOUNCED = "bounced"
-"""The code of what failed as a receipt said so."""
+"""The error code of a delivery that failed because of a receipt."""
 
 INTERRUPTED = "interrupted"
-"""The code of an attempt of which nobody knows what came."""
+"""The error code of an attempt whose result is unknown."""
 
-INTERRUPTED_MESSAGE = "the worker stopped before it was known what came of the attempt"
-_BOUNCED_MESSAGE = "the provider took it, and could not deliver it"
+INTERRUPTED_MESSAGE = "the worker stopped before the result of the attempt was known"
+_BOUNCED_MESSAGE = "the provider accepted the message but could not deliver it"
 
 
 class IllegalTransition(Exception):  # noqa: N818  # named by what was asked for
-    """What was asked of a delivery does not follow from its state."""
+    """The state of a delivery does not allow the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How far a notification has come on one channel: a single state, and what belongs to it.
+    """The delivery of a notification on one channel: its state, and the fields that belong to it.
 
-    Moments are in UTC and whole milliseconds, as MongoDB keeps no more.
+    Times are in UTC and whole milliseconds, the precision of MongoDB.
 
     Attributes:
-        channel: The way that it goes.
-        device: For `push`, which of the person's devices: a name that is not its token.
-        state: `waiting` until it is tried at `next_attempt_at`; `sending` while it is not known what came of an
-            attempt; `sent` once a provider took it; `delivered` once a receipt says so; `failed`; `skipped`.
-        since: When it came into this state.
-        attempts: How many attempts count against the maximum, the present one included.
-        given_back: How many attempts did not count, as the provider throttled or seemed to refuse us.
-        next_attempt_at: Not to be tried before; of what is waiting, and nothing else.
-        provider: Who was given it last.
-        provider_id: What the provider called it.
-        code: A short name of the last error; `None` once it was sent.
-        message: What there is to say of the last error; without the recipient's address.
-        category: What the last error means; `None` where it is a temporary fault, or not a provider's.
+        channel: The channel.
+        device: For `push`, the name of the device, which is not its token.
+        state: `waiting` until the attempt at `next_attempt_at`; `sending` while the result of an attempt is unknown;
+            `sent` after a provider accepted it; `delivered` after a receipt; `failed`; `skipped`.
+        since: The time of the last transition.
+        attempts: How many attempts count against the maximum, the current one included.
+        given_back: How many attempts did not count, because the provider throttled or seemed to refuse us.
+        next_attempt_at: The earliest time of the next attempt; set only if it is waiting.
+        provider: The provider of the last attempt.
+        provider_id: The provider's id of the message.
+        code: The code of the last error; `None` after it was sent.
+        message: The text of the last error, without the recipient's address.
+        category: What the last error means; `None` if it is temporary, or not from a provider.
         reason: Why it was skipped.
 
     Raises:
-        ValueError: Where state and fields don't fit.
+        ValueError: The fields do not match the state.
     """
 
     channel: Channel
@@ -112,7 +114,7 @@ class Delivery:
     reason: Reason | None = None
 
     def __post_init__(self) -> None:
-        """Bring moments to what MongoDB keeps, and refuse what can't be."""
+        """Truncate times to milliseconds, and check the fields."""
         object.__setattr__(self, "since", _as_kept(self.since))
         if self.next_attempt_at is not None:
             object.__setattr__(self, "next_attempt_at", _as_kept(self.next_attempt_at))
@@ -128,15 +130,15 @@ class Delivery:
             and (self.state not in ("sending", "sent") or (self.provider is not None and self.attempts > 0))
         )
         if not fits:
-            raise ValueError(f"these fields are none of a delivery that is {self.state}")
+            raise ValueError(f"the fields do not match the state {self.state}")
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Read what `to_document` made; its moments with a zone, as a client with `tz_aware` gives them.
+        """Read what `to_document` returned; its times have a zone, as a client with `tz_aware` returns them.
 
         Raises:
-            KeyError: Where something is missing.
-            ValueError: Where it is no delivery.
+            KeyError: A field is missing.
+            ValueError: The fields do not match the state.
         """
         error = document.get("error", {})
         return cls(
@@ -156,11 +158,11 @@ class Delivery:
         )
 
     def key(self, notification_id: str) -> str:
-        """Return what names the message at its provider and in the logs: at every attempt the same, and no other's."""
+        """Return the key of the message at its provider and in the logs: unique, and the same at every attempt."""
         return digest(notification_id, self.channel, self.device)
 
     def to_document(self) -> dict[str, Any]:
-        """Return it as it stands in the item of the queue; what is `None` is left out."""
+        """Return the document for the item of the queue, without fields that are `None`."""
         error = {"code": self.code, "message": self.message, "category": self.category}
         fields = {
             "channel": self.channel,
@@ -179,35 +181,35 @@ class Delivery:
 
 
 def device_name(token: str) -> str:
-    """Return what a device is called where its token is nobody's business."""
+    """Return a name for a device that does not reveal its token."""
     return sha256(token.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def plan(channel: Channel, now: datetime, *, at: datetime | None = None, device: str | None = None) -> Delivery:
-    """Make a delivery that is to be tried: now, or not before `at`."""
+    """Return a delivery that is due now, or at `at`."""
     return Delivery(channel=channel, device=device, state="waiting", since=now, next_attempt_at=at or now)
 
 
 def store(now: datetime) -> Delivery:
-    """Make the delivery in the application: the stored notification is what arrives, so there is nothing to try."""
+    """Return the delivery in the application: the stored notification is the message, so there are no attempts."""
     return Delivery(channel="inApp", state="delivered", since=now)
 
 
 def is_due(delivery: Delivery, now: datetime) -> bool:
-    """Whether the delivery is to be tried now, if its notification has not expired."""
+    """Whether an attempt is due, provided that the notification has not expired."""
     return delivery.next_attempt_at is not None and delivery.next_attempt_at <= _as_kept(now)
 
 
 def expired(expires_at: datetime | None, now: datetime) -> bool:
-    """Whether a notification is past its time, so that what still waits is skipped instead of sent."""
+    """Whether a notification has expired, so that waiting deliveries are skipped."""
     return expires_at is not None and expires_at <= now
 
 
 def begin(delivery: Delivery, provider: str, now: datetime) -> Delivery:
-    """Begin an attempt, which counts from here. This is written durably before the provider gets anything.
+    """Begin an attempt, which counts from now on. The result is written durably before the provider gets the message.
 
     Raises:
-        IllegalTransition: Where it does not wait, or not until now only.
+        IllegalTransition: The delivery does not wait, or is not due.
     """
     if delivery.state == "waiting" and not is_due(delivery, now):
         raise IllegalTransition(f"begin: the delivery waits until {delivery.next_attempt_at}")
@@ -216,16 +218,16 @@ def begin(delivery: Delivery, provider: str, now: datetime) -> Delivery:
 
 
 def settle(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, now: datetime, chance: Random) -> Delivery:
-    """End an attempt by what came of it.
+    """End an attempt with its outcome.
 
-    What is throttled or refused for our own fault does not count as an attempt, `MOST_GIVEN_BACK` times at most. The
-    first waits for as long as the provider asked for. The second is due at once, for the next provider: the circuit
-    that it opened keeps it from this one, and where no other is left, `postpone` makes it wait for the circuit.
+    Attempts that are throttled, or refused because of us, do not count, up to `MOST_GIVEN_BACK` times. A throttled one
+    waits for as long as the provider requested. A refused one is due at once, for the next provider: the open circuit
+    keeps it from this one, and if no other is left, `postpone` makes it wait for the circuit.
 
-    Where a receipt was quicker than the provider's answer, the receipt holds.
+    If a receipt came before the provider's response, the receipt wins.
 
     Raises:
-        IllegalTransition: Where no attempt is under way.
+        IllegalTransition: No attempt is in progress.
     """
     if _is_receipted(delivery):
         return replace(delivery, provider_id=outcome.provider_id) if isinstance(outcome, Sent) else delivery
@@ -246,12 +248,12 @@ def settle(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, now: datet
 
 
 def recover(delivery: Delivery, policy: RetryPolicy, now: datetime) -> Delivery:
-    """Take up a delivery whose worker lost its lease during an attempt, which counts: it may have arrived.
+    """Recover a delivery whose worker lost its lease during an attempt. The attempt counts, as it may have arrived.
 
-    It is due at once, as the lease was wait enough; after the last attempt it failed.
+    The delivery is due at once, because the lease was a long enough wait; after the last attempt it has failed.
 
     Raises:
-        IllegalTransition: Where no attempt was under way.
+        IllegalTransition: No attempt was in progress.
     """
     error = {"code": INTERRUPTED, "message": INTERRUPTED_MESSAGE, "category": None}
     if delivery.attempts < policy.max_attempts:
@@ -260,45 +262,45 @@ def recover(delivery: Delivery, policy: RetryPolicy, now: datetime) -> Delivery:
 
 
 def postpone(delivery: Delivery, until: datetime) -> Delivery:
-    """Let it wait longer, for quiet hours, a circuit or a rate limit; never shorter. Counts nothing.
+    """Postpone a delivery, for quiet hours, a circuit or a rate limit; never to an earlier time. No attempt is counted.
 
     Raises:
-        IllegalTransition: Where it does not wait.
+        IllegalTransition: The delivery does not wait.
     """
     at = max(until, delivery.next_attempt_at or until)
     return _wait("postpone", delivery, at, delivery.since)
 
 
 def skip(delivery: Delivery, reason: Reason, now: datetime) -> Delivery:
-    """Give up what waits, as it is not to be sent.
+    """Skip a waiting delivery.
 
     Raises:
-        IllegalTransition: Where it does not wait.
+        IllegalTransition: The delivery does not wait.
     """
     return _move("skip", delivery, "skipped", now, reason=reason)
 
 
 def cancel(delivery: Delivery, now: datetime) -> Delivery:
-    """Give up what waits, as somebody asked for it.
+    """Cancel a waiting delivery.
 
     Raises:
-        IllegalTransition: Where it does not wait; what is under way can't be held.
+        IllegalTransition: The delivery does not wait; an attempt in progress can't be stopped.
     """
     return _move("cancel", delivery, "skipped", now, reason="cancelled")
 
 
-def confirm(delivery: Delivery, receipt: Receipt, now: datetime) -> Delivery:
-    """Take in what a provider reports of a message that it took; opened or clicked is delivered as well.
+def confirm(delivery: Delivery, confirmation: Confirmation, now: datetime) -> Delivery:
+    """Apply a provider's receipt of a message that it accepted; opened or clicked counts as delivered.
 
-    Receipts come in any order, more than once, and before the answer to the attempt. What bounced stays so, whatever
-    else is reported: servers take messages and give them back later. A message that arrived is not sent again, although
-    its attempt looked like a failure.
+    Receipts come in any order, more than once, and before the response to the attempt. A bounce is final, whatever else
+    is reported, because servers accept messages and return them later. A message that arrived is not sent again, even
+    if its attempt looked like a failure.
 
-    A receipt changes nothing where no attempt counts: after `retry` it is about one before that.
+    A receipt changes nothing if no attempt counts: after `retry`, it is about an earlier attempt.
     """
     if delivery.attempts == 0 or _is_bounced(delivery):
         return delivery
-    if receipt == "bounced":
+    if confirmation == "bounced":
         return _move("confirm", delivery, "failed", now, code=BOUNCED, message=_BOUNCED_MESSAGE, category=None)
     if delivery.state == "delivered":
         return delivery
@@ -306,10 +308,10 @@ def confirm(delivery: Delivery, receipt: Receipt, now: datetime) -> Delivery:
 
 
 def retry(delivery: Delivery, now: datetime) -> Delivery:
-    """Try again what failed, as somebody asked for it, with all its attempts anew.
+    """Retry a failed delivery, with the full number of attempts.
 
     Raises:
-        IllegalTransition: Where it did not fail.
+        IllegalTransition: The delivery has not failed.
     """
     return _wait("retry", delivery, now, now, attempts=0, given_back=0, provider_id=None)
 
@@ -338,7 +340,7 @@ def status_of(deliveries: Sequence[Delivery]) -> Status:
 
 
 def next_due(deliveries: Iterable[Delivery]) -> datetime | None:
-    """Return when the first of the deliveries that wait is to be tried; `None` where none waits."""
+    """Return when the first of the deliveries that wait is to be tried; `None` if none waits."""
     return min((delivery.next_attempt_at for delivery in deliveries if delivery.next_attempt_at), default=None)
 
 

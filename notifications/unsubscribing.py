@@ -1,8 +1,8 @@
-"""Unsubscribing: the link in an e-mail, the page behind it, and the receipt that it comes to.
+"""Unsubscribing: the link in an e-mail, the page behind it, and its receipt.
 
-In comes the key of an e-mail's log; out goes a URL with a signed token, and of a token the key again: nobody can make a
-link for an e-mail that is not theirs. RFC 8058 asks that the URL alone says who unsubscribes, so that one click does:
-https://www.rfc-editor.org/rfc/rfc8058#section-3.1. Nothing is remembered here.
+Input: the key of an e-mail's log. Output: a URL with a signed token; of a token, the key. Nobody can make a link for an
+e-mail of somebody else. RFC 8058 requires that the URL alone identifies the recipient, so that one click is enough:
+https://www.rfc-editor.org/rfc/rfc8058#section-3.1. There is no state.
 """
 
 from datetime import datetime, timedelta
@@ -16,13 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from notifications.receipts.receipt import Receipt, Report, receipt
 
 KEPT = timedelta(days=30)
-"""How long a link works: as long as `emailLogs` keeps whose it is, and as laws ask at least."""
+"""How long a link works: as long as `emailLogs` keeps its recipient, and at least as long as laws require."""
 
 PROVIDER = "inkstream"
-"""Who reports that somebody has unsubscribed by our own page."""
+"""The provider in receipts from our own unsubscribe page."""
 
-State = Literal["ask", "done", "bad", "later"]
-"""What a page says: do you want to? It is done. The link is none. It can't be done now."""
+PageState = Literal["ask", "done", "bad", "later"]
+"""The content of a page: asks for confirmation; confirms; the link is invalid; try again later."""
 
 _PURPOSE = "unsubscribe"  # what else the key may sign one day is no link
 _PAGES = Environment(
@@ -35,15 +35,15 @@ _PAGES = Environment(
 
 
 class BadLink(ValueError):  # noqa: N818  # what it is, not a fault of ours
-    """A token that we did not make, or too long ago."""
+    """A token with a wrong signature, or an expired one."""
 
 
 class UnsubscribeLinks:
-    """Makes links, and reads them.
+    """Makes and reads unsubscribe links.
 
     Args:
-        url: Where the page is reached from outside.
-        key: The secret under which tokens are signed.
+        url: The public URL of the page.
+        key: The secret key of the signatures.
     """
 
     def __init__(self, url: str, key: str) -> None:
@@ -51,14 +51,14 @@ class UnsubscribeLinks:
         self._signer = TimestampSigner(key, salt=_PURPOSE, digest_method=sha256, key_derivation="hmac")
 
     def url(self, key: str) -> str:
-        """Return the link of an e-mail, whose log has the key."""
+        """Return the link of the e-mail whose log has the key."""
         return f"{self._url}?token={self._signer.sign(key).decode()}"
 
     def key(self, token: str) -> str:
-        """Return the key that a link was made for.
+        """Return the key of a link.
 
         Raises:
-            BadLink: It was not made by us, or too long ago.
+            BadLink: The signature is wrong, or the link has expired.
         """
         try:
             key: bytes = self._signer.unsign(token, max_age=KEPT // timedelta(seconds=1))
@@ -68,7 +68,7 @@ class UnsubscribeLinks:
 
 
 def unsubscribed(key: str, now: datetime) -> Receipt:
-    """Return the receipt that the person unsubscribed to whom an e-mail went; pressed twice, it is the same."""
+    """Return the receipt that the recipient of an e-mail unsubscribed; repeated, it is the same."""
     report = Report(
         event_id=f"unsubscribed:{key}",
         kind="unsubscribed",
@@ -80,12 +80,12 @@ def unsubscribed(key: str, now: datetime) -> Receipt:
     return receipt(PROVIDER, report)
 
 
-def page(state: State, site_name: str, site_url: str) -> str:
+def page(state: PageState, site_name: str, site_url: str) -> str:
     """Return a page as HTML.
 
     Args:
-        state: What it says.
+        state: The content.
         site_name: The blog's name.
-        site_url: Its address.
+        site_url: The blog's URL.
     """
     return _PAGES.get_template("unsubscribe.html.j2").render(state=state, site_name=site_name, site_url=site_url)

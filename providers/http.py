@@ -1,6 +1,6 @@
-"""Requests to providers: one question over HTTP, and what its failure means.
+"""HTTP requests to providers, and what their failures mean.
 
-In comes a request; out goes the response, or the `Failed` that stands for its absence. No redirects are followed, and
+Input: a request. Output: the response, or the `Failed` that stands for its absence. Redirects are not followed, and
 nothing of a request is logged.
 """
 
@@ -25,8 +25,8 @@ for _name in ("httpx", "httpcore", "hpack", "botocore"):
 
 
 def client(*, http2: bool = False, timeout: timedelta = TIMEOUT) -> httpx.AsyncClient:
-    """Make a client; whoever makes it closes it."""
-    # As many connections as messages are sent at the same time; kept, or most would need a TLS handshake each.
+    """Return a client; the caller closes it."""
+    # As many as messages are sent at the same time; otherwise most messages would need a TLS handshake.
     limits = httpx.Limits(max_keepalive_connections=_CONNECTIONS_KEPT)
     return httpx.AsyncClient(http2=http2, timeout=timeout.total_seconds(), limits=limits, follow_redirects=False)
 
@@ -48,12 +48,12 @@ async def ask(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Respon
         async with asyncio.timeout(client.timeout.read):
             return await client.send(request)
     except (httpx.HTTPError, TimeoutError) as error:
-        what = "the provider's answer did not come" if sent else "the provider can't be reached"
+        what = "the provider's response did not arrive" if sent else "the provider can't be reached"
         return Failed(type(error).__name__, what, may_have_arrived=sent)
 
 
 def answer(response: httpx.Response) -> dict[str, Any]:
-    """Read the JSON object that a response holds; an empty one where it holds none."""
+    """Read the JSON object of a response; empty if there is none."""
     try:
         content = response.json()
     except (ValueError, RecursionError):
@@ -62,10 +62,10 @@ def answer(response: httpx.Response) -> dict[str, Any]:
 
 
 def failed(response: httpx.Response, message: str) -> Failed:
-    """Say what a response of 5xx, or 408, means.
+    """Return the outcome of a response with 5xx or 408.
 
-    A gateway that got no valid or timely answer (502, 504: RFC 9110, section 15.6) does not know what became of the
-    request; the others say that they did not do it.
+    A gateway without a valid or timely response (502, 504: RFC 9110, section 15.6) does not know the result of the
+    request; the other statuses mean that it was not carried out.
     """
     return Failed(str(response.status_code), message, may_have_arrived=response.status_code in (502, 504))
 

@@ -1,56 +1,56 @@
-"""Questions asked together: one query for all who want to know something at the same moment.
+"""Batches single look-ups: one query for all keys that are requested at the same moment.
 
-In come keys, one by one; out go answers. A question that fails has failed for all who asked it, and for nobody else.
+Input: keys, one by one. Output: values. A query that fails fails for all who waited for it, and for nobody else.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, TypeVar
 
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 
-class Together(Generic[Answer]):
-    """Asks one question for all who ask at the same moment, or while the answer to the same question is under way.
+class BatchLoader(Generic[Value]):
+    """Loads values with one query for all keys that are requested at the same moment, or while the key is being loaded.
 
     Args:
-        ask: Answers for some keys; those of which it says nothing have no answer.
+        load: Returns the values of keys; a key that is missing in the result has no value.
     """
 
-    def __init__(self, ask: Callable[[list[str]], Coroutine[Any, Any, Mapping[str, Answer]]]) -> None:
-        self._ask = ask
-        self._gathering: list[str] = []
-        self._latest: asyncio.Task[Mapping[str, Answer]] | None = None
-        self._asked: dict[str, asyncio.Task[Mapping[str, Answer]]] = {}
+    def __init__(self, load: Callable[[list[str]], Coroutine[Any, Any, Mapping[str, Value]]]) -> None:
+        self._load = load
+        self._pending: list[str] = []
+        self._latest: asyncio.Task[Mapping[str, Value]] | None = None
+        self._loading: dict[str, asyncio.Task[Mapping[str, Value]]] = {}
 
-    async def __call__(self, key: str) -> Answer | None:
-        """Return the answer for a key; `None` where there is none.
+    async def __call__(self, key: str) -> Value | None:
+        """Return the value of a key; `None` if there is none.
 
         Raises:
-            Exception: What `ask` raised, to all who asked with it.
+            Exception: The error of `load`, for every caller of the same query.
         """
-        asked = self._asked.get(key)
-        if asked is None:
+        loading = self._loading.get(key)
+        if loading is None:
             if self._latest is None:
                 self._latest = asyncio.create_task(self._begin())
-            self._gathering.append(key)
-            asked = self._asked[key] = self._latest
-        # Whoever goes away leaves the others their answer.
-        answers = await asyncio.shield(asked)
-        return answers.get(key)
+            self._pending.append(key)
+            loading = self._loading[key] = self._latest
+        # A caller that is cancelled does not cancel the query of the others.
+        values = await asyncio.shield(loading)
+        return values.get(key)
 
     async def close(self) -> None:
-        """End all questions; who still waits gets no answer."""
-        under_way = set(self._asked.values())
-        for task in under_way:
+        """Cancel all queries, and the callers that wait for them."""
+        in_progress = set(self._loading.values())
+        for task in in_progress:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*in_progress, return_exceptions=True)
 
-    async def _begin(self) -> Mapping[str, Answer]:
-        # By the time that a task runs first, all who asked in the same turn of the event loop are there.
-        keys, self._gathering, self._latest = self._gathering, [], None
+    async def _begin(self) -> Mapping[str, Value]:
+        # A task first runs after all callers in the same turn of the event loop have added their keys.
+        keys, self._pending, self._latest = self._pending, [], None
         try:
-            return await self._ask(keys)
+            return await self._load(keys)
         finally:
             for key in keys:
-                del self._asked[key]
+                del self._loading[key]

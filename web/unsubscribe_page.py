@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import faust
 from faust.web import Request, Response, View
 
-from notifications.unsubscribing import BadLink, State, UnsubscribeLinks, page, unsubscribed
+from notifications.unsubscribing import BadLink, PageState, UnsubscribeLinks, page, unsubscribed
 from runtime.settings import Settings
 from web.receipt_publisher import NotReported
 from web.webhooks import Report
@@ -24,7 +24,7 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_STATUSES: Final[dict[State, int]] = {"ask": 200, "done": 200, "bad": 404, "later": 503}
+_STATUSES: Final[dict[PageState, int]] = {"ask": 200, "done": 200, "bad": 404, "later": 503}
 
 
 class Shown(NamedTuple):
@@ -69,7 +69,7 @@ class UnsubscribePage:
             return self._shown("later")
         return self._shown("done")
 
-    def _shown(self, state: State) -> Shown:
+    def _shown(self, state: PageState) -> Shown:
         return Shown(_STATUSES[state], page(state, self._site_name, self._site_url))
 
 

@@ -1,79 +1,102 @@
-"""Receive: takes in what providers report of messages: to the log, the queue, the notification, the suppressions.
+"""Apply receipts: applies what providers report of messages to logs, queue, notifications and suppressions.
 
-In come receipts; out go the changes that they make, and dead letters for what is none. Each change is the same when it
-is made again, and the offset is committed once all of them are durable: after a crash anywhere all is done again.
+Input: receipts from Kafka. Output: durable changes; invalid records become dead letters. Applying a receipt twice has
+the same effect as once, and the offset is committed last.
+
+After a crash: the batch is applied again.
 """
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import structlog
 
 from delivery.batch import Record, RecordBatch
 from delivery.dead_letters.writer import DeadLetter, DeadLetters
-from delivery.retry import until_done
+from delivery.retry import Retrier
+from notifications import unsubscribing
 from notifications.receipts.receipt import ARRIVED, GIVEN_UP, Receipt
 from notifications.replies import OURS, of_bounce
-from runtime.health import Health
+from providers.registry import NAMES
 from runtime.metrics import RECEIPTS, RECEIPTS_NOT_OURS, REPLIES, STORED_AFTER_SECONDS, WRITE_SECONDS
 from schemas.cloudevents import Decoder
 from schemas.envelope import InvalidEvent
 from schemas.receipts import DeliveryReceived
+from sinks.mongo.delivery_logs import DeliveryLogs
 from sinks.mongo.errors import blames_content, refusal_of_error
-from sinks.stores import Stores
+from sinks.mongo.notification_queue import NotificationQueue
+from sinks.mongo.notifications import Notifications
+from sinks.postgres.suppressions import Suppressions
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 AT_ONCE = 20
-"""Messages whose receipts are taken in at the same time: each takes a connection."""
+"""How many messages have their receipts applied at the same time; each takes a connection."""
 
-PROVIDERS = frozenset({"sendgrid", "aws-ses", "mailgun", "smtp", "fcm", "apns", "web-push", "inkstream"})
-"""Those that metrics name; a producer may have written anything."""
+PROVIDERS = NAMES | {unsubscribing.PROVIDER}
+"""The values of the metrics' label `provider`; all others become `other`, as a producer may have written anything."""
 
 
-class _Reported(NamedTuple):
-    """A receipt, and the record that it came in."""
+class _Received(NamedTuple):
+    """A receipt and its record."""
 
     receipt: Receipt
     record: Record
 
 
-class Receive:
-    """The agent of receipts: decode, take in, commit.
+class ApplyReceipts:
+    """The agent of receipts: decode, apply, commit.
 
     Args:
         decoder: Reads the topic's records.
-        stores: What receipts change.
-        dead_letters: Takes records that are no receipts.
-        health: Where to report that a store is down.
+        delivery_logs: The messages' logs.
+        queue: The queue of notifications.
+        notifications: The notifications' documents.
+        suppressions: The suppressed addresses.
+        dead_letters: Takes invalid records.
+        mongo: Retries while MongoDB is down.
+        postgres: Retries while PostgreSQL is down.
     """
 
-    def __init__(self, decoder: Decoder, stores: Stores, dead_letters: DeadLetters, health: Health) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        delivery_logs: DeliveryLogs,
+        queue: NotificationQueue,
+        notifications: Notifications,
+        suppressions: Suppressions,
+        dead_letters: DeadLetters,
+        mongo: Retrier,
+        postgres: Retrier,
+    ) -> None:
         self._decoder = decoder
-        self._stores = stores
+        self._delivery_logs = delivery_logs
+        self._queue = queue
+        self._notifications = notifications
+        self._suppressions = suppressions
         self._dead_letters = dead_letters
-        self._health = health
+        self._mongo = mongo
+        self._postgres = postgres
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
-        """Handle batches for as long as they come; the commit is the last thing done with each."""
+        """Handle each batch; the commit comes last."""
         async for batch in batches:
-            reported, refused = self._decode(batch.records)
+            received, refused = self._decode(batch.records)
             with WRITE_SECONDS.labels(batch.topic).time():
-                refused += await self._take_in(reported)
+                refused += await self._apply_all(received)
             await self._dead_letters.send(batch.topic, batch.records, refused)
             await batch.commit()
             now = time.time_ns() // 1_000_000
-            STORED_AFTER_SECONDS.observe(batch.topic, [now - record.timestamp for _, record in reported])
+            STORED_AFTER_SECONDS.observe(batch.topic, [now - record.timestamp for _, record in received])
 
-    def _decode(self, records: Iterable[Record]) -> tuple[list[_Reported], list[DeadLetter]]:
-        """Return the receipts, and the records that are none."""
-        reported: list[_Reported] = []
+    def _decode(self, records: Iterable[Record]) -> tuple[list[_Received], list[DeadLetter]]:
+        """Return the receipts, and dead letters of the invalid records."""
+        received: list[_Received] = []
         invalid: list[DeadLetter] = []
         for record in records:
             try:
@@ -82,92 +105,88 @@ class Receive:
                 invalid.append(DeadLetter(record, error.reason, error.message))
                 continue
             assert isinstance(event.data, DeliveryReceived)
-            # A provider's clock that is wrong by years would be in the log for good.
+            # The event's time is within bounds; a provider's clock that is wrong by years would stay in the log.
             data = event.data.model_copy(update={"timestamp": event.time})
-            reported.append(_Reported(Receipt(event.id, data), record))
-        return reported, invalid
+            received.append(_Received(Receipt(event.id, data), record))
+        return received, invalid
 
-    async def _take_in(self, reported: Iterable[_Reported]) -> list[DeadLetter]:
-        """Take in receipts, those of one message in order; return those that MongoDB refuses for what they hold."""
-        of_message: defaultdict[tuple[str, ...], list[_Reported]] = defaultdict(list)
-        for each in reported:
-            of_message[_message(each.receipt.data)].append(each)
-        pending = iter(of_message.values())
+    async def _apply_all(self, received: Iterable[_Received]) -> list[DeadLetter]:
+        """Apply receipts, those of one message in order; return those whose content MongoDB refuses."""
+        by_message: defaultdict[tuple[str, ...], list[_Received]] = defaultdict(list)
+        for each in received:
+            by_message[_message(each.receipt.data)].append(each)
+        pending = iter(by_message.values())
         refused: list[DeadLetter] = []
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(AT_ONCE, len(of_message))):
-                tasks.create_task(self._take_in_those_of(pending, refused))
+            for _ in range(min(AT_ONCE, len(by_message))):
+                tasks.create_task(self._apply_in_order(pending, refused))
         return refused
 
-    async def _take_in_those_of(self, messages: Iterator[list[_Reported]], refused: list[DeadLetter]) -> None:
-        for reported in messages:
-            for receipt, record in reported:
+    async def _apply_in_order(self, messages: Iterator[list[_Received]], refused: list[DeadLetter]) -> None:
+        for received in messages:
+            for receipt, record in received:
                 try:
-                    await self._receive(receipt)
+                    await self._apply(receipt)
                 except Exception as error:
                     if not blames_content(error):
                         raise
                     refused.append(DeadLetter(record, *refusal_of_error(error)))
 
-    async def _receive(self, receipt: Receipt) -> None:
+    async def _apply(self, receipt: Receipt) -> None:
         """Make all changes of one receipt, durably."""
-        stores, report = self._stores, receipt.data
-        provider = report.provider if report.provider in PROVIDERS else "other"
-        message = await self._in_mongo(partial(stores.delivery_logs.receive, receipt))
-        RECEIPTS.labels(provider, report.kind).inc()
+        data = receipt.data
+        provider = data.provider if data.provider in PROVIDERS else "other"
+        message = await self._mongo.run(partial(self._delivery_logs.receive, receipt))
+        RECEIPTS.labels(provider, data.kind).inc()
         if message is None:
             RECEIPTS_NOT_OURS.labels(provider).inc()
             return
-        if report.kind == "bounced" and report.channel == "email":
-            _tell_operations(report, provider)
-        await self._tell_queue(report, message)
-        if reason := _reason_to_suppress(report):
-            # The address that we sent to: a provider may name another, to which that one forwards.
-            address = message.get("to" if report.channel == "email" else "deviceToken")
+        if data.kind == "bounced" and data.channel == "email":
+            _report_bounce(data, provider)
+        await self._update_notification(data, message)
+        if reason := _reason_to_suppress(data):
+            # The address that we sent to: a provider may name another one, to which that one forwards.
+            address = message.get("to" if data.channel == "email" else "deviceToken")
             if not isinstance(address, str):
                 log.error("a log of a message has no address to suppress", id=message["_id"])
                 return
-            add = partial(stores.suppressions.add, report.channel, address, reason)
-            await until_done(add, stores.suppressions, self._health)
+            await self._postgres.run(partial(self._suppressions.add, data.channel, address, reason))
 
-    async def _tell_queue(self, report: DeliveryReceived, log: Mapping[str, Any]) -> None:
-        """Bring a receipt to the notification that the message is of, and to its item in the queue."""
-        stores, notification_id = self._stores, log.get("notificationId")
+    async def _update_notification(self, data: DeliveryReceived, log: Mapping[str, Any]) -> None:
+        """Update the item of the queue and the notification that a message belongs to."""
+        notification_id = log.get("notificationId")
         if notification_id is None:
             return
         key, now = log["_id"], datetime.now(UTC)
-        if report.kind in GIVEN_UP:
-            await self._in_mongo(partial(stores.queue.confirm, notification_id, key, "bounced", now))
-        elif report.kind in ARRIVED:
-            await self._in_mongo(partial(stores.queue.confirm, notification_id, key, "delivered", now))
-            mark = partial(stores.notifications.mark_arrived, notification_id, report.channel, key, log["sentAt"])
-            await self._in_mongo(mark)
-
-    async def _in_mongo(self, operation: Callable[[], Awaitable[T]]) -> T:
-        return await until_done(operation, self._stores.mongo, self._health)
+        if data.kind in GIVEN_UP:
+            await self._mongo.run(partial(self._queue.confirm, notification_id, key, "bounced", now))
+        elif data.kind in ARRIVED:
+            await self._mongo.run(partial(self._queue.confirm, notification_id, key, "delivered", now))
+            mark = partial(self._notifications.mark_arrived, notification_id, data.channel, key, log["sentAt"])
+            await self._mongo.run(mark)
 
 
-def _tell_operations(report: DeliveryReceived, provider: str) -> None:
-    """Count what a bounce means, and say so where the reason is ours: its message was taken, so no attempt told."""
-    category = "gone" if report.permanent else of_bounce(report.message, report.code, report.recipient) or "refused"
+def _report_bounce(data: DeliveryReceived, provider: str) -> None:
+    """Count a bounce by its category, and log it if we caused it: the attempt itself had succeeded."""
+    category = "gone" if data.permanent else of_bounce(data.message, data.code, data.recipient) or "refused"
     REPLIES.labels(provider, category).inc()
     if category in OURS:
-        problem = {"code": report.code, "problem": report.message}
+        problem = {"code": data.code, "problem": data.message}
         log.warning("a message was refused because of us", provider=provider, category=category, **problem)
 
 
-def _message(report: DeliveryReceived) -> tuple[str, ...]:
-    """Name the message that a receipt is of."""
-    return (report.channel, report.key) if report.key else (report.channel, report.provider, report.provider_id)
+def _message(data: DeliveryReceived) -> tuple[str, ...]:
+    """Return what identifies the message of a receipt."""
+    return (data.channel, data.key) if data.key else (data.channel, data.provider, data.provider_id)
 
 
-def _reason_to_suppress(report: DeliveryReceived) -> str | None:
-    """Return why nothing more may be sent to the recipient; `None` where it may."""
-    match report.kind:
-        case "bounced" if report.permanent:
+def _reason_to_suppress(data: DeliveryReceived) -> str | None:
+    """Return why nothing more may be sent to the recipient; `None` if it may."""
+    match data.kind:
+        case "bounced" if data.permanent:
             return "bounced"
         case "complained" | "unsubscribed":
-            return report.kind
+            return data.kind
         case "token_gone":
             return "gone"
         case _:

@@ -1,78 +1,78 @@
-"""Hold: an item of the queue in a worker's hands, whose deliveries move one step at a time.
+"""A leased item of the queue, whose deliveries change one step at a time.
 
-In come steps; out go writes to MongoDB, each upon what was read. Where a receipt, a command or another worker was
-faster, the step is made again upon what is there by then, or refused; so nobody's word is overwritten.
+Input: steps of `notifications.states`. Output: writes to MongoDB, each conditional on the revision that was read. If a
+receipt, a command or another worker changed the item first, the step is repeated on the new state or refused, so no
+change is overwritten.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
-from delivery.retry import until_done
+from delivery.retry import Retrier
 from notifications.item import Item
 from notifications.states import Delivery
-from runtime.health import Health
 from runtime.metrics import DELIVERIES, SENT_AFTER_SECONDS
-from sinks.mongo.notification_queue import Claim
-from sinks.stores import Stores
+from sinks.mongo.notification_queue import Claim, NotificationQueue
 
-T = TypeVar("T")
-Plan = Callable[[Item], Sequence[Delivery]]
+Planner = Callable[[Item], Sequence[Delivery]]
 
 
 class LeaseLost(Exception):  # noqa: N818  # what happened, not a fault
-    """The item is no longer ours: whoever has it goes on."""
+    """The lease has expired or is about to; another worker continues with the item."""
 
 
-class Hold:
-    """One item that is ours for a while.
+class LeasedItem:
+    """One item that this worker has leased.
 
     Attributes:
-        claim: By which it is ours.
-        item: As it was read or written last.
+        claim: The claim that the lease began with.
+        item: The item as it was last read or written.
 
     Args:
         claim: See above.
         item: See above.
-        stores: Among them the queue, where it is written, and the clock.
-        health: Where to report that MongoDB is down.
+        queue: Where the item is stored.
+        now: Returns the current time.
+        mongo: Retries while MongoDB is down.
     """
 
-    def __init__(self, claim: Claim, item: Item, stores: Stores, health: Health) -> None:
+    def __init__(
+        self, claim: Claim, item: Item, queue: NotificationQueue, now: Callable[[], datetime], mongo: Retrier
+    ) -> None:
         self.claim = claim
         self.item = item
-        self._queue = stores.queue
-        self._mongo = stores.mongo
-        self._now = stores.clock.now
-        self._health = health
-        self._plan: Plan = lambda item: ()
+        self._queue = queue
+        self._now = now
+        self._mongo = mongo
+        self._planner: Planner = lambda item: ()
         self._writing = asyncio.Lock()  # deliveries of one item move one after another
 
-    def plan(self, plan: Plan) -> None:
-        """Add the deliveries that are missing; they are written with the first one that moves.
+    def plan(self, planner: Planner) -> None:
+        """Add the deliveries that are missing; they are written with the first delivery that moves.
 
         Args:
-            plan: Makes them of the item; the same ones whenever it is read again.
+            planner: Returns the missing deliveries of the item; the same ones whenever it is read again.
         """
-        self._plan = plan
+        self._planner = planner
         self.item = self._planned(self.item)
 
     async def move(
         self, delivery: Delivery, step: Callable[[Delivery], Delivery], *, error: str | None = None
     ) -> Delivery:
-        """Move a delivery by a step, durably, upon what it is by then; return what it became.
+        """Apply a step to the current state of a delivery, durably; return the new state.
 
         Args:
-            delivery: Says which one.
+            delivery: Identifies the delivery by channel and device.
             step: A function of `notifications.states`.
-            error: What the item's list of errors is to say of it.
+            error: A message to add to the item's list of errors.
 
         Raises:
-            IllegalTransition: What became of the delivery meanwhile allows no such step.
-            LeaseLost: The item is no longer ours.
+            IllegalTransition: The current state does not allow the step.
+            LeaseLost: Another worker has the item.
         """
         async with self._writing:
             while True:
@@ -86,19 +86,19 @@ class Hold:
                     self._count(after)
                     return after
                 if self.item.deliveries[at] == after:
-                    return after  # it had been written, and only the answer was lost
+                    return after  # it had been written, and only the response was lost
 
-    async def give_back(self) -> None:
-        """Give the item back with the status of its deliveries, if it is still ours."""
-        # Where it is not, it may be given back already, and only the answer was lost.
+    async def release(self) -> None:
+        """Release the item with the status of its deliveries, if the lease still holds."""
+        # If it does not, the item may be released already, and only the response was lost.
         with suppress(LeaseLost):
-            while not await self._done(partial(self._queue.release, self.claim, self.item, self._now())):
+            while not await self._mongo.run(partial(self._queue.release, self.claim, self.item, self._now())):
                 await self._read()
 
     async def _write(self, deliveries: Sequence[Delivery], errors: Sequence[str] = ()) -> bool:
-        """Write all deliveries upon what was read; where that has changed, read again and return `False`."""
+        """Write all deliveries if the item is as it was read; otherwise read it again and return `False`."""
         write = partial(self._queue.change, self.claim, self.item, deliveries, errors, now=self._now())
-        written = await self._done(write)
+        written = await self._mongo.run(write)
         if written is None:
             await self._read()
             return False
@@ -106,16 +106,13 @@ class Hold:
         return True
 
     async def _read(self) -> None:
-        held = await self._done(partial(self._queue.held, self.claim))
-        if held is None:
+        leased = await self._mongo.run(partial(self._queue.leased, self.claim))
+        if leased is None:
             raise LeaseLost
-        self.item = self._planned(held)
+        self.item = self._planned(leased)
 
     def _planned(self, item: Item) -> Item:
-        return replace(item, deliveries=(*item.deliveries, *self._plan(item)))
-
-    async def _done(self, operation: Callable[[], Awaitable[T]]) -> T:
-        return await until_done(operation, self._mongo, self._health)
+        return replace(item, deliveries=(*item.deliveries, *self._planner(item)))
 
     def _position(self, delivery: Delivery) -> int:
         names = [(each.channel, each.device) for each in self.item.deliveries]

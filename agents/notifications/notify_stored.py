@@ -1,8 +1,10 @@
-"""Tell: makes notifications known to their users' applications and to the deliverers, once they are stored.
+"""Notify stored: an after-write hook that announces stored notifications through Redis.
 
-In come the writes of a batch that are durable; out go messages, counts and due times in Redis. All of it makes quick
-what happens anyway: applications find notifications in MongoDB, and deliverers look there every few seconds. So nothing
-here is tried again, and after a crash some of it comes twice.
+Input: the writes of a batch that are durable. Output: messages, unread counts and due times in Redis. All of it only
+saves time: applications find notifications in MongoDB, and dispatchers look there every few seconds. So nothing here is
+retried.
+
+After a crash: some announcements are repeated.
 """
 
 import asyncio
@@ -18,12 +20,12 @@ from sinks.redis.in_app import InApp
 from sinks.redis.wakeups import WakeUps
 
 
-class Tell:
+class NotifyStored:
     """Announces notifications.
 
     Args:
-        in_app: The users' applications.
-        wake_ups: Those who deliver.
+        in_app: Reaches the users' applications.
+        wake_ups: Wakes the dispatchers.
     """
 
     def __init__(self, in_app: InApp, wake_ups: WakeUps) -> None:
@@ -31,13 +33,13 @@ class Tell:
         self._wake_ups = wake_ups
 
     async def __call__(self, writes: Sequence[Write], outcome: Outcome, _: Sequence[Record]) -> None:
-        """Tell of the notifications among the writes, and of when their items in the queue are due."""
+        """Announce the notifications among the writes, and the due times of their items in the queue."""
         now = datetime.now(UTC)
         alone = list(_stored(writes, outcome, COLLECTION))
-        gathered = [group.notification for group in outcome.gathered]
+        grouped = [group.notification for group in outcome.gathered]
         due = [item.get("nextRetryAt", now) for item in _stored(writes, outcome, QUEUE) if item["status"] == "pending"]
         due += [max(group.due, now) for group in outcome.gathered if group.due]
-        await asyncio.gather(self._in_app.announce([*alone, *gathered]), self._wake_ups.announce(due, now))
+        await asyncio.gather(self._in_app.announce([*alone, *grouped]), self._wake_ups.announce(due, now))
 
 
 def _stored(writes: Sequence[Write], outcome: Outcome, collection: str) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Watch queue: measures the queue of notifications now and then, for whoever is woken when it grows.
+"""Watch queue: measures the backlog of the queue of notifications every 10 seconds, for alerts.
 
-Nothing comes in; out go two gauges. A measurement that fails is made up for by the next.
+Output: two gauges. A measurement that fails is replaced by the next one.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,8 @@ from typing import Any
 from mode import Service
 
 from runtime.metrics import QUEUE_OLDEST_SECONDS, QUEUE_READY
-from sinks.stores import Stores
+from sinks.mongo.errors import is_transient
+from sinks.mongo.notification_queue import NotificationQueue
 
 EVERY = timedelta(seconds=10)
 
@@ -18,24 +19,23 @@ class WatchQueue(Service):
     """Measures the queue.
 
     Args:
-        stores: Among them the queue.
+        queue: The queue of notifications.
     """
 
     mundane_level = "debug"  # of the lines that say that a service starts and stops
 
-    def __init__(self, stores: Stores, **kwargs: Any) -> None:
+    def __init__(self, queue: NotificationQueue, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._queue = stores.queue
-        self._mongo = stores.mongo
+        self._queue = queue
 
     @Service.timer(EVERY.total_seconds())
     async def _measure(self) -> None:
         try:
             backlog = await self._queue.measure()
         except Exception as error:
-            if not self._mongo.is_transient(error):
+            if not is_transient(error):
                 raise
-            return  # the health page says that MongoDB is away
+            return  # the health page shows that MongoDB is down
         QUEUE_READY.set(backlog.items)
         waited = datetime.now(UTC) - backlog.oldest if backlog.oldest else timedelta(0)
         QUEUE_OLDEST_SECONDS.set(max(0.0, waited.total_seconds()))

@@ -46,7 +46,7 @@ def applied(log: Mapping[str, Any], receipt: Receipt) -> dict[str, Any]:
         receipt: What was reported of that e-mail.
 
     Returns:
-        Fields and their new values; `None` where a field is to go. Empty where nothing changes.
+        Fields and their new values; `None` if a field is to go. Empty where nothing changes.
     """
     report = receipt.data
     event_type = _EVENT_TYPES.get(report.kind)

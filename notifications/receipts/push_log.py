@@ -1,8 +1,8 @@
 """What a receipt changes in the log of a push message.
 
-In come a log and a receipt; out go the fields that change. Such a log has no list of events, so what a receipt said is
-in `deliveredAt` and in `error`, which then has the receipt's id and moment beside the seed's two fields. As for an
-e-mail, receipts come in any order and more than once, and the log is the same in the end.
+Input: a log and a receipt. Output: the changed fields. Such a log has no list of events, so the content of a receipt is
+in `deliveredAt` and in `error`, which then has the receipt's id and time beside the specification's two fields. As for
+an e-mail, the order and repetition of receipts do not matter.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from notifications.states import BOUNCED
 def applied(log: Mapping[str, Any], receipt: Receipt) -> dict[str, Any]:
     """Return what a receipt changes in a push message's log.
 
-    What was given up stays `failed`, whatever else is reported, with the error of the earliest such receipt. What
+    A message that bounced stays `failed`, whatever else is reported, with the error of the earliest such receipt. What
     arrived is `delivered`, although its attempt looked like a failure. Other kinds change nothing.
 
     Args:
@@ -24,7 +24,7 @@ def applied(log: Mapping[str, Any], receipt: Receipt) -> dict[str, Any]:
         receipt: What was reported of that message.
 
     Returns:
-        Fields and their new values; `None` where a field is to go. Empty where nothing changes.
+        Fields and their new values; `None` if a field is to go. Empty where nothing changes.
     """
     report = receipt.data
     at = as_kept(report.timestamp)

@@ -18,10 +18,10 @@ from schemas.fields import UNKNOWN
 from schemas.receipts import DeliveryReceived, Kind
 
 ARRIVED: Final[frozenset[Kind]] = frozenset({"delivered", "opened", "clicked", "complained"})
-"""What can be reported only of a message that arrived."""
+"""The kinds of receipts that show that a message arrived."""
 
 GIVEN_UP: Final[frozenset[Kind]] = frozenset({"bounced", "token_gone"})
-"""What is reported of a message that its provider took and could not deliver."""
+"""The kinds of receipts of a message that its provider accepted but could not deliver."""
 
 _LONGEST_ID = 256
 
@@ -41,8 +41,8 @@ class Receipt(NamedTuple):
     """What a provider reports of a message.
 
     Attributes:
-        id: The report's identity: the same whenever the provider repeats it, and unique among all events.
-        data: What it says.
+        id: The report's id: the same whenever the provider repeats it, and unique among all events.
+        data: Its content.
     """
 
     id: str
@@ -56,19 +56,19 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a provider says, in its own words but for the kind; every text as it came.
+    """A provider's report with its own texts; only the kind is normalised.
 
     Attributes:
-        event_id: The provider's id of the report; `None` where it gave none.
+        event_id: The provider's id of the report; `None` if it has none.
         kind: What happened.
         timestamp: When.
-        provider_id: What the provider calls the message.
-        given: What was given along with the message, by name.
+        provider_id: The provider's id of the message.
+        given: The metadata that was sent with the message, by name.
         recipient: The address.
-        permanent: Of a bounce: whether the address is the reason, for good.
-        code: A short name of the reason.
-        message: What there is to say of it.
-        url: What was clicked.
+        permanent: Whether a bounce is permanent because of the address.
+        code: The code of the reason.
+        message: The text of the reason.
+        url: The URL that was clicked.
     """
 
     event_id: str | None
@@ -84,7 +84,7 @@ class Report:
 
 
 def receipt(provider: str, report: Report) -> Receipt:
-    """Make a receipt of a report: what is too long to be an id or a link is left out, and so is every address."""
+    """Return the receipt of a report, without ids and links that are too long, and without addresses in texts."""
     recipient = report.recipient
     data = DeliveryReceived.model_validate(
         {
@@ -110,7 +110,7 @@ def receipt(provider: str, report: Report) -> Receipt:
 
 
 def without_addresses(text: str, recipient: str | None) -> str:
-    """Return what a server said in one line of 500 characters at most; each address becomes `<recipient>`.
+    """Return a server's text in one line of at most 500 characters; each address becomes `<recipient>`.
 
     So does the recipient's part before the `@` where it stands alone. A bounce names the recipient, or where the
     recipient's mail is forwarded to: both are personal.
@@ -122,12 +122,12 @@ def without_addresses(text: str, recipient: str | None) -> str:
 
 
 def earliest(known: datetime | None, at: datetime) -> datetime:
-    """Return the earlier of two moments, of which the first may not be known."""
+    """Return the earlier of two times, of which the first may be unknown."""
     return at if known is None else min(known, at)
 
 
 def as_kept(moment: datetime) -> datetime:
-    """Return a moment as MongoDB keeps it: in whole milliseconds."""
+    """Return a time with the precision of MongoDB: whole milliseconds."""
     utc = moment.astimezone(UTC)
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
@@ -145,7 +145,7 @@ def _id(value: object) -> str | None:
 
 
 def _digest(value: object) -> str:
-    """Name what has no id of its own, or one too long: the same whenever it comes again."""
+    """Return an id for a value without one, or with one that is too long; the same for the same value."""
     return sha256(to_json(value)).hexdigest()
 
 
@@ -158,5 +158,5 @@ def _link(url: str | None, recipient: str | None) -> str | None:
 
 
 def _replaced(text: str, word: str) -> str:
-    """Replace a word, in whatever case, where it stands alone."""
+    """Replace a whole word, ignoring case."""
     return re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "<recipient>", text, flags=re.IGNORECASE) if word else text

@@ -112,7 +112,7 @@ def _report(error: Exception) -> None:
     from enrich.geo import GeoDatabaseError
     from notifications.rules import RulesError
     from ops.dead_letters import SelectionError
-    from providers.registry import ProviderSettingsError
+    from providers.base import ProviderSettingsError
     from sinks.postgres.pool import PostgresUrlError
     from sinks.servers import MongoUrlError, RedisUrlError
 

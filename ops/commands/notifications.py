@@ -24,10 +24,10 @@ from ops.commands.moment import Moment
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
+    from notifications.rendering import Preview as Previewed
     from notifications.rules import Rule
-    from notifications.wording import Preview as Previewed
-    from ops.notifications.timeline import Entry, Story
-    from sinks.mongo.notification_admin import Failure, FailureCount, NotificationCases, Ruling, Selection
+    from ops.notifications.timeline import Entry, Timeline
+    from sinks.mongo.notification_admin import ActionResult, Failure, FailureCount, NotificationAdmin, Selection
 
 _DAY = timedelta(days=1)
 _SHOWN = 20
@@ -66,11 +66,11 @@ class Show(InkstreamCommand):
 
     async def run(self, *args: Any, name: str, full: bool, as_json: bool) -> int:
         """Show it; return the exit code."""
-        from ops.notifications.lookup import story_of
+        from ops.notifications.lookup import timeline_of
         from sinks.mongo.notification_admin import SearchTooLongError
 
         try:
-            story = await story_of(Settings(), name, datetime.now(UTC), full=full)
+            timeline = await timeline_of(Settings(), name, datetime.now(UTC), full=full)
         except SearchTooLongError:
             fail(
                 [
@@ -79,12 +79,12 @@ class Show(InkstreamCommand):
                 ],
                 PROBLEM,
             )
-        if story is None:
+        if timeline is None:
             fail(_nothing_known(name), PROBLEM)
         if as_json:
-            _print_json(_story_as_json(story))
+            _print_json(_timeline_as_json(timeline))
         else:
-            _show_story(story)
+            _show_timeline(timeline)
         return 0
 
 
@@ -108,10 +108,10 @@ class Failed(InkstreamCommand):
         self, *args: Any, since: datetime | None, type_: str | None, reason: str | None, limit: int, as_json: bool
     ) -> int:
         """List the failures; return the exit code."""
-        from ops.notifications.lookup import notification_cases
+        from ops.notifications.lookup import notification_admin
 
         chosen = _selection(since, type_, reason)
-        async with notification_cases(Settings()) as cases:
+        async with notification_admin(Settings()) as cases:
             counts = await cases.failure_counts(chosen)
             failures = await cases.failures(chosen, limit) if limit else []
         if as_json:
@@ -166,7 +166,7 @@ class Retry(InkstreamCommand):
         as_json: bool,
     ) -> int:
         """Retry; return the exit code."""
-        from ops.notifications.lookup import notification_cases
+        from ops.notifications.lookup import notification_admin
 
         if bool(ids) == all_failed:
             raise click.UsageError("Give ids of notifications, or --failed.")
@@ -174,16 +174,16 @@ class Retry(InkstreamCommand):
             raise click.UsageError("--since, --type and --reason need --failed and cannot be combined with ids.")
         settings = Settings()
         chosen = _selection(since, type_, reason)
-        async with notification_cases(settings) as cases:
+        async with notification_admin(settings) as cases:
             if all_failed and not as_json:
                 _show_counts(await cases.failure_counts(chosen), chosen)
             asked = await cases.failed(chosen) if all_failed else list(dict.fromkeys(ids))
-            rulings = await _retried(settings, cases, asked, reason, dry_run=dry_run)
+            results = await _retried(settings, cases, asked, reason, dry_run=dry_run)
         if as_json:
-            _print_json([_as_json(ruling) for ruling in rulings])
+            _print_json([_as_json(result) for result in results])
         else:
-            _show_rulings(rulings, "would be retried" if dry_run else "will be retried", "has failed", many=all_failed)
-        return _code(rulings, _NO_HARM if all_failed else {"changed"})
+            _show_results(results, "would be retried" if dry_run else "will be retried", "has failed", many=all_failed)
+        return _code(results, _NO_HARM if all_failed else {"changed"})
 
 
 class Cancel(InkstreamCommand):
@@ -204,16 +204,16 @@ class Cancel(InkstreamCommand):
 
     async def run(self, *args: Any, ids: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
         """Cancel; return the exit code."""
-        from ops.notifications.lookup import notification_cases
+        from ops.notifications.lookup import notification_admin
 
-        async with notification_cases(Settings()) as cases:
+        async with notification_admin(Settings()) as cases:
             now = datetime.now(UTC)
-            rulings = [await cases.cancel(one, now, dry_run=dry_run) for one in dict.fromkeys(ids)]
+            results = [await cases.cancel(one, now, dry_run=dry_run) for one in dict.fromkeys(ids)]
         if as_json:
-            _print_json([_as_json(ruling) for ruling in rulings])
+            _print_json([_as_json(result) for result in results])
         else:
-            _show_rulings(rulings, "would be cancelled" if dry_run else "cancelled", "is waiting", many=False)
-        return _code(rulings, {"changed"})
+            _show_results(results, "would be cancelled" if dry_run else "cancelled", "is waiting", many=False)
+        return _code(results, {"changed"})
 
 
 class Preview(InkstreamCommand):
@@ -232,7 +232,7 @@ class Preview(InkstreamCommand):
 
     async def run(self, *args: Any, name: str | None, html: Path | None, opened: bool) -> int:
         """Show the text; return the exit code."""
-        from notifications.wording import Wording
+        from notifications.rendering import Renderer
         from ops.notifications.lookup import declared_rules
 
         settings = Settings()
@@ -246,14 +246,14 @@ class Preview(InkstreamCommand):
             and "email" not in rules.by_type[name].channels
         ):
             raise click.BadParameter(f"{name} is not sent by e-mail", param_hint="TYPE")
-        wording = Wording(settings.site_name, settings.site_url, settings.link_hosts)
+        renderer = Renderer(settings.site_name, settings.site_url, settings.link_hosts)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         for number, type_ in enumerate([name] if name else rules.by_type):
             try:
                 notice = rules.example(type_)
             except KeyError as error:
                 raise click.BadParameter(error.args[0], param_hint="TYPE") from error
-            preview = wording.preview(notice)
+            preview = renderer.preview(notice)
             if name is None or not (html or opened):
                 console.print(*[""] * bool(number), *_preview_lines(rules.by_type[type_], preview), sep="\n")
             elif not _show_html(console, preview.email.html, type_, html, opened=opened):
@@ -273,22 +273,22 @@ def _nothing_known(name: str) -> list[str]:
     ]
 
 
-def _show_story(story: "Story") -> None:
+def _show_timeline(timeline: "Timeline") -> None:
     console = Console(highlight=False)
-    console.print(Text(story.standing, style="bold"), soft_wrap=True)
-    for advice in story.advice:
+    console.print(Text(timeline.standing, style="bold"), soft_wrap=True)
+    for advice in timeline.advice:
         console.print(f"→ {advice}", markup=False, soft_wrap=True)
     console.print()
     facts = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in story.facts:
+    for name, value in timeline.facts:
         facts.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
     console.print(facts)
     console.print()
     entries = Table(box=None, pad_edge=False, show_header=False)
-    _add_entries(entries, story.past)
-    if story.coming:
+    _add_entries(entries, timeline.past)
+    if timeline.coming:
         entries.add_row(Text("now", style="bold"), "", "")
-        _add_entries(entries, story.coming)
+        _add_entries(entries, timeline.coming)
     console.print(entries)
 
 
@@ -297,14 +297,14 @@ def _add_entries(table: Table, entries: "Iterable[Entry]") -> None:
         table.add_row(f"{time:%Y-%m-%d %H:%M:%S}Z", Text(about, overflow="fold"), Text(what, overflow="fold"))
 
 
-def _story_as_json(story: "Story") -> dict[str, Any]:
+def _timeline_as_json(timeline: "Timeline") -> dict[str, Any]:
     return {
-        "id": story.id,
-        "standing": story.standing,
-        "advice": list(story.advice),
-        "facts": dict(story.facts),
-        "past": [_as_json(entry) for entry in story.past],
-        "coming": [_as_json(entry) for entry in story.coming],
+        "id": timeline.id,
+        "standing": timeline.standing,
+        "advice": list(timeline.advice),
+        "facts": dict(timeline.facts),
+        "past": [_as_json(entry) for entry in timeline.past],
+        "coming": [_as_json(entry) for entry in timeline.coming],
     }
 
 
@@ -368,68 +368,68 @@ def _show_failures(failures: "Sequence[Failure]", all_of_them: int) -> None:
 
 
 async def _retried(
-    settings: Settings, cases: "NotificationCases", ids: Sequence[str], reason: str | None, *, dry_run: bool
-) -> "list[Ruling]":
+    settings: Settings, cases: "NotificationAdmin", ids: Sequence[str], reason: str | None, *, dry_run: bool
+) -> "list[ActionResult]":
     """Retry items, several at a time, and wake up the dispatchers."""
     from sinks.redis.wakeups import WakeUps
 
     wake_ups = WakeUps(settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:")
     console = Console(stderr=True)
-    rulings: list[Ruling] = []
+    results: list[ActionResult] = []
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("retrying", total=len(ids))
             for first in range(0, len(ids), _AT_ONCE):
                 now = datetime.now(UTC)
                 part = ids[first : first + _AT_ONCE]
-                rulings += await asyncio.gather(
+                results += await asyncio.gather(
                     *(cases.retry(one, now, reason=reason, dry_run=dry_run) for one in part)
                 )
-                if not dry_run and any(ruling.verdict == "changed" for ruling in rulings[first:]):
+                if not dry_run and any(result.verdict == "changed" for result in results[first:]):
                     await wake_ups.announce([now], now)
                 progress.advance(task, len(part))
     finally:
         await wake_ups.close()
-    return rulings
+    return results
 
 
-def _show_rulings(rulings: "Sequence[Ruling]", done: str, state: str, *, many: bool) -> None:
+def _show_results(results: "Sequence[ActionResult]", done: str, state: str, *, many: bool) -> None:
     """Print each result; of many, the number that are done and the first of those that are not."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    changed = sum(ruling.verdict == "changed" for ruling in rulings)
-    others = [ruling for ruling in rulings if ruling.verdict != "changed"]
-    if many and rulings:
-        console.print(f"{changed:,} of {len(rulings):,} {done}.")
-    for ruling in others[:_SHOWN] if many else rulings:
-        console.print(f"{ruling.id}: {_verdict(ruling, done, state)}.")
+    changed = sum(result.verdict == "changed" for result in results)
+    others = [result for result in results if result.verdict != "changed"]
+    if many and results:
+        console.print(f"{changed:,} of {len(results):,} {done}.")
+    for result in others[:_SHOWN] if many else results:
+        console.print(f"{result.id}: {_verdict(result, done, state)}.")
     if many and len(others) > _SHOWN:
         console.print(f"and {len(others) - _SHOWN:,} more.")
 
 
-def _verdict(ruling: "Ruling", done: str, state: str) -> str:
-    match ruling.verdict:
+def _verdict(result: "ActionResult", done: str, state: str) -> str:
+    match result.verdict:
         case "changed":
             return done
         case "unknown":
             return "not in the queue, which keeps finished items for 7 days"
-        case "held" if ruling.until is not None and ruling.until <= datetime.now(UTC):
+        case "held" if result.until is not None and result.until <= datetime.now(UTC):
             return "its worker stopped while processing it; another worker takes over within seconds, try again then"
         case "held":
-            until = f", until {ruling.until:%H:%M:%S}Z at most" if ruling.until else ""
-            return f"unchanged: worker {ruling.worker or 'unknown'} is processing it{until}; try again then"
+            until = f", until {result.until:%H:%M:%S}Z at most" if result.until else ""
+            return f"unchanged: worker {result.worker or 'unknown'} is processing it{until}; try again then"
         case "under way":
             return "unchanged: a worker stopped during an attempt; another worker takes over within seconds"
         case "contended":
             return "unchanged: it is being changed; try again"
         case "expired":
-            return f"expired at {ruling.until:%Y-%m-%d %H:%M:%S}Z, and will not be sent"
+            return f"expired at {result.until:%Y-%m-%d %H:%M:%S}Z, and will not be sent"
         case "unreadable":
             return "unreadable for this release; see its document in notificationQueue"
     return f"no message of it {state}"
 
 
-def _code(rulings: "Iterable[Ruling]", well: Iterable[str]) -> int:
-    return 0 if all(ruling.verdict in frozenset(well) for ruling in rulings) else PROBLEM
+def _code(results: "Iterable[ActionResult]", well: Iterable[str]) -> int:
+    return 0 if all(result.verdict in frozenset(well) for result in results) else PROBLEM
 
 
 # Previews
@@ -475,7 +475,7 @@ def _show_html(console: Console, html: str, name: str, file: Path | None, *, ope
 # JSON
 
 
-def _as_json(record: "Entry | Failure | FailureCount | Ruling") -> Mapping[str, object]:
+def _as_json(record: "Entry | Failure | FailureCount | ActionResult") -> Mapping[str, object]:
     """Return a named tuple for JSON output, with addresses in its messages masked."""
     from ops.notifications.masking import without_addresses
 

@@ -1,7 +1,7 @@
-"""Opens the stores for whoever asks what became of notifications, and looks up what belongs to one.
+"""Looks up a notification for its timeline, and opens the stores for the commands.
 
-In come settings and ids; out go stories, and the stores themselves. A server without which there is no answer is named
-in an error; of one that only adds to it, the story says what it lacks.
+Input: settings and ids. Output: timelines and open stores. If a required server is down, an error names it; if an
+optional one is, the timeline says what is missing.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from agents.server_problems import SERVER_ERRORS, ServerError, problem_of
 from notifications import rules
 from notifications.rules import Rules
-from ops.notifications.timeline import Circumstances, Story, addresses, story
+from ops.notifications.timeline import Circumstances, Timeline, addresses, build_timeline
 from runtime.settings import Settings
 from schemas.topics import load
 from sinks import collections
-from sinks.mongo.notification_admin import Case, NotificationCases
+from sinks.mongo.notification_admin import NotificationAdmin, StoredNotification
 from sinks.mongo.writer import Mongo
 from sinks.postgres import pool
 from sinks.postgres.recipients import Person, Recipients
@@ -25,15 +25,15 @@ from sinks.postgres.suppressions import Suppressions
 from sinks.servers import ANSWER_TIMEOUT, STORE_ERRORS
 
 _MONGO_TIMEOUT = timedelta(minutes=1)
-"""For all that failed, or the log of any push message; whether MongoDB is there is known sooner."""
+"""For long queries; whether MongoDB is up is checked with a shorter one."""
 
 
 def declared_rules(settings: Settings) -> Rules:
-    """Return the rules of notifications, as the settings have them.
+    """Return the configured rules of notifications.
 
     Raises:
-        RulesError: `notifications.yaml` is wrong, or not there.
-        TopicsError: `topics.yaml` is.
+        RulesError: `notifications.yaml` is wrong or missing.
+        TopicsError: `topics.yaml` is wrong or missing.
     """
     topics = load(settings.topics_file, collections.NAMES)
     events = {name: event for topic in topics.inbound.values() for name, event in topic.events.items()}
@@ -41,11 +41,11 @@ def declared_rules(settings: Settings) -> Rules:
 
 
 @asynccontextmanager
-async def notification_cases(settings: Settings) -> AsyncIterator[NotificationCases]:
+async def notification_admin(settings: Settings) -> AsyncIterator[NotificationAdmin]:
     """Open MongoDB, and close it at the end.
 
     Raises:
-        ServerError: It does not answer.
+        ServerError: It does not respond.
     """
     url = settings.mongo_url.get_secret_value()
     asked = Mongo.connect(url, settings.namespace, timeout=ANSWER_TIMEOUT)
@@ -57,7 +57,7 @@ async def notification_cases(settings: Settings) -> AsyncIterator[NotificationCa
         await asked.close()
     mongo = Mongo.connect(url, settings.namespace, timeout=_MONGO_TIMEOUT)
     try:
-        yield NotificationCases(mongo.database)
+        yield NotificationAdmin(mongo.database)
     finally:
         await mongo.close()
 
@@ -67,12 +67,12 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
     """Open PostgreSQL, and close it at the end.
 
     Raises:
-        ServerError: It does not answer, or lets us not in.
+        ServerError: It does not respond, or refuses the login.
     """
     url = settings.postgres_url.get_secret_value()
     connections = pool.Pool(url, settings.namespace)
     try:
-        await pool.describe(url, settings.namespace)  # at once says what a pool would only say after some attempts
+        await pool.describe(url, settings.namespace)  # fails at once, where a pool would retry first
         yield Suppressions(connections)
     except STORE_ERRORS as error:
         raise ServerError(str(await asyncio.to_thread(problem_of, error, settings))) from error
@@ -80,29 +80,29 @@ async def suppressions(settings: Settings) -> AsyncIterator[Suppressions]:
         await connections.close()
 
 
-async def story_of(settings: Settings, name: str, now: datetime, *, full: bool) -> Story | None:
-    """Return the story of a notification; `None` where nothing is known of it.
+async def timeline_of(settings: Settings, name: str, now: datetime, *, full: bool) -> Timeline | None:
+    """Return the timeline of a notification; `None` if it is unknown.
 
     Args:
-        settings: Where the stores are.
-        name: The notification's id, a log's, or what a provider calls a message.
-        now: The present moment.
-        full: Whether to show what is personal.
+        settings: The addresses of the stores.
+        name: The id of the notification, of a log, or of a message at its provider.
+        now: The current time.
+        full: Whether to show personal data.
 
     Raises:
-        ServerError: MongoDB does not answer.
-        SearchTooLongError: No provider's id of a push message could be found in good time.
+        ServerError: MongoDB does not respond.
+        SearchTooLongError: The search for a provider's id took too long.
     """
     events = {name: rule.event.name for name, rule in declared_rules(settings).by_type.items()}
-    async with notification_cases(settings) as cases:
-        case = await cases.find(name)
-    if case is None:
+    async with notification_admin(settings) as admin:
+        stored = await admin.find(name)
+    if stored is None:
         return None
-    return story(case, replace(await _circumstances(settings, case), events=events), now, full=full)
+    return build_timeline(stored, replace(await _circumstances(settings, stored), events=events), now, full=full)
 
 
-async def _circumstances(settings: Settings, case: Case) -> Circumstances:
-    """Look up what PostgreSQL knows of the person and the addresses; without it, say what is missing."""
+async def _circumstances(settings: Settings, stored: StoredNotification) -> Circumstances:
+    """Look up the person and the suppressed addresses in PostgreSQL; if it is down, note what is missing."""
     url = settings.postgres_url.get_secret_value()
     connections = pool.Pool(url, settings.namespace)
     person: Person | None = None
@@ -110,9 +110,9 @@ async def _circumstances(settings: Settings, case: Case) -> Circumstances:
     missing = "the person's address and preferences today, and which addresses are suppressed"
     try:
         await pool.describe(url, settings.namespace)
-        person = await _person(settings, connections, case.user_id)
+        person = await _person(settings, connections, stored.user_id)
         missing = "which addresses are suppressed"
-        suppressed = await _suppressed(Suppressions(connections), case, person)
+        suppressed = await _suppressed(Suppressions(connections), stored, person)
         missing = ""
     except STORE_ERRORS as error:
         missing += f": {await asyncio.to_thread(problem_of, error, settings)}"
@@ -142,8 +142,10 @@ async def _person(settings: Settings, pool: pool.Pool, user_id: str | None) -> P
         await recipients.close()
 
 
-async def _suppressed(suppressions: Suppressions, case: Case, person: Person | None) -> dict[tuple[str, str], str]:
-    asked = list(addresses(case))
+async def _suppressed(
+    suppressions: Suppressions, stored: StoredNotification, person: Person | None
+) -> dict[tuple[str, str], str]:
+    asked = list(addresses(stored))
     if person is not None:
         asked += [("push", device.token) for device in person.devices]
         asked += [("email", person.email)] if person.email else []

@@ -1,6 +1,6 @@
-"""Masks for what is personal: addresses and tokens, as a terminal may show them to whoever looks over a shoulder.
+"""Masks personal data: addresses and tokens, for output on a terminal.
 
-In come texts, out go texts from which nobody can be written to.
+Input: texts. Output: texts that contain no usable address or token.
 """
 
 import re
@@ -18,7 +18,7 @@ def masked_address(address: str) -> str:
 
 
 def masked_token(token: str) -> str:
-    """Return what a device is called wherever its token is nobody's business: `device:3fa94c1d0b2e5f68`."""
+    """Return a device's name in place of its token: `device:3fa94c1d0b2e5f68`."""
     return f"device:{device_name(token)}"
 
 

@@ -1,8 +1,7 @@
-"""The story of a notification, in words for whoever asks why it did not arrive.
+"""The timeline of a notification: its state, what to do, and what happened when.
 
-In come its documents and what else is known of its person; out go how things stand, what to do, and what happened when.
-Pure: the present moment is given. Addresses and tokens are masked unless they are asked for; what a notification says
-is left out unless it is asked for.
+Input: its documents, and what else is known of its person. Output: sentences and a list of events. Pure: the current
+time is an argument. Addresses and tokens are masked, and the content is omitted, unless the full output is requested.
 """
 
 import re
@@ -12,13 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from notifications.gathering import Gathered
+from notifications.grouping import NotificationGroup
 from notifications.item import URGENCY, Item
 from notifications.preferences import DEFAULTS, Preferences
 from notifications.replies import MEANINGS
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, device_name, expired, is_due, next_due
 from ops.notifications.masking import masked_address, masked_token, without_addresses
-from sinks.mongo.notification_admin import Case
+from sinks.mongo.notification_admin import StoredNotification
 
 NAMES: Mapping[str, str] = {"inApp": "in the application", "email": "e-mail", "push": "push"}
 """What channels are called in sentences."""
@@ -26,36 +25,36 @@ NAMES: Mapping[str, str] = {"inApp": "in the application", "email": "e-mail", "p
 REASONS: Mapping[str, str] = {
     "preferences": "the person has turned it off",
     "suppressed": "the address is suppressed",
-    "throttled": "the person had had too many that day",
-    "expired": "it was past its time before it could be sent",
+    "throttled": "the person had reached the daily limit",
+    "expired": "it expired before it could be sent",
     "no-address": "there was no address",
-    "no-provider": "no provider is set that takes it",
-    "cancelled": "somebody cancelled it, or deleted the notification",
+    "no-provider": "no provider is configured for it",
+    "cancelled": "it was cancelled, or the notification was deleted",
 }
-"""What the reasons mean for which a delivery was skipped."""
+"""The reasons why a delivery was skipped."""
 
 SUPPRESSED: Mapping[str, str] = {
-    "bounced": "it bounced for good",
+    "bounced": "it bounced permanently",
     "complained": "the person reported spam",
-    "gone": "the provider said that it is gone",
-    "unsubscribed": "the person unsubscribed by a link",
+    "gone": "the provider reported that it does not exist any more",
+    "unsubscribed": "the person unsubscribed",
 }
-"""What the reasons mean for which an address is suppressed."""
+"""The reasons why an address is suppressed."""
 
 _EVENTS: Mapping[str, str] = {
     "queued": "queued",
-    "sent": "taken by",
-    "delivered": "delivered, says",
-    "opened": "opened, says",
-    "clicked": "a link was clicked, says",
-    "bounced": "bounced, says",
-    "spam": "reported as spam, says",
+    "sent": "accepted by",
+    "delivered": "delivery reported by",
+    "opened": "open reported by",
+    "clicked": "click on a link reported by",
+    "bounced": "bounce reported by",
+    "spam": "spam complaint reported by",
 }
 _STATUSES: Mapping[str, str] = {
-    "queued": "was queued for {}, and what came of it is not known",
-    "sent": "was taken by {}, and no receipt has come since",
+    "queued": "was queued for {}; its result is unknown",
+    "sent": "was accepted by {}, with no receipt yet",
     "delivered": "was delivered by {}",
-    "bounced": "was taken by {} and bounced",
+    "bounced": "was accepted by {} and bounced",
     "failed": "failed with {}",
 }
 _PRIORITIES: Mapping[int, str] = {number: name for name, number in URGENCY.items()}
@@ -64,11 +63,11 @@ _OF_A_RULE = re.compile(r"[0-9a-f]{32}(-\d+)?")
 
 
 class Entry(NamedTuple):
-    """One line of a story.
+    """One line of a timeline.
 
     Attributes:
         time: When it happened, or will.
-        about: The way that it is about, as `e-mail`; empty where it is about the whole notification.
+        about: The channel, such as `e-mail`; empty for the whole notification.
         what: What happened.
     """
 
@@ -79,13 +78,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is known beside the documents of the case.
+    """What is known besides the documents.
 
     Attributes:
-        events: The event that each type of `notifications.yaml` answers.
-        suppressed: The reason for each channel and address of the case that is suppressed.
-        email: The person's address today; `None` where none is known.
-        preferences: What the person wants today; `None` where it is not known.
+        events: The event of each type in `notifications.yaml`.
+        suppressed: The reason for each suppressed channel and address.
+        email: The person's current address; `None` if unknown.
+        preferences: The person's current preferences; `None` if unknown.
         missing: What could not be looked up, and why.
     """
 
@@ -97,16 +96,16 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """What became of one notification.
+class Timeline:
+    """The timeline of one notification.
 
     Attributes:
         id: The notification's.
-        standing: How things stand, in a sentence.
+        standing: The current state, in a sentence.
         advice: What to do, if anything.
-        facts: What it is: names and values.
-        past: What happened, in order.
-        coming: What will happen, in order.
+        facts: Names and values.
+        past: Past events, in order.
+        coming: Future events, in order.
     """
 
     id: str
@@ -117,64 +116,66 @@ class Story:
     coming: tuple[Entry, ...]
 
 
-def addresses(case: Case) -> dict[tuple[str, str], None]:
-    """Return the channel and the address of everything that the notification went to, or was to go to."""
+def addresses(stored: StoredNotification) -> dict[tuple[str, str], None]:
+    """Return the channel and the address of every message, sent or not."""
     found: dict[tuple[str, str], None] = {}
-    item = case.item
+    item = stored.item
     if item is not None and item.recipient is not None:
         if item.recipient.email:
             found["email", item.recipient.email] = None
         found |= {("push", device.token): None for device in item.recipient.devices}
-    found |= {("email", log["to"]): None for log in case.email_logs}
-    found |= {("push", log["deviceToken"]): None for log in case.push_logs}
+    found |= {("email", log["to"]): None for log in stored.email_logs}
+    found |= {("push", log["deviceToken"]): None for log in stored.push_logs}
     return found
 
 
-def story(case: Case, circumstances: Circumstances, now: datetime, *, full: bool = False) -> Story:
-    """Tell the story of a notification.
+def build_timeline(
+    stored: StoredNotification, circumstances: Circumstances, now: datetime, *, full: bool = False
+) -> Timeline:
+    """Return the timeline of a notification.
 
     Args:
-        case: Its documents.
+        stored: Its documents.
         circumstances: What else is known.
-        now: The present moment.
+        now: The current time.
         full: Whether to show addresses, tokens, titles and links.
     """
-    teller = _Teller(case, circumstances, now, full=full)
-    entries = sorted(teller.entries(), key=lambda entry: entry.time)
-    return Story(
-        case.id,
-        teller.standing(),
-        tuple(dict.fromkeys(teller.advice())),
-        tuple(teller.facts()),
+    builder = _TimelineBuilder(stored, circumstances, now, full=full)
+    entries = sorted(builder.entries(), key=lambda entry: entry.time)
+    return Timeline(
+        stored.id,
+        builder.standing(),
+        tuple(dict.fromkeys(builder.advice())),
+        tuple(builder.facts()),
         tuple(entry for entry in entries if entry.time <= now),
         tuple(entry for entry in entries if entry.time > now),
     )
 
 
 def moment(time: datetime) -> str:
-    """Return a moment as sentences have it."""
+    """Return a time as text."""
     return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
-class _Teller:
-    def __init__(self, case: Case, circumstances: Circumstances, now: datetime, *, full: bool) -> None:
-        self._case = case
+class _TimelineBuilder:
+    def __init__(self, stored: StoredNotification, circumstances: Circumstances, now: datetime, *, full: bool) -> None:
+        self._stored = stored
         self._known = circumstances
         self._now = now
         self._full = full
-        self._item = case.item
+        self._item = stored.item
         self._parts: tuple[Mapping[str, Any], ...] = tuple(
-            part for part in (case.entry, case.notification) if part is not None
+            part for part in (stored.entry, stored.notification) if part is not None
         )
 
-    # How things stand
+    # The current state
 
     def standing(self) -> str:
-        entry, item = self._case.entry, self._item
+        entry, item = self._stored.entry, self._item
         if entry is None:
             return self._without_entry()
         if item is None:
-            return f"Failed: no worker can read its item of the queue.{self._last_error()}"
+            return f"Failed: its item in the queue can't be read.{self._last_error()}"
         match entry["status"]:
             case "processing":
                 return self._held(entry)
@@ -183,23 +184,23 @@ class _Teller:
             case "pending":
                 return f"Waiting: {self._clauses(item)}."
             case "failed" if not any(delivery.state == "failed" for delivery in item.deliveries):
-                return f"Failed: no worker could read it.{self._last_error()}"
+                return f"Failed: its item in the queue could not be read.{self._last_error()}"
             case "failed":
                 return f"Failed: {self._clauses(item)}."
         outside = [delivery for delivery in item.deliveries if delivery.channel != "inApp"]
         if not outside:
-            return f"Done: it was for the application alone, where it is {self._read_or_not()}."
+            return f"Done: it was only for the application, where it is {self._read_or_not()}."
         if all(delivery.state == "skipped" for delivery in outside):
-            told = self._clauses(item)
-            return f"{told[0].upper()}{told[1:]}."
+            sentences = self._clauses(item)
+            return f"{sentences[0].upper()}{sentences[1:]}."
         return f"Done: {self._clauses(item)}."
 
     def _without_entry(self) -> str:
-        logs = (*self._case.email_logs, *self._case.push_logs)
-        told = [f"the {'e-mail' if 'to' in log else 'push message'} {self._of_log(log)}" for log in logs]
-        if told:
-            return f"The queue has forgotten it; by its log, {'; '.join(dict.fromkeys(told))}."
-        return "The queue has forgotten it, as it does 7 days after its end, and no log of a message is left."
+        logs = (*self._stored.email_logs, *self._stored.push_logs)
+        sentences = [f"the {'e-mail' if 'to' in log else 'push message'} {self._of_log(log)}" for log in logs]
+        if sentences:
+            return f"The queue has deleted it; according to its log, {'; '.join(dict.fromkeys(sentences))}."
+        return "The queue has deleted it, 7 days after it was completed, and no log of a message is left."
 
     def _of_log(self, log: Mapping[str, Any]) -> str:
         words = _STATUSES[log["status"]].format(log["provider"])
@@ -210,20 +211,20 @@ class _Teller:
         lease = entry.get("lease", {})
         worker, until = lease.get("worker", "a worker"), lease.get("until")
         if until is not None and until > self._now:
-            return f"Under way: worker {worker} has it just now, until {moment(until)} at most."
-        return f"Interrupted: worker {worker} stopped while it had it; another takes it up within seconds."
+            return f"In progress: worker {worker} has it until {moment(until)} at the latest."
+        return f"Interrupted: worker {worker} stopped; another worker recovers it within seconds."
 
     def _not_begun(self, entry: Mapping[str, Any], item: Item) -> str:
         due = entry.get("nextRetryAt")
         if due is not None and due > self._now:
-            others = " for others to join it" if "gathered" in (self._case.notification or {}) else ""
-            return f"Waiting: it is sent after {moment(due)}, and waits until then{others}."
+            others = "; until then more people may join it" if "gathered" in (self._stored.notification or {}) else ""
+            return f"Waiting: it is sent after {moment(due)}{others}."
         ways = " and ".join(NAMES[channel] for channel in item.unplanned)
-        return f"Due: the next worker sends it by {ways}." if ways else "Due: the next worker takes it."
+        return f"Due: the next worker sends it by {ways}." if ways else "Due: the next worker claims it."
 
     def _clauses(self, item: Item) -> str:
-        """Say what became of each channel; devices of which the same is to be said are counted."""
-        told = []
+        """Describe the result on each channel; devices with the same result are counted."""
+        sentences = []
         for channel in ("email", "push"):
             of_channel = [self._clause(item, one) for one in item.deliveries if one.channel == channel]
             counted = Counter(of_channel)
@@ -232,8 +233,8 @@ class _Teller:
                 for clause, count in counted.items()
             ]
             if parts:
-                told.append(f"the {'e-mail' if channel == 'email' else 'push message'} {', '.join(parts)}")
-        return "; ".join(told)
+                sentences.append(f"the {'e-mail' if channel == 'email' else 'push message'} {', '.join(parts)}")
+        return "; ".join(sentences)
 
     def _clause(self, item: Item, delivery: Delivery) -> str:
         provider = delivery.provider or "the provider"
@@ -241,9 +242,9 @@ class _Teller:
             case "waiting":
                 return self._waiting(item, delivery)
             case "sending":
-                return f"is being handed to {provider}, as attempt {delivery.attempts} of {item.max_attempts}"
+                return f"is being sent to {provider}, attempt {delivery.attempts} of {item.max_attempts}"
             case "sent":
-                return f"was taken by {provider}, and no receipt has come since"
+                return f"was accepted by {provider}, with no receipt yet"
             case "delivered":
                 return f"was delivered by {provider}{self._reactions(delivery)}"
             case "skipped":
@@ -255,35 +256,39 @@ class _Teller:
     def _waiting(self, item: Item, delivery: Delivery) -> str:
         at = delivery.next_attempt_at
         assert at is not None
-        said = f"; {delivery.provider or 'the worker'} said {self._error(delivery)}" if delivery.code else ""
+        said = (
+            f"; last error from {delivery.provider or 'the worker'}: {self._error(delivery)}" if delivery.code else ""
+        )
         if is_due(delivery, self._now):
             return f"is due{said}"
-        quiet = item.hindrance(delivery, self._known.preferences or DEFAULTS, self._now)
+        quiet = item.blocked_by(delivery, self._known.preferences or DEFAULTS, self._now)
         if isinstance(quiet, datetime):
             return f"waits until {moment(at)} for the end of the person's quiet hours{said}"
         if delivery.code:
-            return f"is tried again at {moment(at)}, as attempt {delivery.attempts + 1} of {item.max_attempts}{said}"
-        return f"waits until {moment(at)}, for a provider that is down or busy, or for quiet hours as they were then"
+            return f"is retried at {moment(at)}, attempt {delivery.attempts + 1} of {item.max_attempts}{said}"
+        return (
+            f"waits until {moment(at)} for a provider that is down or busy, or for quiet hours that have changed since"
+        )
 
     def _failed(self, item: Item, delivery: Delivery) -> str:
         provider = delivery.provider or "a provider"
         if delivery.code == BOUNCED:
-            error = (self._case.log(delivery) or {}).get("error", {})
-            told = self._said(error.get("code"), error.get("message"))
-            said = f": {told}" if told not in ("", BOUNCED) else ""
-            return f"was taken by {provider} and bounced{said}"
+            error = (self._stored.log(delivery) or {}).get("error", {})
+            sentences = self._said(error.get("code"), error.get("message"))
+            said = f": {sentences}" if sentences not in ("", BOUNCED) else ""
+            return f"was accepted by {provider} and bounced{said}"
         if delivery.code == INTERRUPTED:
-            return f"was given up after {_times(delivery.attempts)}: a worker stopped during the last"
+            return f"failed after {_times(delivery.attempts)}: a worker stopped during the last one"
         if delivery.attempts < item.max_attempts:
             return f"was refused by {provider}: {self._error(delivery)}"
-        return f"was given up after {_times(delivery.attempts)}; {provider} said {self._error(delivery)}"
+        return f"failed after {_times(delivery.attempts)}; last error from {provider}: {self._error(delivery)}"
 
     def _reason(self, delivery: Delivery) -> str:
         suppressed = self._suppressed(delivery) if delivery.reason == "suppressed" else None
         return f"{REASONS[str(delivery.reason)]}{f', as {suppressed}' if suppressed else ''}"
 
     def _reactions(self, delivery: Delivery) -> str:
-        log = self._case.log(delivery)
+        log = self._stored.log(delivery)
         seen = {event["type"] for event in (log or {}).get("events", ())}
         words = [
             word
@@ -293,17 +298,17 @@ class _Teller:
         return f", and {' and '.join(words)}" if words else ""
 
     def _read_or_not(self) -> str:
-        in_app = (self._case.notification or {}).get("channels", {}).get("inApp", {})
-        return "read" if in_app.get("read") else "not read"
+        in_app = (self._stored.notification or {}).get("channels", {}).get("inApp", {})
+        return "read" if in_app.get("read") else "unread"
 
     # What to do
 
     def advice(self) -> Iterator[str]:
-        entry, item = self._case.entry, self._item
+        entry, item = self._stored.entry, self._item
         if entry is None:
             return
         if item is None or (entry["status"] == "failed" and not _states(item) & {"failed"}):
-            yield f"Its document in `notificationQueue` has what is wrong; then {self._command('retry')}."
+            yield f"Correct its document in `notificationQueue`, then run {self._command('retry')}."
             return
         if entry["status"] in ("pending", "processing"):
             yield from self._advice_on_waiting(entry, item)
@@ -314,40 +319,40 @@ class _Teller:
         due = entry.get("lease", {}).get("until") or entry.get("nextRetryAt") or next_due(item.deliveries)
         since = due or entry["createdAt"]
         if self._now - since > _NOT_TAKEN_UP_AFTER:
-            yield f"No worker has taken it up since {moment(since)}: `inkstream doctor` tells whether one runs."
+            yield f"No worker has claimed it since {moment(since)}: `inkstream doctor` shows whether one is running."
         elif "waiting" in _states(item):
-            yield f"Nothing: it goes on by itself. {self._command('cancel')} gives up what waits."
+            yield f"No action needed: it continues automatically. {self._command('cancel')} cancels it."
 
     def _advice_on(self, item: Item, delivery: Delivery) -> Iterator[str]:
         match delivery.state, delivery.reason:
             case "failed", _ if expired(item.expires_at, self._now):
-                yield "It is past its time and is not sent any more: ask for a new one."
+                yield "It has expired and is not sent any more: request a new one."
             case "failed", _ if self._suppressed(delivery):
                 yield f"If the address works again: {self._remove(delivery)}, then {self._command('retry')}."
             case "failed", _:
-                twice = " It may have arrived, and may then come twice." if delivery.code == INTERRUPTED else ""
-                yield f"Once the cause is mended: {self._command('retry')}.{twice}"
+                twice = " It may have arrived already; then it arrives twice." if delivery.code == INTERRUPTED else ""
+                yield f"After fixing the cause: {self._command('retry')}.{twice}"
             case "skipped", "suppressed":
-                yield f"If the address works again: {self._remove(delivery)}; then ask for a new one, with a new id."
+                yield f"If the address works again: {self._remove(delivery)}; then request a new one, with a new id."
             case "skipped", "preferences":
-                yield "Nothing: that is as the person wants it. What they must know is asked for as `transactional`."
+                yield "No action needed: this is the person's choice. Request what people must know as `transactional`."
             case "skipped", "throttled":
-                yield "More a day are let through by INKSTREAM_NOTIFY_LIMIT and INKSTREAM_NOTIFY_DAILY_LIMIT."
+                yield "To send more a day, raise INKSTREAM_NOTIFY_LIMIT and INKSTREAM_NOTIFY_DAILY_LIMIT."
             case "skipped", "no-address":
-                yield "See that INKSTREAM_RECIPIENTS_VIEW has an address for the person."
+                yield "Check that INKSTREAM_RECIPIENTS_VIEW has an address for the person."
             case "skipped", "no-provider":
                 way = "INKSTREAM_EMAIL_PROVIDERS" if delivery.channel == "email" else "providers of push messages"
-                yield f"See which {way} are set; then ask for a new one, with a new id."
+                yield f"Check which {way} are configured; then request a new one, with a new id."
             case "skipped", "expired":
-                yield "If that was too soon, let the request have a later `expiresAt`; what it waited for is below."
+                yield "If that was too early, set a later `expiresAt` in the request; the events below show the delays."
             case "sent", _ if delivery.channel == "email":
-                called = f" for {delivery.provider_id}" if delivery.provider_id else ""
-                yield f"Ask {delivery.provider}{called}, and the person to look into the spam folder."
+                called = f" about {delivery.provider_id}" if delivery.provider_id else ""
+                yield f"Ask {delivery.provider}{called}, and ask the person to check the spam folder."
             case "delivered", _ if delivery.channel == "email" and not self._reactions(delivery):
-                yield "It is in the person's mailbox: ask them to look into the spam folder."
+                yield "It is in the person's mailbox: ask them to check the spam folder."
 
     def _command(self, name: str) -> str:
-        return f"`inkstream notifications {name} {self._case.id}`"
+        return f"`inkstream notifications {name} {self._stored.id}`"
 
     def _remove(self, delivery: Delivery) -> str:
         address = self._address(delivery)
@@ -357,17 +362,17 @@ class _Teller:
             shown = address if address and self._full else "…"
         return f"`inkstream suppressions remove {delivery.channel} {shown}`"
 
-    # What it is
+    # Facts
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        case, item, notification = self._case, self._item, self._case.notification
-        yield "notification", case.id
+        stored, item, notification = self._stored, self._item, self._stored.notification
+        yield "notification", stored.id
         if self._parts:
-            yield "type", f"{self._parts[0]['type']}, {self._asked_for_by()}"
+            yield "type", f"{self._parts[0]['type']}, {self._requested_by()}"
         if self._full and notification is not None:
             yield "title", notification["title"]
-        if case.user_id is not None:
-            yield "user", case.user_id
+        if stored.user_id is not None:
+            yield "user", stored.user_id
         if item is not None:
             transactional = ", transactional" if item.transactional else ""
             yield "priority", _PRIORITIES.get(item.priority, str(item.priority)) + transactional
@@ -378,99 +383,101 @@ class _Teller:
             yield "preferences today", _preferences(self._known.preferences)
         if notification is not None and notification["channels"]["inApp"]["enabled"]:
             yield "in the application", self._read_or_not()
-        if case.entry is not None:
-            yield "queue", case.entry["status"]
+        if stored.entry is not None:
+            yield "queue", stored.entry["status"]
         for missing in self._known.missing:
             yield "not known", missing
 
-    def _asked_for_by(self) -> str:
+    def _requested_by(self) -> str:
         name = self._parts[0]["type"]
         event = self._known.events.get(name)
-        if event is not None and _OF_A_RULE.fullmatch(self._case.id):
+        if event is not None and _OF_A_RULE.fullmatch(self._stored.id):
             return f"by the rule on {event}"
-        return "as a service asked by notification.requested"
+        return "by a service with notification.requested"
 
     def _emails(self) -> list[str]:
-        used = [address for channel, address in addresses(self._case) if channel == "email"]
+        used = [address for channel, address in addresses(self._stored) if channel == "email"]
         today = self._known.email
-        told = [self._email(address) for address in used]
+        sentences = [self._email(address) for address in used]
         if today is not None and today.lower() not in (address.lower() for address in used):
-            told.append(f"{self._email(today)}{' today' if used else ''}")
-        return told
+            sentences.append(f"{self._email(today)}{' today' if used else ''}")
+        return sentences
 
     def _email(self, address: str) -> str:
         shown = address if self._full else masked_address(address)
         reason = self._known.suppressed.get(("email", address))
         return f"{shown} (suppressed: {SUPPRESSED.get(reason, reason)})" if reason else shown
 
-    # What happened
+    # Events
 
     def entries(self) -> Iterator[Entry]:
-        case = self._case
+        stored = self._stored
         if self._parts:
-            yield Entry(self._parts[0]["createdAt"], "", f"asked for, {self._asked_for_by()}")
-        if case.notification is not None:
-            yield from self._of_notification(case.notification)
-        if case.entry is not None:
-            yield from self._of_entry(case.entry)
+            yield Entry(self._parts[0]["createdAt"], "", f"requested, {self._requested_by()}")
+        if stored.notification is not None:
+            yield from self._of_notification(stored.notification)
+        if stored.entry is not None:
+            yield from self._of_entry(stored.entry)
         if self._item is not None:
             for delivery in self._item.deliveries:
                 yield from self._of_delivery(self._item, delivery)
-        for log in case.email_logs:
+        for log in stored.email_logs:
             yield from self._of_email(log)
-        for log in case.push_logs:
+        for log in stored.push_logs:
             yield from self._of_push(log)
 
     def _of_notification(self, notification: Mapping[str, Any]) -> Iterator[Entry]:
         if "gathered" in notification:
-            gathered = Gathered.from_document(notification["gathered"])
-            about = "" if gathered.is_exact else "about "
-            last = gathered.newest[0].time
-            yield Entry(last, "", f"joined by the latest of {about}{gathered.count:,} people whom it tells of")
+            group = NotificationGroup.from_document(notification["gathered"])
+            about = "" if group.is_exact else "about "
+            last = group.newest[0].time
+            yield Entry(last, "", f"the latest of {about}{group.count:,} people joined it")
         in_app = notification["channels"]["inApp"]
         if in_app.get("readAt"):
             yield Entry(in_app["readAt"], NAMES["inApp"], "read")
         if notification.get("expiresAt"):
-            yield Entry(notification["expiresAt"], "", "past its time: not sent any more, and deleted")
+            yield Entry(notification["expiresAt"], "", "expires: not sent any more, and deleted")
 
     def _of_entry(self, entry: Mapping[str, Any]) -> Iterator[Entry]:
         lease = entry.get("lease")
         if entry.get("processedAt"):
             worker = f", {lease['worker']}" if lease else ""
-            yield Entry(entry["processedAt"], "", f"taken up by a worker{worker}, for the last time so far")
+            yield Entry(entry["processedAt"], "", f"last claimed by a worker{worker}")
         if lease:
-            yield Entry(lease["until"], "", "given to another worker, if that one has not let go of it")
+            yield Entry(
+                lease["until"], "", "the lease expires; if the item is not released by then, another worker recovers it"
+            )
         for error in entry.get("errors", ()):
             yield Entry(error["timestamp"], "", self._text(error["message"]))
         if entry.get("completedAt"):
-            yield Entry(entry["completedAt"], "", "done")
+            yield Entry(entry["completedAt"], "", "completed")
         due = entry.get("nextRetryAt")
         if due and self._item is not None and not any(one.next_attempt_at for one in self._item.deliveries):
             yield Entry(due, "", "due")
-        if entry.get("expiresAt") and self._case.notification is None:
-            yield Entry(entry["expiresAt"], "", "past its time: not sent any more")
+        if entry.get("expiresAt") and self._stored.notification is None:
+            yield Entry(entry["expiresAt"], "", "expires: not sent any more")
 
     def _of_delivery(self, item: Item, delivery: Delivery) -> Iterator[Entry]:
         way = self._way(delivery)
         match delivery.state:
             case "waiting":
                 assert delivery.next_attempt_at is not None
-                yield Entry(delivery.next_attempt_at, way, f"due, as attempt {delivery.attempts + 1}")
+                yield Entry(delivery.next_attempt_at, way, f"due, attempt {delivery.attempts + 1}")
             case "sending":
-                yield Entry(delivery.since, way, f"attempt {delivery.attempts} began, by {delivery.provider}")
+                yield Entry(delivery.since, way, f"attempt {delivery.attempts} started, with {delivery.provider}")
             case "failed" if not self._is_among_events(delivery):
                 known = f"{delivery.provider}: {delivery.code}: {delivery.message}"
-                errors = [error["message"] for error in (self._case.entry or {}).get("errors", ())]
-                given_up = f"given up after {_times(delivery.attempts)}"
+                errors = [error["message"] for error in (self._stored.entry or {}).get("errors", ())]
+                given_up = f"failed after {_times(delivery.attempts)}"
                 yield Entry(delivery.since, way, given_up if known in errors else self._failed(item, delivery))
             case "skipped":
                 yield Entry(delivery.since, way, f"not sent: {self._reason(delivery)}")
-            case "sent" | "delivered" if delivery.channel != "inApp" and self._case.log(delivery) is None:
+            case "sent" | "delivered" if delivery.channel != "inApp" and self._stored.log(delivery) is None:
                 yield Entry(delivery.since, way, f"{delivery.state} by {delivery.provider}")
 
     def _is_among_events(self, delivery: Delivery) -> bool:
-        """Whether the log of an e-mail tells of its bounce."""
-        log = self._case.log(delivery) if delivery.code == BOUNCED else None
+        """Whether the log of an e-mail contains its bounce."""
+        log = self._stored.log(delivery) if delivery.code == BOUNCED else None
         return any(event["type"] == "bounced" for event in (log or {}).get("events", ()))
 
     def _of_email(self, log: Mapping[str, Any]) -> Iterator[Entry]:
@@ -489,16 +496,16 @@ class _Teller:
         yield Entry(log["createdAt"], way, "queued")
         if log.get("sentAt"):
             called = f", as {log['providerId']}" if log.get("providerId") else ""
-            yield Entry(log["sentAt"], way, f"taken by {log['provider']}{called}")
+            yield Entry(log["sentAt"], way, f"accepted by {log['provider']}{called}")
         if log.get("deliveredAt"):
-            yield Entry(log["deliveredAt"], way, f"delivered, says {log['provider']}")
+            yield Entry(log["deliveredAt"], way, f"delivery reported by {log['provider']}")
 
-    # Of addresses and of what providers said
+    # Addresses and errors
 
     def _way(self, delivery: Delivery) -> str:
         if delivery.channel != "push":
             return NAMES[delivery.channel]
-        log = self._case.log(delivery)
+        log = self._stored.log(delivery)
         if log is not None:
             return self._device(log["deviceToken"], log["platform"])
         for device in self._item.recipient.devices if self._item and self._item.recipient else ():
@@ -510,8 +517,8 @@ class _Teller:
         return f"push {platform} {token if self._full else masked_token(token)}"
 
     def _address(self, delivery: Delivery) -> str | None:
-        """Return where a delivery went, or was to go."""
-        log = self._case.log(delivery)
+        """Return the address of a delivery."""
+        log = self._stored.log(delivery)
         if log is not None:
             address: str = log["to"] if delivery.channel == "email" else log["deviceToken"]
             return address
@@ -527,8 +534,8 @@ class _Teller:
         return None if reason is None else SUPPRESSED.get(reason, reason)
 
     def _last_error(self) -> str:
-        errors: Sequence[Mapping[str, Any]] = (self._case.entry or {}).get("errors", ())
-        return self._text(f" The last error: {errors[-1]['message']}.") if errors else ""
+        errors: Sequence[Mapping[str, Any]] = (self._stored.entry or {}).get("errors", ())
+        return self._text(f" Last error: {errors[-1]['message']}.") if errors else ""
 
     def _error(self, delivery: Delivery) -> str:
         said = self._said(delivery.code, delivery.message)
@@ -551,14 +558,16 @@ def _times(attempts: int) -> str:
 
 
 def _preferences(preferences: Preferences) -> str:
-    """Say what somebody wants; empty preferences want everything."""
-    told = [f"no {_ways(preferences.channels_off)}"] if preferences.channels_off else []
-    told += [f"no {_ways(channels)} of {name}" for name, channels in sorted(preferences.types_off.items()) if channels]
+    """Describe preferences; empty ones allow everything."""
+    sentences = [f"no {_ways(preferences.channels_off)}"] if preferences.channels_off else []
+    sentences += [
+        f"no {_ways(channels)} of {name}" for name, channels in sorted(preferences.types_off.items()) if channels
+    ]
     if hours := preferences.quiet_hours:
-        told.append(f"quiet from {hours.start or '?'} to {hours.end or '?'}, {hours.time_zone or '?'}")
+        sentences.append(f"quiet from {hours.start or '?'} to {hours.end or '?'}, {hours.time_zone or '?'}")
     if preferences.unreadable:
-        told.append(f"can't be read, so taken for silence: {', '.join(part for part, _ in preferences.unreadable)}")
-    return "; ".join(told) or "everything, at any time"
+        sentences.append(f"unreadable, treated as turned off: {', '.join(part for part, _ in preferences.unreadable)}")
+    return "; ".join(sentences) or "everything, at any time"
 
 
 def _ways(channels: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""The head of an e-mail: addresses, names, the subject, and the headers that are added, safe whatever they hold.
+"""The head of an e-mail: addresses, names, the subject and added headers, safe for any content.
 
-In come texts that people wrote; out go lines that hold neither a line break nor anything else that could begin a header
-of its own. What a provider says comes in as well, and goes out without the address and the subject that it repeats.
+Input: texts that people wrote. Output: lines without a line break or anything else that could begin another header. In
+a provider's error message, the address and the subject are masked.
 """
 
 import re
@@ -32,7 +32,7 @@ class Mailbox(NamedTuple):
     """One person's address, and the name before it.
 
     Attributes:
-        name: As people read it; empty where there is none.
+        name: The display name; may be empty.
         address: Its domain in ASCII (Punycode). The part before the `@` may be any text: see `is_ascii`.
     """
 
@@ -41,20 +41,20 @@ class Mailbox(NamedTuple):
 
     @property
     def is_ascii(self) -> bool:
-        """Whether every server knows such an address; others need SMTPUTF8 (RFC 6531)."""
+        """Whether every server supports the address; others need SMTPUTF8 (RFC 6531)."""
         return self.address.isascii()
 
     @property
     def domain(self) -> str:
-        """What stands after the `@`."""
+        """The part after the `@`."""
         return self.address.rpartition("@")[2]
 
     def quoted(self) -> str:
-        """Return the mailbox in one line, its name in Unicode, in quotes where it needs them."""
+        """Return the mailbox in one line, its name in Unicode, quoted if needed."""
         return f"{_phrase(self.name)} <{self.address}>" if self.name else self.address
 
     def encoded(self, line_break: str = "") -> str:
-        """Return the mailbox as RFC 5322 has it: the name in ASCII, by RFC 2047 where it isn't."""
+        """Return the mailbox by RFC 5322: the name in ASCII, or encoded by RFC 2047."""
         if not self.name:
             return self.address
         if _is_plain(self.name):
@@ -63,14 +63,14 @@ class Mailbox(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """Between whom an e-mail goes."""
+    """Sender and recipient."""
 
     sender: Mailbox
     recipient: Mailbox
 
 
 def address(message: Email) -> Envelope | Refused | Misconfigured:
-    """Read a message's addresses; where one is none, there is nothing to ask a provider."""
+    """Read a message's addresses; an invalid one is an outcome without asking the provider."""
     try:
         sender = _mailbox(message.sender)
     except InvalidAddress as error:
@@ -84,7 +84,7 @@ def address(message: Email) -> Envelope | Refused | Misconfigured:
 
 
 def address_in_ascii(message: Email) -> Envelope | Refused | Misconfigured:
-    """Read a message's addresses for a provider that takes no others than those in ASCII."""
+    """Read a message's addresses for a provider that accepts only ASCII."""
     envelope = address(message)
     if isinstance(envelope, Envelope) and not envelope.sender.is_ascii:
         return Misconfigured("sender", "the provider takes no sender outside ASCII")
@@ -99,12 +99,12 @@ def one_line(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Return a text that UTF-8 can have: halves of surrogate pairs become question marks."""
+    """Return a text that UTF-8 can encode: halves of surrogate pairs become question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
 def encode(text: str, line_break: str = "") -> str:
-    """Return one line as a header has it: in ASCII, else in encoded words (RFC 2047), a break and a space between."""
+    """Return one line for a header: ASCII, or encoded words (RFC 2047) with a line break and a space between."""
     if _is_plain(text):
         return text
     return Header(text, "utf-8", maxlinelen=_LONGEST_WORD).encode(linesep=line_break)
@@ -127,7 +127,7 @@ def added_headers(message: Email) -> dict[str, str]:
 
 
 def without_personal(text: str, message: Email) -> str:
-    """Return what a provider said, in one line of 500 characters at most, without the recipient and the subject.
+    """Return a provider's text in one line of at most 500 characters, without the recipient and the subject.
 
     Every address but the sender's becomes `<recipient>`; so does the recipient's part before the `@` where it stands
     alone. The subject becomes `<subject>`.
@@ -162,5 +162,5 @@ def _phrase(name: str) -> str:
 
 
 def _replace(text: str, word: str, by: str) -> str:
-    """Replace a word or words, in whatever case, where they stand alone."""
+    """Replace whole words, ignoring case."""
     return re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", by, text, flags=re.IGNORECASE) if word else text

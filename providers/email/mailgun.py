@@ -1,12 +1,13 @@
 """Mailgun: its Messages API, version 3.
 
-In comes an e-mail; out goes what Mailgun said. It knows no idempotency: what is given twice is sent twice, with the
-same `Message-Id`, by which some mailboxes show it once.
+Input: an e-mail. Output: the outcome. Mailgun has no idempotency keys: a message sent twice is delivered twice, with
+the same `Message-Id`, by which some mailboxes show it once.
 Source: https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages, and of the replies
 https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses.
 """
 
 import re
+from typing import Self
 
 import httpx
 from pydantic import SecretStr
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from notifications.messages import Email
 from notifications.outcome import Failed, Outcome, Sent
 from notifications.replies import MAILGUN, of_api, outcome
-from providers.base import without_asking
+from providers.base import required, without_asking
 from providers.email.addresses import (
     Envelope,
     added_headers,
@@ -23,7 +24,8 @@ from providers.email.addresses import (
     one_line,
     without_personal,
 )
-from providers.http import answer, ask, failed, retry_after
+from providers.http import answer, ask, client, failed, retry_after
+from runtime.settings import Settings
 
 _NOT_A_TAG = re.compile(r"[^ -~]")
 _LONGEST_TAG = 128
@@ -33,9 +35,9 @@ class Mailgun:
     """Sends e-mails by Mailgun.
 
     Args:
-        client: Asks; closed with this.
-        api_key: Of the account, or of the domain.
-        domain: Which of the account's domains sends.
+        client: The HTTP client; closed with this object.
+        api_key: The key of the account or of the domain.
+        domain: The sending domain.
         base_url: `https://api.eu.mailgun.net` for domains in the European Union.
     """
 
@@ -49,8 +51,18 @@ class Mailgun:
         self._api_key = api_key
         self._url = f"{base_url}/v3/{domain}/messages"
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+        """
+        api_key, domain = required(settings.mailgun_api_key), required(settings.mailgun_domain)
+        return cls(client(), api_key, domain, settings.mailgun_url)
+
     async def send(self, message: Email) -> Outcome:
-        """Hand an e-mail over; what happens to it is told by events with its variables, its key among them."""
+        """Send an e-mail; later events name it by its variables, which contain its key."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
             return without_asking(envelope)
@@ -65,7 +77,7 @@ class Mailgun:
 
 
 def _form(message: Email, envelope: Envelope) -> dict[str, str]:
-    """Make the form: `h:` before headers, `v:` before variables. The tag is the metadata's `type`, where it has one.
+    """Return the form: `h:` before headers, `v:` before variables. The tag is the metadata's `type`, if there is one.
 
     There may be 20,000 tags for a domain, so nothing else is one.
     """

@@ -1,13 +1,13 @@
 """SendGrid: its Mail Send API, version 3.
 
-In comes an e-mail; out goes what SendGrid said. It knows no idempotency: what is given twice is sent twice.
+Input: an e-mail. Output: the outcome. SendGrid has no idempotency keys: a message sent twice is delivered twice.
 Source: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send, and of the replies
 https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from pydantic import SecretStr
@@ -16,7 +16,7 @@ from notifications.messages import Email
 from notifications.outcome import Failed, Outcome, Sent
 from notifications.replies import OURS, SENDGRID, Row, of_api, outcome
 from notifications.retry_policy import bounded
-from providers.base import without_asking
+from providers.base import required, without_asking
 from providers.email.addresses import (
     Envelope,
     added_headers,
@@ -25,15 +25,16 @@ from providers.email.addresses import (
     one_line,
     without_personal,
 )
-from providers.http import answer, ask, failed, retry_after
+from providers.http import answer, ask, client, failed, retry_after
+from runtime.settings import Settings
 
 
 class SendGrid:
     """Sends e-mails by SendGrid.
 
     Args:
-        client: Asks; closed with this.
-        api_key: With the right to send mail.
+        client: The HTTP client; closed with this object.
+        api_key: A key with the permission to send mail.
         base_url: `https://api.eu.sendgrid.com` for subusers in the European Union.
     """
 
@@ -47,8 +48,17 @@ class SendGrid:
         self._api_key = api_key
         self._url = f"{base_url}/v3/mail/send"
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+        """
+        return cls(client(), required(settings.sendgrid_api_key), settings.sendgrid_url)
+
     async def send(self, message: Email) -> Outcome:
-        """Hand an e-mail over; what happens to it is told by events with `custom_args`, its key among them."""
+        """Send an e-mail; later events name it by `custom_args`, which contain its key."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
             return without_asking(envelope)
@@ -96,7 +106,7 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
 
 
 def _row(status: int, fields: Sequence[str]) -> Row:
-    """Return what decides: of several errors, one that is ours."""
+    """Return the row that decides: of several errors, one that we caused."""
     rows = [of_api(SENDGRID, status, name) for name in fields or [""]]
     return next((row for row in rows if row.category in OURS), rows[0])
 

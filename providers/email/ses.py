@@ -1,6 +1,6 @@
 """Amazon Simple Email Service: `SendEmail` of its API, version 2.
 
-In comes an e-mail; out goes what SES said. It knows no idempotency: what is given twice is sent twice.
+Input: an e-mail. Output: the outcome. SES has no idempotency keys: a message sent twice is delivered twice.
 Source: https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html, and of the errors that every service
 has https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html.
 """
@@ -8,17 +8,19 @@ has https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html.
 import asyncio
 import json
 import re
-from typing import Any
+from typing import Any, Self
 
+import botocore.session
 import httpx
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError
 
 from notifications.messages import Email
 from notifications.outcome import Category, Failed, Misconfigured, Outcome, Sent
 from notifications.replies import SES, of_api, outcome
-from providers.base import without_asking
+from providers.base import ProviderSettingsError, required, without_asking
 from providers.email.addresses import (
     Envelope,
     added_headers,
@@ -27,7 +29,8 @@ from providers.email.addresses import (
     one_line,
     without_personal,
 )
-from providers.http import answer, ask, failed, retry_after
+from providers.http import answer, ask, client, failed, retry_after
+from runtime.settings import Settings
 
 _SERVICE = "ses"
 _PATH = "/v2/email/outbound-emails"
@@ -43,11 +46,11 @@ class Ses:
     """Sends e-mails by Amazon SES.
 
     Args:
-        client: Asks; closed with this.
-        credentials: Of a user or role with the right `ses:SendEmail`; temporary ones renew themselves.
-        region: As `eu-central-1`.
-        base_url: Where the API is; `None` for the region's own.
-        configuration_set: Where SES takes from what to do with events; `None` for the identity's own.
+        client: The HTTP client; closed with this object.
+        credentials: Of a user or role with the permission `ses:SendEmail`; temporary ones renew themselves.
+        region: The region, such as `eu-central-1`.
+        base_url: The API's address; `None` for the region's own.
+        configuration_set: The set that configures events; `None` for the identity's own.
     """
 
     name = "aws-ses"
@@ -67,8 +70,19 @@ class Ses:
         self._url = (base_url or f"https://email.{region}.amazonaws.com") + _PATH
         self._configuration_set = configuration_set
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings; this may ask the network for credentials of AWS.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: There are no credentials of AWS.
+        """
+        region = required(settings.ses_region)
+        return cls(client(), _aws_credentials(), region, settings.ses_url, settings.ses_configuration_set)
+
     async def send(self, message: Email) -> Outcome:
-        """Hand an e-mail over; what happens to it is told by events with its tags, its key among them."""
+        """Send an e-mail; later events name it by its tags, which contain its key."""
         envelope = address_in_ascii(message)
         if not isinstance(envelope, Envelope):
             return without_asking(envelope)
@@ -76,7 +90,7 @@ class Ses:
         if self._configuration_set:
             body["ConfigurationSetName"] = self._configuration_set
         try:
-            # Temporary credentials are renewed here, which asks the network, and raises whatever their source does.
+            # Renews temporary credentials, which uses the network and raises the errors of their source.
             credentials = await asyncio.to_thread(self._credentials.get_frozen_credentials)
         except Exception as error:
             return Misconfigured(type(error).__name__, "the credentials can't be had")
@@ -115,7 +129,7 @@ def _content(text: str) -> dict[str, str]:
 
 
 def _tag(text: str) -> str:
-    """Make a tag's name or value of a text: what a tag can't have becomes `_`. Ids of hexadecimals and dashes stay."""
+    """Return a text as a tag's name or value: invalid characters become `_`. Hexadecimal ids with dashes stay."""
     return _NOT_IN_TAGS.sub("_", text)[:_LONGEST_TAG]
 
 
@@ -140,17 +154,32 @@ def _outcome(response: httpx.Response, message: Email) -> Outcome:
 
 
 def _is_of_recipient_alone(category: Category, spoken: str, message: Email) -> bool:
-    """Whether an identity that is not verified is the recipient's: in the sandbox there are others that are."""
+    """Whether the unverified identity is the recipient's: in the sandbox, others may be verified."""
     sender = message.sender.rpartition("<")[2].rstrip("> ").lower()
     named = spoken.lower()
     return category == "configuration" and message.to.lower() in named and sender.rpartition("@")[2] not in named
 
 
 def _code(response: httpx.Response, content: dict[str, Any]) -> str:
-    """Read the error's name, as AWS's protocol `restJson1` hands it over: with a namespace or a URL around it.
+    """Read the error's name from AWS's protocol `restJson1`: it may have a namespace before it or a URL after it.
 
     https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html#operation-error-serialization
     """
     named = response.headers.get("x-amzn-errortype") or content.get("__type") or content.get("code")
     found = _NAME_OF_ERROR.fullmatch(str(named))
     return found[1] if named and found else str(response.status_code)
+
+
+def _aws_credentials() -> Credentials:
+    advice = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, or leave aws-ses out"
+    try:
+        credentials = botocore.session.get_session().get_credentials()
+    except BotoCoreError as error:
+        raise ProviderSettingsError(
+            f"INKSTREAM_EMAIL_PROVIDERS names aws-ses, but credentials of AWS can't be had ({error}): set {advice}"
+        ) from None
+    if credentials is None:
+        raise ProviderSettingsError(
+            f"INKSTREAM_EMAIL_PROVIDERS names aws-ses, but there are no credentials of AWS: set {advice}"
+        )
+    return credentials

@@ -1,13 +1,14 @@
 """SMTP: any mail server that takes messages for delivery.
 
-Input: an e-mail. Output: the server's reply, as `notifications.replies` reads it. Connections are kept for the
-next e-mail; whatever goes wrong on one ends it. SMTP knows no idempotency: what is given twice is sent twice, with the
-same `Message-ID`, by which some mailboxes show it once.
+Input: an e-mail. Output: the outcome, as `notifications.replies` reads the server's reply. Connections are reused; an
+error on a connection closes it. SMTP has no idempotency keys: a message sent twice is delivered twice, with the same
+`Message-ID`, by which some mailboxes show it once.
 """
 
 import asyncio
 import re
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,8 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import format_datetime
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 from pydantic import SecretStr
@@ -34,21 +36,28 @@ from providers.email.addresses import (
     without_personal,
 )
 from providers.http import TIMEOUT
+from runtime.settings import Settings
 
 Tls = Literal["none", "starttls", "implicit"]
+
+_SCHEMES: Mapping[str, tuple[Tls, int]] = {
+    "smtp": ("none", 25),
+    "smtp+starttls": ("starttls", 587),
+    "smtps": ("implicit", 465),
+}
 
 _LINE_BREAK = "\r\n"
 _LEFT_OPEN = re.compile(r"\r(?!\n)|\n(?![ \t])")
 _COURTESY_SECONDS = 1.0
 # Exim, for one, takes 1,000 by default and then says 421, which is no reason to slow down.
-_LETTERS_A_CONNECTION = 100
+_EMAILS_A_CONNECTION = 100
 _FIRST_FAULT = 400
 # Behind a proxy or filter a mailbox, or its grey list, first answers to the content (RFC 3463, sections 3.2 and 3.3).
 _OF_RECIPIENT = re.compile(r"\s*4\.[12]\.\d|.{0,120}gr[ea]y[ -]?list", re.IGNORECASE | re.DOTALL)
 
 
 class _Step(Enum):
-    """How far the conversation is. From `DATA` on the server can have the message."""
+    """The phase of the dialogue. From `DATA` on, the server may have the message."""
 
     CONNECT = "CONNECT"
     MAIL = "MAIL"
@@ -56,7 +65,7 @@ class _Step(Enum):
     DATA = "DATA"
 
 
-class _Letter(NamedTuple):
+class _WrittenEmail(NamedTuple):
     message: Email
     envelope: Envelope
     message_id: str
@@ -66,19 +75,19 @@ class _Letter(NamedTuple):
 @dataclass
 class _Connection:
     client: aiosmtplib.SMTP
-    letters: int = 0
+    emails: int = 0
 
 
 class Smtp:
     """Sends e-mails by SMTP (RFC 5321).
 
     Args:
-        host: The server's name, which its certificate is held against.
-        port: Mostly 587 for `starttls`, and 465 for `implicit`.
-        username: `None` where the server asks for none.
-        password: The user's.
-        tls: `starttls` demands that the server begins TLS; `implicit` has it from the first byte.
-        timeout: For one e-mail, with all that it takes.
+        host: The server's name, which its certificate must match.
+        port: Usually 587 for `starttls`, and 465 for `implicit`.
+        username: `None` if the server requires none.
+        password: The user's password.
+        tls: `starttls` requires STARTTLS; `implicit` uses TLS from the first byte.
+        timeout: The time-out of one e-mail, connection included.
     """
 
     name = "smtp"
@@ -102,41 +111,59 @@ class Smtp:
         self._timeout = timeout
         self._idle: list[_Connection] = []
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings."""
+        return cls.from_url(settings.smtp_url)
+
+    @classmethod
+    def from_url(cls, smtp_url: SecretStr) -> Self:
+        """Make the provider of a URL: `smtp://`, `smtp+starttls://` or `smtps://`, user, password, host and port."""
+        url = urlsplit(smtp_url.get_secret_value())
+        tls, port = _SCHEMES[url.scheme]
+        return cls(
+            url.hostname or "",
+            url.port or port,
+            unquote(url.username) if url.username else None,
+            SecretStr(unquote(url.password)) if url.password else None,
+            tls=tls,
+        )
+
     async def send(self, message: Email) -> Outcome:
-        """Hand an e-mail over. What the provider calls it is its `Message-ID`, which a bounce names."""
+        """Send an e-mail. The provider's id is its `Message-ID`, which a bounce names."""
         envelope = address(message)
         if not isinstance(envelope, Envelope):
             return without_asking(envelope)
-        return await self._hand_over(_write(message, envelope))
+        return await self._attempt(_write(message, envelope))
 
     async def close(self) -> None:
-        """Say goodbye on all connections, and close them."""
+        """Quit and close all connections."""
         while self._idle:
             client = self._idle.pop().client
             with suppress(aiosmtplib.SMTPException, OSError):
                 await client.quit(timeout=_COURTESY_SECONDS)
             client.close()
 
-    async def _hand_over(self, letter: _Letter) -> Outcome:
+    async def _attempt(self, written_email: _WrittenEmail) -> Outcome:
         step = _Step.CONNECT
         connection = None
         usable = False
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 connection = await self._connect()
-                extensions = await _extensions(connection.client, letter)
+                extensions = await _extensions(connection.client, written_email)
                 step = _Step.MAIL
-                sender, recipient = letter.envelope
+                sender, recipient = written_email.envelope
                 await connection.client.mail(sender.address, options=extensions, encoding="utf-8")
                 step = _Step.RCPT
                 await connection.client.rcpt(recipient.address, encoding="utf-8")
                 step = _Step.DATA
-                await connection.client.data(letter.content)
+                await connection.client.data(written_email.content)
             usable = True
-            return Sent(letter.message_id)
+            return Sent(written_email.message_id)
         except aiosmtplib.SMTPResponseException as error:
             usable = error.code >= _FIRST_FAULT
-            return _outcome(step, error.code, error.message, letter.message)
+            return _outcome(step, error.code, error.message, written_email.message)
         except aiosmtplib.SMTPNotSupported:
             said = "the server takes no address outside ASCII"
             return Refused("SMTPUTF8", said, recipient_is_gone=False, was_asked=False)
@@ -171,15 +198,15 @@ class Smtp:
         return _Connection(client)
 
     def _put_back(self, connection: _Connection, usable: bool) -> None:
-        connection.letters += 1
-        if usable and connection.letters < _LETTERS_A_CONNECTION:
+        connection.emails += 1
+        if usable and connection.emails < _EMAILS_A_CONNECTION:
             self._idle.append(connection)
         else:
             connection.client.close()
 
 
 async def _is_alive(connection: _Connection) -> bool:
-    """Make sure of a connection that was kept: a server ends it after some silence, and may still have a letter."""
+    """Check a kept connection: a server closes it when idle, and its last reply may still be unread."""
     alive = False
     try:
         await connection.client.rset(timeout=_COURTESY_SECONDS)
@@ -193,7 +220,7 @@ async def _is_alive(connection: _Connection) -> bool:
 
 
 class _AsWritten(EmailPolicy):
-    """Hands headers over as they were written.
+    """Keeps headers as they were written.
 
     The library's own way folds a long URL, and some names, into encoded words, which are not read as what they were:
     https://github.com/python/cpython/issues/85725 and https://github.com/python/cpython/issues/121284.
@@ -211,8 +238,8 @@ class _AsWritten(EmailPolicy):
 _POLICY = _AsWritten(linesep=_LINE_BREAK, cte_type="7bit")
 
 
-def _write(message: Email, envelope: Envelope) -> _Letter:
-    """Write the message as RFC 5322 and MIME have it: the text, and the same as HTML, in ASCII throughout."""
+def _write(message: Email, envelope: Envelope) -> _WrittenEmail:
+    """Write the message by RFC 5322 and MIME, as plain text and HTML, in ASCII only."""
     message_id = f"{message.key}@{envelope.sender.domain}"
     headers = {
         "From": envelope.sender.encoded(_LINE_BREAK),
@@ -226,16 +253,16 @@ def _write(message: Email, envelope: Envelope) -> _Letter:
         written[name] = value
     written.set_content(encodable(message.text))
     written.add_alternative(encodable(message.html), subtype="html")
-    return _Letter(message, envelope, message_id, written.as_bytes())
+    return _WrittenEmail(message, envelope, message_id, written.as_bytes())
 
 
-async def _extensions(client: aiosmtplib.SMTP, letter: _Letter) -> list[str]:
-    """Return what to ask the server for beyond ASCII (RFC 6531).
+async def _extensions(client: aiosmtplib.SMTP, written_email: _WrittenEmail) -> list[str]:
+    """Return the SMTP extensions for characters beyond ASCII (RFC 6531).
 
     Raises:
         SMTPNotSupported: If the server does not offer it.
     """
-    if all(mailbox.is_ascii for mailbox in letter.envelope):
+    if all(mailbox.is_ascii for mailbox in written_email.envelope):
         return []
     if client.is_ehlo_or_helo_needed:
         await client.ehlo()
@@ -245,13 +272,13 @@ async def _extensions(client: aiosmtplib.SMTP, letter: _Letter) -> list[str]:
 
 
 def _outcome(step: _Step, code: int, text: str, message: Email) -> Outcome:
-    """Say what a reply means. From `RCPT` on it is about this message alone, as far as one reply shows.
+    """Return the outcome of a reply. From `RCPT` on it is about this message alone, as far as one reply shows.
 
     But for what a server says of itself after the content: then it is not up to any message.
     """
     said = without_personal(text, message)
     if code < _FIRST_FAULT:
-        # Not a reply that this step can have: whatever speaks there, it isn't known what it did.
+        # Not a valid reply at this step: the effect is unknown.
         return Failed(str(code), said, may_have_arrived=step is _Step.DATA)
     category = of_smtp(step.value, code, text, message.to, message.subject)
     about_message = step is _Step.RCPT or (

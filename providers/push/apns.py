@@ -1,7 +1,7 @@
 """Apple Push Notification service, by HTTP/2 with provider tokens: push to iOS.
 
-In comes a push message, whose token is a device token in hexadecimal; out goes what became of it. Nothing is kept but
-the provider token, which a restart makes anew.
+Input: a push message, whose token is a device token in hexadecimal. Output: the outcome. The only state is the provider
+token, which is recreated after a restart.
 
 The request: https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns. The
 reasons: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns. The
@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Self
 from uuid import UUID
 
 import httpx
@@ -23,9 +24,11 @@ from pydantic import SecretStr
 from notifications.messages import Push
 from notifications.outcome import Failed, Outcome, Refused, Sent
 from notifications.replies import APNS, of_api, outcome
-from providers.http import answer, ask, failed, retry_after
+from providers.base import NOT_A_KEY, ProviderSettingsError, read_key_file, required
+from providers.http import answer, ask, client, failed, retry_after
 from providers.push.payload import as_json, fitted
 from providers.webhooks.base import Detail, Text
+from runtime.settings import Settings
 
 _LARGEST = 4096
 
@@ -50,18 +53,20 @@ class Apns:
     repetition: the device shows both as one, and may ring twice.
 
     Args:
-        client: Asks Apple, by HTTP/2; it is this object's to close. As Apple takes the tokens of one team alone on a
-            connection, no other provider may share it.
+        client: The HTTP/2 client; closed with this object. As Apple accepts the tokens of only one team on a
+        connection,
+            no other provider may share it.
         key: The signing key as Apple gives it, the PEM text of a `.p8` file.
         key_id: The key's ten characters.
         team_id: The team's ten characters.
         topic: The application's bundle id.
-        base_url: Where APNs is: `https://api.push.apple.com`, or `https://api.sandbox.push.apple.com` for the device
+        base_url: The address of APNs: `https://api.push.apple.com`, or `https://api.sandbox.push.apple.com` for the
+        device
             tokens of development builds.
-        clock: Tells the time, with its zone.
+        clock: Returns the current time, with a zone.
 
     Raises:
-        ValueError: The key is no EC key in PEM.
+        ValueError: The key is not an EC key in PEM.
     """
 
     name = "apns"
@@ -89,13 +94,35 @@ class Apns:
         self._clock = clock
         self._token: _ProviderToken | None = None
 
+    @staticmethod
+    def is_configured(settings: Settings) -> bool:
+        """Whether the settings have the provider."""
+        return bool(settings.apns_key_file)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings; read its key file.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: The key file is wrong.
+        """
+        setting = "INKSTREAM_APNS_KEY_FILE"
+        path = required(settings.apns_key_file)
+        key = SecretStr(read_key_file(path, setting))
+        key_id, team_id = required(settings.apns_key_id), required(settings.apns_team_id)
+        try:
+            return cls(client(http2=True), key, key_id, team_id, required(settings.apns_topic), settings.apns_url)
+        except NOT_A_KEY:
+            raise ProviderSettingsError(f"{setting}: {path} is no signing key: Apple gives it as a file .p8") from None
+
     async def send(self, message: Push) -> Outcome:
-        """Hand a message over; what is too long of its body is left out.
+        """Send a message; a body that is too long is shortened.
 
         Raises:
             ValueError: If the message's key is not 32 hexadecimal digits.
         """
-        # It becomes part of a URL. Whoever has stored it as another platform's will correct that: so it is kept.
+        # It becomes part of a URL. A token stored for the wrong platform will be corrected, so it is not suppressed.
         if not _DEVICE_TOKEN.fullmatch(message.token):
             return Refused("BadDeviceToken", "the token is not hexadecimal", recipient_is_gone=False, was_asked=False)
         content = fitted(message.body, _LARGEST, lambda body: _content(message, body))
@@ -111,11 +138,11 @@ class Apns:
         return response if isinstance(response, Failed) else self._outcome(response, message)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._client.aclose()
 
     def _provider_token(self, expired: str | None = None) -> str:
-        """Return the provider token; a new one where it is old, or expired says Apple, but none before Apple's time."""
+        """Return the provider token; renewed if it is old or Apple says expired, but not more often than allowed."""
         now = self._clock()
         if self._token:
             age = now - self._token.made_at

@@ -1,7 +1,7 @@
 """Firebase Cloud Messaging, by its HTTP v1 API: push to Android.
 
-In comes a push message, whose token is an FCM registration token; out goes what became of it. An access token is kept
-in memory until shortly before it expires; a failure to get one is the outcome of the messages that waited for it.
+Input: a push message, whose token is an FCM registration token. Output: the outcome. An access token is kept in memory
+until shortly before it expires; if none can be had, that is the outcome of the messages that waited for it.
 
 The request: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages. The errors:
 https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode. The access token:
@@ -12,21 +12,24 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from notifications.messages import Push
 from notifications.outcome import Failed, Misconfigured, Outcome, Refused, Sent, Throttled
 from notifications.replies import FCM, of_api, outcome
-from providers.http import answer, ask, failed, retry_after
+from providers.base import NOT_A_KEY, ProviderSettingsError, read_key_file, required
+from providers.http import answer, ask, client, failed, retry_after
 from providers.push.payload import as_json, fitted
 from providers.webhooks.base import Detail, Text, listed
+from runtime.settings import Settings
 
+_SERVICE_ACCOUNT = TypeAdapter(dict[str, str])
 _SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_LIFETIME = timedelta(hours=1)
@@ -35,7 +38,7 @@ _RENEWED_BEFORE_EXPIRY = timedelta(minutes=5)
 _LARGEST = 4096
 _LONGEST_STORED = timedelta(weeks=4)
 _WAIT_WHERE_NONE_IS_SAID = timedelta(minutes=1)
-"""What FCM asks of those whom it throttles, at the least."""
+"""The shortest wait that FCM requires after throttling."""
 
 
 class Fcm:
@@ -45,15 +48,15 @@ class Fcm:
     its `tag` though, so that Android shows the second in the place of the first, where that is still to be seen.
 
     Args:
-        client: Asks Google; it is this object's to close.
+        client: The HTTP client; closed with this object.
         service_account: The service account's key file, read: `project_id`, `private_key_id`, `private_key` (PEM),
             `client_email` and `token_uri` are used.
-        base_url: Where the API is.
-        clock: Tells the time, with its zone.
+        base_url: The API's address.
+        clock: Returns the current time, with a zone.
 
     Raises:
         KeyError: The key file lacks a field.
-        ValueError: The key is no RSA key in PEM.
+        ValueError: The key is not an RSA key in PEM.
     """
 
     name = "fcm"
@@ -71,8 +74,33 @@ class Fcm:
         self._access = _Access(client, service_account, clock)
         self._clock = clock
 
+    @staticmethod
+    def is_configured(settings: Settings) -> bool:
+        """Whether the settings have the provider."""
+        return bool(settings.fcm_service_account_file)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings; read its key file.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: The key file is wrong.
+        """
+        setting = "INKSTREAM_FCM_SERVICE_ACCOUNT_FILE"
+        path = required(settings.fcm_service_account_file)
+        text = read_key_file(path, setting)
+        try:
+            return cls(client(), _SERVICE_ACCOUNT.validate_json(text), settings.fcm_url)
+        except KeyError as error:
+            raise ProviderSettingsError(f"{setting}: {path} has no {error}: is it a service account's key?") from None
+        except NOT_A_KEY:
+            raise ProviderSettingsError(
+                f"{setting}: {path} is no service account's key file: make one in the Firebase console"
+            ) from None
+
     async def send(self, message: Push) -> Outcome:
-        """Hand a message over; what is too long of its body is left out.
+        """Send a message; a body that is too long is shortened.
 
         Raises:
             ValueError: If `expires_at` has no time zone.
@@ -96,7 +124,7 @@ class Fcm:
         return response if isinstance(response, Failed) else self._outcome(response, message)
 
     async def close(self) -> None:
-        """Let go of connections; what waits for an answer gets `Failed`."""
+        """Close connections; messages that wait for a response get `Failed`."""
         await self._client.aclose()
 
     async def _post(self, token: "_AccessToken", content: bytes) -> httpx.Response | Failed:
@@ -145,9 +173,9 @@ class _AccessToken:
 
 
 class _Access:
-    """The right to use the API, as a token that Google gives for an hour to who holds the service account's key.
+    """The access token for the API, which Google issues for an hour to a service account.
 
-    One token is asked for at a time, and all who wait share what comes of it: also a failure, so that nobody waits for
+    One token is requested at a time, and all callers that wait share the result: also a failure, so that none waits for
     longer than one request takes.
     """
 
@@ -167,7 +195,7 @@ class _Access:
         self._renewal: asyncio.Task[_AccessToken | Outcome] | None = None
 
     async def token(self, refused: _AccessToken | None = None) -> _AccessToken | Outcome:
-        """Return a token that is not `refused`, or why there is none; no message has been sent then."""
+        """Return a token other than `refused`, or the outcome if there is none; no message has been sent then."""
         token = self._token
         if token and token is not refused and self._clock() < token.renewed_at:
             return token
@@ -189,7 +217,7 @@ class _Access:
         try:
             grant = _Grant.model_validate_json(response.content)
         except ValidationError:
-            return Failed("access-token", "the answer to the request for an access token is none", False)
+            return Failed("access-token", "the response to the request for an access token is invalid", False)
         self._token = _AccessToken(
             grant.access_token, now + timedelta(seconds=grant.expires_in) - _RENEWED_BEFORE_EXPIRY
         )
@@ -241,7 +269,7 @@ class _Error(Detail):
 
     @property
     def blames_token(self) -> bool:
-        """Whether an invalid argument is the token: by its field, or by the message where no field is named."""
+        """Whether the invalid argument is the token: by its field, or by the message if no field is named."""
         fields = [one.field for detail in self.details for one in detail.violations if one.field]
         if fields:
             return set(fields) == {"message.token"}
@@ -254,7 +282,7 @@ class _Answer(Detail):
 
 
 def _error(response: httpx.Response) -> _Error:
-    return _Answer.model_validate(answer(response)).error  # none where a server in between answers with a page
+    return _Answer.model_validate(answer(response)).error  # empty if a proxy responds with a page
 
 
 def _blames_access(response: httpx.Response) -> bool:

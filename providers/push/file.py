@@ -1,7 +1,7 @@
-"""Push messages in a file, for development: whoever opens it sees what would have been sent.
+"""Push messages in a file, for development: shows what would be sent.
 
-In comes a push message; out goes a line of JSON at the end of the file, durable when it counts as sent. Several
-processes may write the same file: each line is one write, and none is torn apart by another.
+Input: a push message. Output: a line of JSON at the end of the file, durable when it counts as sent. Several processes
+may write the same file: each line is one write, so lines are never mixed.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ class PushFile:
     `urgent`.
 
     Args:
-        path: The file; it is made where it is not there, and so are the directories above it.
-        name: Of the provider whose place it takes: `fcm`, `apns` or `web-push`.
-        clock: Tells the time, with its zone.
+        path: The file; it is created with its directories if needed.
+        name: The provider that it replaces: `fcm`, `apns` or `web-push`.
+        clock: Returns the current time, with a zone.
     """
 
     may_repeat = True
@@ -38,7 +38,7 @@ class PushFile:
         self._clock = clock
 
     async def send(self, message: Push) -> Outcome:
-        """Write a message at the end of the file."""
+        """Append a message to the file."""
         line = as_json(self._fields(message)) + b"\n"
         try:
             written = await asyncio.to_thread(_append, self._path, line)
@@ -49,7 +49,7 @@ class PushFile:
         return Sent(message.key)
 
     async def close(self) -> None:
-        """Do nothing: the file is open while a line is written, and no longer."""
+        """Do nothing: the file is open only while a line is written."""
 
     def _fields(self, message: Push) -> dict[str, object]:
         return {

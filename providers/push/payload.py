@@ -1,6 +1,7 @@
 """The bytes of a push message, within what a provider takes: a body that is too long is shortened, not refused.
 
-In come the body and how a payload is made of it; out go bytes. Nothing here can fail but by size.
+Input: the body of a message and a function that makes the payload. Output: bytes. The only possible failure is the
+size.
 """
 
 import json
@@ -12,14 +13,14 @@ ELLIPSIS = "…"
 
 
 def as_json(value: Any) -> bytes:  # noqa: ANN401
-    """Write JSON as short as it goes, in UTF-8."""
+    """Return the shortest JSON, in UTF-8."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # Half a surrogate pair, which JSON lets through, has no bytes: it becomes a question mark.
     return text.encode("utf-8", "replace")
 
 
 def fitted(body: str, most: int, payload: Callable[[str], bytes]) -> bytes | None:
-    """Make the payload of as much of a body as fits.
+    """Return the payload with as much of the body as fits.
 
     Args:
         body: The text to shorten. It is cut between characters, and `…` says so.
@@ -27,7 +28,7 @@ def fitted(body: str, most: int, payload: Callable[[str], bytes]) -> bytes | Non
         payload: Makes the payload of a body. A longer body never makes a shorter payload.
 
     Returns:
-        The payload; `None` where it is too large without any body.
+        The payload; `None` if it is too large without any body.
     """
     whole = payload(body)
     if len(whole) <= most:

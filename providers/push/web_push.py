@@ -1,12 +1,11 @@
 """Web Push: push to browsers, through whichever push service a browser has chosen.
 
-In comes a push message, whose token is the subscription's JSON; out goes what became of it. The message is encrypted
-for the browser, so that the push service can't read it. Nothing is kept between two messages but whether the key has
-ever been accepted.
+Input: a push message, whose token is the subscription's JSON. Output: the outcome. The message is encrypted for the
+browser, so that the push service can't read it. The only state is whether the key has ever been accepted.
 
-The endpoint comes from a stranger, and so does everything that is answered there. Hence it is reached only by HTTPS, by
-a name, and at a public address; little is read of an answer, for a bounded time; no redirect is followed; and an answer
-is held against its own subscription, not against the key or other push services, whenever that is possible.
+The endpoint and its responses are not trusted. It is reached only by HTTPS, by a name, and at a public address; a small
+part of a response is read, for a bounded time; redirects are not followed; and if possible a refusal is attributed to
+its own subscription, not to the key or to other push services.
 
 The request: https://www.rfc-editor.org/rfc/rfc8030. The encryption: https://www.rfc-editor.org/rfc/rfc8291 in
 https://www.rfc-editor.org/rfc/rfc8188. Who we are: https://www.rfc-editor.org/rfc/rfc8292.
@@ -20,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -31,14 +30,16 @@ from pywebpush import WebPusher  # type: ignore[import-untyped]
 from notifications.messages import Push
 from notifications.outcome import Failed, Outcome, Refused, Sent, Throttled
 from notifications.replies import WEB_PUSH, of_api, outcome
-from providers.http import failed, retry_after
+from providers.base import ProviderSettingsError, required
+from providers.http import client, failed, retry_after
 from providers.push.payload import as_json, fitted
+from runtime.settings import Settings
 
 _LARGEST = 3993
-"""What 4,096 bytes, which a push service must take, hold of plain text (RFC 8291, section 4)."""
+"""The plain text in 4,096 bytes, which a push service must accept (RFC 8291, section 4)."""
 _LONGEST_STORED = timedelta(weeks=4)
 _SIGNATURE_LIFETIME = timedelta(hours=12)
-"""RFC 8292 allows 24 hours; half of that forgives a clock that is wrong."""
+"""RFC 8292 allows 24 hours; half of it leaves room for a wrong clock."""
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NEVER_RESOLVES = ".invalid"
@@ -65,22 +66,21 @@ class WebPush:
     section 5.4: at most 32 characters of base64url, which its 32 digits are), so that a repetition replaces the first
     for as long as the browser has not fetched it; after that the browser gets both.
 
-    What one push service does says nothing of the others: whoever counts failures or waits for as long as `Throttled`
-    says does so for the host of the endpoint, lest a stranger's server stops everybody's messages. For the same reason
-    status 401 and 403, by which RFC 8292 has a push service refuse a signature, count as `Misconfigured` only until
-    the key has been accepted for the first time: from then on, it is a subscription made for another key. Apple says
-    which of both it is.
+    One push service says nothing about the others: count failures, and wait after `Throttled`, for each host of an
+    endpoint, so that a stranger's server can't stop all messages. For the same reason status 401 and 403, by which a
+    push service refuses a signature (RFC 8292), count as `Misconfigured` only until the key has been accepted once:
+    after that, the subscription was made for another key. Apple says which of the two it is.
 
     Args:
-        client: Asks push services. It is this object's to close, and no other's: a connection is checked as it is made.
-        private_key: The VAPID key: PEM, or 32 bytes in base64url.
-        subject: Whom a push service may write to: `mailto:` and an address, or `https://` and a name.
-        loopback: Whether endpoints on this machine are taken, by plain HTTP. For development alone: a stranger could
-            reach whatever listens here.
-        clock: Tells the time, with its zone.
+        client: The HTTP client; closed with this object, which must be its only user: connections are checked when
+        made. private_key: The VAPID key: PEM, or 32 bytes in base64url. subject: The contact for push services:
+        `mailto:` and an address, or `https://` and a name. loopback: Whether endpoints on this machine are allowed, by
+        plain HTTP. For development only: a stranger could
+            reach any local service.
+        clock: Returns the current time, with a zone.
 
     Raises:
-        ValueError: The key or the subject is none.
+        ValueError: The key or the subject is invalid.
     """
 
     name = "web-push"
@@ -106,8 +106,29 @@ class WebPush:
         except VapidException:
             raise ValueError("the subject is neither mailto: and an address nor https:// and a name") from None
 
+    @staticmethod
+    def is_configured(settings: Settings) -> bool:
+        """Whether the settings have the provider."""
+        return bool(settings.web_push_private_key)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the provider of the settings.
+
+        Raises:
+            MissingSettingError: A setting is missing.
+            ProviderSettingsError: The key or the subject is wrong.
+        """
+        private_key, subject = required(settings.web_push_private_key), required(settings.web_push_subject)
+        try:
+            return cls(client(), private_key, subject, loopback=settings.environment == "development")
+        except ValueError as error:
+            raise ProviderSettingsError(
+                f"INKSTREAM_WEB_PUSH_PRIVATE_KEY and INKSTREAM_WEB_PUSH_SUBJECT: {error}"
+            ) from None
+
     async def send(self, message: Push) -> Outcome:
-        """Hand a message over; what is too long of its body is left out.
+        """Send a message; a body that is too long is shortened.
 
         Raises:
             ValueError: If `expires_at` has no time zone.
@@ -127,11 +148,11 @@ class WebPush:
         return self._outcome(answer, subscription) if isinstance(answer, _Answer) else answer
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._client.aclose()
 
     async def _ask(self, request: httpx.Request) -> "_Answer | Outcome":
-        """Send a request, and read the beginning of what is answered, within little more than the client's time-out."""
+        """Send a request, and read the beginning of the response, within little more than the client's time-out."""
         connection = _Connection(request.url)
         request.extensions["trace"] = connection.notice
         try:
@@ -139,7 +160,7 @@ class WebPush:
                 response = await self._client.send(request, stream=True)
             return _Answer(response, await _beginning(response))
         except _ForbiddenAddressError:
-            # The name may be at fault, or whoever resolves it for us: so the subscription is kept.
+            # The name or our resolver may be at fault, so the subscription is kept.
             said = "the endpoint's name leads to an address that is not public"
             return Refused("address", said, recipient_is_gone=False, was_asked=False)
         except (httpx.HTTPError, TimeoutError) as error:
@@ -195,7 +216,7 @@ class WebPush:
             return failed(response, message)
         wait = retry_after(response, self._clock())
         if wait is not None and response.is_client_error:
-            # Whoever says when to come again has not ended the subscription, whatever the status.
+            # A service that names a time to retry has not ended the subscription, even with such a status.
             return Throttled(code, message, wait)
         row = of_api(WEB_PUSH, status, subscription.endpoint.host, answer.said)
         if status in (401, 403) and row.words is None and self._key_was_accepted:
@@ -205,7 +226,7 @@ class WebPush:
 
 
 def _dropped(response: httpx.Response, host: str) -> Outcome | None:
-    """Return what Microsoft's service says of a message that it answers with success, and does not keep.
+    """Return what Microsoft's service reports of a message that it accepts but does not keep.
 
     https://learn.microsoft.com/windows/apps/develop/notifications/push-notifications/push-request-response-headers
     """
@@ -221,7 +242,7 @@ def _dropped(response: httpx.Response, host: str) -> Outcome | None:
 
 
 def _is_unknown_name(error: BaseException) -> bool:
-    """Whether the name's server said that there is no such name; that it did not answer is something else."""
+    """Whether the name server responded that the name does not exist; no response is another case."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
@@ -231,7 +252,7 @@ def _is_unknown_name(error: BaseException) -> bool:
 
 
 class _BrokenSubscriptionError(Exception):
-    """It is no subscription that anything could be sent to; the message has nothing of it.
+    """The subscription is unusable; the error's message contains nothing of it.
 
     Attributes:
         is_for_good: Whether it is a browser's, and can never be used. Anything else may be another platform's token,
@@ -244,7 +265,7 @@ class _BrokenSubscriptionError(Exception):
 
 
 class _ForbiddenAddressError(Exception):
-    """The endpoint's name leads where no push service is."""
+    """The endpoint's name leads to an address that is not allowed."""
 
 
 class _Keys(BaseModel):
@@ -268,12 +289,12 @@ class _Subscription:
     given: str
 
     def encrypt(self, content: bytes) -> bytes:
-        """Encrypt for the browser: one record, under a key that is made for it and forgotten."""
+        """Encrypt for the browser: one record, with a key that is used once."""
         pusher = WebPusher({"endpoint": str(self.endpoint), "keys": dict(self.keys)})
         return cast(bytes, pusher.encode(content)["body"])
 
     def without_secrets(self, said: str) -> str:
-        """Take out of a text what gives the subscription away, and what does not fit a line of a log."""
+        """Remove from a text what reveals the subscription, and what does not fit a line of a log."""
         parts = {self.given, str(self.endpoint), *self.endpoint.raw_path.decode().split("/"), *self.keys.values()}
         # The longest first: the endpoint holds the others. Short parts, as `v1` or `send`, are in every endpoint.
         for part in sorted(parts, key=len, reverse=True):
@@ -283,14 +304,14 @@ class _Subscription:
 
 
 class _Answer(NamedTuple):
-    """A response, closed, and the beginning of its body."""
+    """A closed response, and the beginning of its body."""
 
     response: httpx.Response
     said: str
 
 
 class _Connection:
-    """Watches a request's way, and ends a connection that leads to an address which is not allowed.
+    """Watches a request, and closes a connection to an address that is not allowed.
 
     A check before the connection is made could be given another answer by the name's server than the connection gets;
     this one comes when it is made, and before its first byte. It hangs on httpx's extension `trace`
@@ -308,7 +329,7 @@ class _Connection:
         self._is_direct = True
 
     async def notice(self, event: str, details: Mapping[str, Any]) -> None:
-        """Take one event of httpx's.
+        """Handle one event of httpx.
 
         Raises:
             _ForbiddenAddressError: If the connection was one to end; it is closed.
@@ -364,7 +385,7 @@ def _endpoint(given: str, *, loopback: bool) -> httpx.URL:
     if url.userinfo:
         raise _BrokenSubscriptionError("the endpoint has a user name")
     if url.port is not None and not 0 < url.port < 2**16:
-        raise _BrokenSubscriptionError("the endpoint's port is none")
+        raise _BrokenSubscriptionError("the endpoint's port is invalid")
     if loopback and url.scheme == "http" and host in _LOOPBACK:
         return url
     if url.scheme != "https":
@@ -391,7 +412,7 @@ def _decoded(key: str) -> bytes:
 
 
 async def _beginning(response: httpx.Response) -> str:
-    """Read the beginning of a body, and close; the body may have no end. What can't be read counts as not there."""
+    """Read the beginning of a body, which may be endless, and close it. Unreadable content counts as missing."""
     said = b""
     try:
         async with asyncio.timeout(_READ_SECONDS):

@@ -1,7 +1,7 @@
-"""Parsing that all webhooks share: tolerant field types, fresh signatures, and errors that hold no payload values.
+"""The parsing that all webhooks share: tolerant field types, signature times, and errors without payload values.
 
-Input: the body of a request as a provider sent it. Output: models of the parts that Inkstream reads. Nothing here
-fetches, waits or reads a clock.
+Input: the body of a request. Output: models of the parts that Inkstream reads. Nothing here fetches, waits or reads a
+clock.
 """
 
 import json
@@ -16,24 +16,24 @@ from notifications.receipts.receipt import Receipt, text_of
 from schemas.event import Moment
 
 MARGIN: Final = timedelta(minutes=15)
-"""How far a provider's clock may be from ours, its queue included."""
+"""The tolerated difference between a provider's clock and ours, its queue included."""
 
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 ReadT = TypeVar("ReadT")
 
-PartT = TypeVar("PartT", bound="Part")
+PayloadT = TypeVar("PayloadT", bound="Payload")
 
 
 class Unverified(Exception):  # noqa: N818  # what a request is, not a fault of ours
-    """A request that is not known to come from the provider; the message says why, and holds no secret."""
+    """A request that can't be verified to come from the provider; the message says why, and contains no secret."""
 
 
 class Unreadable(ValueError):  # noqa: N818  # what a body is, not a fault of ours
-    """A body that is not what the provider documents, in whole or in part; the message holds no value that came.
+    """A body that differs from the provider's documentation; the message contains no value of it.
 
     Attributes:
-        receipts: What could be read of it all the same: the rest is not lost for one event that is none.
+        receipts: The valid receipts in it, which are not lost because of an invalid one.
     """
 
     def __init__(self, message: str, receipts: Iterable["Receipt"] = ()) -> None:
@@ -42,20 +42,20 @@ class Unreadable(ValueError):  # noqa: N818  # what a body is, not a fault of ou
 
 
 Text = Annotated[str | None, BeforeValidator(text_of)]
-"""A text that is of use and no more: a number counts as its digits, anything else as not there."""
+"""An optional text: a number counts as its digits, anything else as missing."""
 
 Names = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
-"""What was given along with a message, by name; anything but an object counts as nothing."""
+"""The metadata of a message, by name; anything but an object counts as empty."""
 
 
-class Part(BaseModel):
-    """A part of what a provider posts. Providers add fields as they like."""
+class Payload(BaseModel):
+    """A part of a provider's payload. Unknown fields are ignored, as providers add new ones."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Detail(Part):
-    """A part that an event can do without: whatever comes in its place counts as an empty one."""
+class Detail(Payload):
+    """An optional part: any other type in its place counts as empty."""
 
     @model_validator(mode="before")
     @classmethod
@@ -75,22 +75,22 @@ def _flag(value: object) -> bool:
 
 
 def listed(value: object) -> list[object]:
-    """Return a list as it is, and anything else as an empty one."""
+    """Return a list unchanged, and anything else as an empty list."""
     return value if isinstance(value, list) else []
 
 
 When = Annotated[datetime | None, BeforeValidator(_moment)]
-"""A moment that an event can do without, as another says nearly the same; anything else counts as not there."""
+"""An optional time, of which the event has a similar one; anything else counts as missing."""
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
-"""Whether something is said to be so; anything but a yes is a no."""
+"""A flag: anything but a yes is `False`."""
 
 
 def parsed(expected: TypeAdapter[ReadT], body: bytes | str) -> ReadT:
     """Read JSON.
 
     Raises:
-        Unreadable: It is none, or not what is expected.
+        Unreadable: It is not JSON, or not of the expected shape.
     """
     try:
         return expected.validate_json(body)
@@ -102,11 +102,11 @@ def parsed(expected: TypeAdapter[ReadT], body: bytes | str) -> ReadT:
         raise Unreadable(complaint) from None
 
 
-def shaped(expected: type[PartT], value: object) -> PartT:
-    """Read a value that came as JSON.
+def shaped(expected: type[PayloadT], value: object) -> PayloadT:
+    """Read a value of parsed JSON.
 
     Raises:
-        Unreadable: It is not what is expected.
+        Unreadable: It is not of the expected shape.
     """
     try:
         return expected.model_validate(value)
@@ -115,32 +115,32 @@ def shaped(expected: type[PartT], value: object) -> PartT:
 
 
 def require_fresh(signed_at: str | None, now: datetime, max_age: timedelta) -> None:
-    """Check a signed moment.
+    """Check the time of a signature.
 
     Args:
         signed_at: Whole seconds since 1970.
-        now: The present moment, with a zone.
-        max_age: How long ago it may be, or how far ahead.
+        now: The current time, with a zone.
+        max_age: The longest time before or after now.
 
     Raises:
-        Unverified: It is none, too long ago or too far ahead.
+        Unverified: It is not a time, too long ago, or too far ahead.
     """
     if signed_at is None or not re.fullmatch(r"[0-9]{1,11}", signed_at):
-        raise Unverified("its timestamp is no number of seconds")
+        raise Unverified("its timestamp is not a number of seconds")
     require_recent(datetime.fromtimestamp(int(signed_at), UTC), now, max_age)
 
 
 def require_recent(signed_at: datetime, now: datetime, max_age: timedelta) -> None:
-    """Check a signed moment that is read already; see `require_fresh`."""
+    """Check the time of a signature that is parsed already; see `require_fresh`."""
     if abs(now - signed_at) > max_age:
         raise Unverified(f"it was signed at {signed_at:%Y-%m-%dT%H:%M:%SZ}, further from now than {max_age}")
 
 
 def _with_whole_characters(body: bytes | str) -> bytes:
-    """Return JSON with a question mark for each half of a character: who cuts a text short may cut through an emoji.
+    """Return JSON with a question mark for each half of a character, as a text may have been cut within an emoji.
 
     Raises:
-        ValueError: It is no JSON.
+        ValueError: It is not JSON.
         RecursionError: It is nested too deep.
     """
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
@@ -148,6 +148,6 @@ def _with_whole_characters(body: bytes | str) -> bytes:
 
 
 def _complaint(error: ValidationError) -> str:
-    """Say what is wrong, without any value that came: the error itself would hold them."""
+    """Describe the error without values of the payload, which the error itself would contain."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'the body'}: {detail['msg']}" for detail in details[:5])

@@ -21,7 +21,7 @@ from providers.webhooks.base import (
     MARGIN,
     Detail,
     Names,
-    Part,
+    Payload,
     Text,
     Unreadable,
     Unverified,
@@ -34,7 +34,7 @@ from schemas.receipts import Kind
 PROVIDER: Final = "mailgun"
 
 MAX_AGE: Final = timedelta(hours=8) + MARGIN
-"""Mailgun repeats a request for 8 hours, as it seems with the first signature; a bounce must not be lost."""
+"""Mailgun repeats a request for 8 hours, apparently with the first signature; a bounce must not be lost."""
 
 _KINDS: Mapping[str, Kind] = {
     "delivered": "delivered",
@@ -45,25 +45,25 @@ _KINDS: Mapping[str, Kind] = {
     "unsubscribed": "unsubscribed",
 }
 # Why Mailgun gives up a message, where the address is the reason, for good. Not so `old`, which is tried too often,
-# and `suppress-unsubscribe`: whoever unsubscribed may come back.
+# and `suppress-unsubscribe`: people who unsubscribed may subscribe again.
 _FOR_ADDRESS = {"suppress-bounce", "suppress-complaint"}
 
 _SECONDS = re.compile(r"[0-9]{1,11}")
 
 
-class _Signature(Part):
+class _Signature(Payload):
     timestamp: Text = None
     token: Text = None
     signature: Text = None
 
     @property
     def signed_at(self) -> datetime | None:
-        """When it was signed, which is soon after the event, and the same when Mailgun repeats it."""
+        """The time of the signature, soon after the event, and the same when Mailgun repeats the request."""
         seconds = _SECONDS.fullmatch(self.timestamp or "")
         return datetime.fromtimestamp(int(seconds[0]), UTC) if seconds else None
 
 
-class _Signed(Part):
+class _Signed(Payload):
     signature: _Signature
 
 
@@ -85,7 +85,7 @@ class _ClientInfo(Detail):
     bot: Text = None
 
 
-class _Event(Part):
+class _Event(Payload):
     event: str
     timestamp: When = None
     id: Text = None
@@ -110,17 +110,17 @@ _BODY = TypeAdapter(_Body)
 def verify(body: bytes, signing_key: str, now: datetime, max_age: timedelta = MAX_AGE) -> None:
     """Check that a request comes from Mailgun: its signature is HMAC with SHA-256, of a timestamp and a random token.
 
-    The signature does not cover the event. Whoever sees one request, which takes breaking TLS, can make others of it
-    for as long as `max_age`.
+    The signature does not cover the event. Anybody who sees one request, which requires breaking TLS, can forge others
+    with it for as long as `max_age`.
 
     Args:
         body: As it came.
         signing_key: The HTTP webhook signing key.
-        now: The present moment, with a zone.
+        now: The current time, with a zone.
         max_age: How long ago it may have been signed.
 
     Raises:
-        Unverified: It does not, or that can't be told.
+        Unverified: It does not, or that can't be verified.
     """
     if not signing_key:
         raise Unverified("no signing key is set")
@@ -137,10 +137,10 @@ def verify(body: bytes, signing_key: str, now: datetime, max_age: timedelta = MA
 
 
 def read(body: bytes) -> list[Receipt]:
-    """Read the receipt of a request that was verified; none where it says nothing of a message's fate.
+    """Read the receipt of a verified request; the list is empty if the event is not about delivery.
 
     Raises:
-        Unreadable: It is no event.
+        Unreadable: It is not an event.
     """
     posted = parsed(_BODY, body)
     kind = _KINDS.get(posted.event.event)
@@ -153,7 +153,7 @@ def read(body: bytes) -> list[Receipt]:
 
 
 def _is_permanent(event: _Event) -> bool:
-    """Whether the address is the reason; a `bounce` is one by the server's first digit, so its words have a say."""
+    """Whether the address is the reason; a `bounce` follows from the first digit, so the text decides too."""
     if event.reason in _FOR_ADDRESS:
         return True
     status = event.delivery_status

@@ -22,7 +22,7 @@ from notifications.replies import confirms_gone
 from providers.webhooks.base import (
     MARGIN,
     Flag,
-    Part,
+    Payload,
     Text,
     Unreadable,
     Unverified,
@@ -38,7 +38,7 @@ SIGNATURE_HEADER: Final = "X-Twilio-Email-Event-Webhook-Signature"
 TIMESTAMP_HEADER: Final = "X-Twilio-Email-Event-Webhook-Timestamp"
 
 MAX_AGE: Final = timedelta(hours=24) + MARGIN
-"""SendGrid repeats a request for 24 hours. It does not say whether it signs anew, and a bounce must not be lost."""
+"""SendGrid repeats a request for 24 hours. Whether it signs again is not documented, and a bounce must not be lost."""
 
 _KINDS: Mapping[str, Kind] = {
     "delivered": "delivered",
@@ -51,7 +51,7 @@ _KINDS: Mapping[str, Kind] = {
     "unsubscribe": "unsubscribed",
     "group_unsubscribe": "unsubscribed",
 }
-# Why SendGrid sends nothing to an address, where that is for good. Whoever unsubscribed may come back, and what is
+# Permanent reasons why SendGrid sends nothing to an address. People who unsubscribed may subscribe again, and what is
 # "Invalid" by its own rules may be a mailbox all the same.
 _DROPPED_FOR_ADDRESS = {"bounced address", "spam reporting address"}
 # What SendGrid makes of a server's words, where that is turned on; "Unclassified" leaves them to us.
@@ -61,7 +61,7 @@ _CLASSIFIED_AS_GONE = {"invalid address", "unclassified", ""}
 _EVENTS: TypeAdapter[list[Any]] = TypeAdapter(list[Any])
 
 
-class _Event(Part):
+class _Event(Payload):
     event: str
     timestamp: When = None
     sg_event_id: Text = None
@@ -93,14 +93,14 @@ def verify(
 
     Args:
         body: As it came, to the byte.
-        signature: The header `SIGNATURE_HEADER`; `None` where it is missing.
+        signature: The header `SIGNATURE_HEADER`; `None` if it is missing.
         timestamp: The header `TIMESTAMP_HEADER`; likewise.
         public_key: The verification key as SendGrid shows it: base64 of DER.
-        now: The present moment, with a zone.
+        now: The current time, with a zone.
         max_age: How long ago it may have been signed.
 
     Raises:
-        Unverified: It does not, or that can't be told.
+        Unverified: It does not, or that can't be verified.
     """
     if not signature or not timestamp:
         raise Unverified("it has no signature, or no timestamp")
@@ -113,14 +113,14 @@ def verify(
 
 
 def read(body: bytes, received_at: datetime) -> list[Receipt]:
-    """Read the receipts of a request that was verified. Events that say nothing of a message's fate are left out.
+    """Read the receipts of a verified request. Events that are not about delivery are ignored.
 
     Args:
         body: As it came.
         received_at: When; it stands for the time of an event that has none.
 
     Raises:
-        Unreadable: It is no array of events, or some of them are none; then it has the receipts of the others.
+        Unreadable: It is not an array of events, or some of them are invalid; then it has the receipts of the others.
     """
     receipts: list[Receipt] = []
     wrong: list[str] = []
@@ -144,7 +144,7 @@ def _key(public_key: str) -> EllipticCurvePublicKey:
     except (ValueError, UnsupportedAlgorithm):
         raise Unverified("the verification key that is set is no DER in base64") from None
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
-        raise Unverified("the verification key that is set is none of P-256")
+        raise Unverified("the configured verification key is not a P-256 key")
     return key
 
 
@@ -165,7 +165,7 @@ def _report(event: _Event, kind: Kind, at: datetime) -> Report:
 
 
 def _is_permanent(event: _Event) -> bool:
-    """Whether the address is the reason: a server that blocks us is not, and neither is the message's content."""
+    """Whether the address is the reason: neither a server that blocks us nor the message's content is."""
     if event.event == "dropped":
         return (event.reason or "").lower() in _DROPPED_FOR_ADDRESS
     return (

@@ -1,8 +1,7 @@
 """Amazon SES by Amazon SNS: the signature of SNS, and the events of SES in its messages.
 
-In come the body of a request and the certificate that it names, which the caller fetches; out go receipts, or a
-subscription that waits for its confirmation. A request holds one event, of which `eventType` alone must be there,
-beside what SNS signs: nothing else decides whether it is taken.
+Input: the body of a request and the certificate that it names, which the caller fetches. Output: receipts, or a
+subscription to confirm. A request contains one event, of which only `eventType` is required, besides what SNS signs.
 Source: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html,
 https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html, and of the events
 https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html.
@@ -30,7 +29,7 @@ from providers.webhooks.base import (
     MARGIN,
     Detail,
     Names,
-    Part,
+    Payload,
     Text,
     Unreadable,
     Unverified,
@@ -46,7 +45,7 @@ from schemas.receipts import Kind
 PROVIDER: Final = "aws-ses"
 
 MAX_AGE: Final = timedelta(hours=1) + MARGIN
-"""SNS repeats a request for an hour at most, and its timestamp is that of the first."""
+"""SNS repeats a request for at most an hour, with the timestamp of the first."""
 
 # No more than a region's name fits here: a bucket named `sns` has the host `sns.s3-us-west-2.amazonaws.com`.
 _HOST = re.compile(r"sns\.[a-z]{2}(-[a-z]+)+-[0-9]{1,2}\.amazonaws\.com")
@@ -87,7 +86,7 @@ _GREETING = "Successfully validated SNS topic"
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """A subscription that begins once its URL was fetched.
+    """A subscription that begins when its URL is fetched.
 
     Attributes:
         url: Of Amazon SNS, over HTTPS; to be fetched once. Holds a token: not to be logged.
@@ -99,8 +98,8 @@ class Confirmation:
 _AsSigned = Annotated[str | None, BeforeValidator(lambda value: value if isinstance(value, str) else None)]
 
 
-class _Message(Part):
-    """A message of SNS; its texts as they are, since the signature is over them."""
+class _Message(Payload):
+    """A message of SNS; its texts are unchanged, because they are signed."""
 
     type: Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"] = Field(alias="Type")
     message_id: str = Field(alias="MessageId", min_length=1)
@@ -134,7 +133,7 @@ _Recipients = Annotated[tuple[_Recipient, ...], BeforeValidator(listed)]
 
 
 class _Details(_CamelCase):
-    """What the several types of events have to say, each some of it."""
+    """The fields of all types of events; each type has some of them."""
 
     timestamp: When = None
     bounce_type: Text = None
@@ -164,7 +163,7 @@ _OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 def certificate_url(body: bytes, topic_arn: str) -> str:
-    """Return where the certificate is that signed a request, if that is with Amazon SNS; the caller fetches it.
+    """Return the URL of the certificate that signed a request, if it is at Amazon SNS; the caller fetches it.
 
     To be fetched without following redirects. It may be kept: a new certificate has a new URL.
 
@@ -173,7 +172,7 @@ def certificate_url(body: bytes, topic_arn: str) -> str:
         topic_arn: The one topic that may be it: who does not even know that has us fetch nothing.
 
     Raises:
-        Unverified: It is anywhere else, or the body is no message of SNS, or of another topic.
+        Unverified: It is elsewhere, or the body is not a message of SNS, or of another topic.
     """
     message = _message(body)
     _require_topic(message, topic_arn)
@@ -189,11 +188,11 @@ def verify(body: bytes, certificate: bytes, topic_arn: str, now: datetime, max_a
         body: As it came.
         certificate: What `certificate_url` led to, PEM.
         topic_arn: The one topic that may be it.
-        now: The present moment, with a zone.
+        now: The current time, with a zone.
         max_age: How long ago it may have been published.
 
     Raises:
-        Unverified: It does not, or that can't be told.
+        Unverified: It does not, or that can't be verified.
     """
     message = _message(body)
     _certificate_url(message)
@@ -215,14 +214,14 @@ def verify(body: bytes, certificate: bytes, topic_arn: str, now: datetime, max_a
 
 
 def read(body: bytes) -> list[Receipt] | Confirmation:
-    """Read a request that was verified: receipts, or a subscription to confirm.
+    """Read a verified request: receipts, or a subscription to confirm.
 
-    There are none where the event says nothing of a message's fate. An event for several recipients has a receipt for
+    There are none if the event is not about delivery. An event for several recipients has a receipt for
     each.
 
     Raises:
         Unverified: The URL of a subscription is not of Amazon SNS.
-        Unreadable: It is no event of SES.
+        Unreadable: It is not an event of SES.
     """
     message = parsed(_MESSAGE, body)
     if message.type == "SubscriptionConfirmation":
@@ -267,7 +266,7 @@ def _reports(message_id: str, about: str, at: datetime, mail: _Mail, details: _D
 
 
 def _is_permanent(details: _Details, recipient: _Recipient) -> bool:
-    """Whether the address is the reason, for good: `General` is any reply of 5xx, so the server's words have a say.
+    """Whether the address is the permanent reason: `General` is any reply of 5xx, so the server's text decides too.
 
     https://docs.aws.amazon.com/ses/latest/dg/notification-contents.html#bounce-types
     """
@@ -280,7 +279,7 @@ def _is_permanent(details: _Details, recipient: _Recipient) -> bool:
 
 
 def _recipients(mail: _Mail, details: _Details) -> Sequence[_Recipient]:
-    """Return whom an event is about, at least one.
+    """Return the recipients of an event, at least one.
 
     Where the message went to one address, it is that one: a server may name another, to which it forwards.
     """
@@ -318,7 +317,7 @@ def _subscribe_url(message: _Message) -> str:
 
 
 def _is_of_sns(url: str) -> bool:
-    """Whether a URL is `https://sns.<region>.amazonaws.com/...`: no port, no user, nothing that is read in two ways."""
+    """Whether a URL is `https://sns.<region>.amazonaws.com/...`, without port, user or ambiguous parts."""
     # Before anything else, as urlsplit drops what it takes for stray: tabs, line breaks, blanks at the ends.
     if not re.fullmatch(r"https://[!-~]+", url) or "\\" in url:
         return False
@@ -342,7 +341,7 @@ def _key(certificate: bytes, now: datetime) -> RSAPublicKey:
 
 
 def _signed(message: _Message) -> bytes:
-    """Return what is signed: names and values in turn, each in its line. A `Subject` that is not there has no line."""
+    """Return the signed text: names and values alternately, one a line. A missing `Subject` has no line."""
     values = message.model_dump(by_alias=True)
     names = _SIGNED_IN_NOTIFICATIONS if message.type == "Notification" else _SIGNED_IN_CONFIRMATIONS
     return "".join(f"{name}\n{values[name]}\n" for name in names if values[name] is not None).encode()

@@ -1,9 +1,10 @@
-"""The logs of messages in MongoDB: one for each e-mail and each push message that a provider was given.
+"""The logs of messages in MongoDB: one for each e-mail and each push message that was sent to a provider.
 
-In come what came of attempts, and receipts; out go documents of `emailLogs` and `pushNotificationLogs`, with the
-message's key as `_id`. Whoever delivers and whoever takes receipts write the same log at the same time: a receipt
-changes it only as it was read, else it is read again, and an attempt never takes back what a receipt said. Everything
-may be written again after a failure.
+Input: outcomes of attempts, and receipts. Output: documents of `emailLogs` and `pushNotificationLogs`, with the
+message's key as `_id`. Deliveries and receipts write the same log at the same time: a receipt changes it only as it was
+read, or reads it again, and an attempt never overwrites what a receipt reported.
+
+After a crash: every write may be repeated.
 """
 
 from collections.abc import Mapping
@@ -29,26 +30,26 @@ from sinks.mongo.errors import blames_stored_document
 log = structlog.get_logger(__name__)
 
 _READ = ("status", "events", "error", "sentAt", "deliveredAt")
-"""What of a log decides how a receipt changes it."""
+"""The fields of a log that decide how a receipt changes it."""
 
 _WITHOUT_RECEIPT: Mapping[Channel, Mapping[str, Any]] = {
     "email": {"status": {"$nin": ["delivered", "bounced"]}},
     "push": {"status": {"$ne": "delivered"}, "error.eventId": None},
 }
-"""Which logs an attempt may still give a status: those of which no receipt said that it arrived, or never will."""
+"""The logs whose status an attempt may still set: those without a final receipt."""
 
 
 class DeliveryLogs:
     """The logs of e-mails and push messages.
 
-    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+    Every method raises `PyMongoError` if MongoDB fails, and may then be repeated.
 
     Args:
         database: The platform's database; its client gives moments with a zone.
     """
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
-        # What one member alone has may be undone, and then a receipt would be missing that seemed to be there.
+        # Data on one member alone may be rolled back: then a receipt that seemed to be stored would be missing.
         durable = ReadConcern("majority")
         self._logs = {
             "email": database[EMAIL_LOGS.name].with_options(read_concern=durable),
@@ -56,12 +57,12 @@ class DeliveryLogs:
         }
 
     async def open(self, channel: Channel, key: str, body: Mapping[str, Any]) -> None:
-        """Make the log of a message before its first attempt; at a later one, say who is given it. Durable.
+        """Create the log of a message before its first attempt; at a later one, set the provider. Durable.
 
         Args:
             channel: `email` or `push`.
-            key: Names the message, as `Delivery.key` does.
-            body: All fields that are known, `provider` and `createdAt` among them.
+            key: The message's key, as `Delivery.key` returns it.
+            body: All known fields, `provider` and `createdAt` among them.
         """
         beginning: dict[str, Any] = {**body, "status": "queued"}
         if channel == "email":
@@ -72,14 +73,14 @@ class DeliveryLogs:
         )
 
     async def settle(self, channel: Channel, key: str, outcome: Outcome, *, is_final: bool, now: datetime) -> None:
-        """Say what came of an attempt; what a receipt said holds. Durable.
+        """Record the outcome of an attempt; a receipt takes precedence. Durable.
 
         Args:
             channel: `email` or `push`.
-            key: Names the message.
-            outcome: What came of it.
-            is_final: Whether there is no attempt after it.
-            now: When that was; the same when this is repeated.
+            key: The message's key.
+            outcome: The outcome.
+            is_final: Whether no attempt follows.
+            now: The time of the attempt; the same if the call is repeated.
         """
         if not isinstance(outcome, Sent):
             failure = {"error": {"code": outcome.code, "message": outcome.message}}
@@ -118,7 +119,7 @@ class DeliveryLogs:
         """Bring a receipt into the log of its message, durably.
 
         Returns:
-            The log as it is then; `None` where there is none, as the message is not ours or from long ago.
+            The log as it is then; `None` if there is none, as the message is not ours or from long ago.
         """
         channel = receipt.data.channel
         wanted = _wanted(receipt.data)
@@ -139,7 +140,7 @@ class DeliveryLogs:
 
 
 def _wanted(report: DeliveryReceived) -> dict[str, Any] | None:
-    """Return the filter that finds a message's log; `None` where nothing names the message."""
+    """Return the filter that finds a message's log; `None` if nothing names the message."""
     if report.key is not None:
         return {"_id": report.key}
     if report.provider_id == UNKNOWN:

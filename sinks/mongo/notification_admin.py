@@ -1,8 +1,9 @@
-"""Cases of notifications: all that MongoDB knows of one, which of them failed, and another try or an end for them.
+"""What operators read and change of notifications: one notification, the failures, retries and cancellations.
 
-In come ids and selections; out go documents as they are stored, and what became of a request to change one. A change
-is made upon the item as it was read and never upon one that a worker holds, so that the two never undo each other. It
-is one write: after a failure it is made or not, and may be asked for again.
+Input: ids and selections. Output: documents as they are stored, and the results of changes. A change applies only to
+the item as it was read, and never to one that a worker has leased, so that commands and workers never undo each other.
+
+After a crash: a change is one write, so it is made or not, and may be repeated.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from sinks.collections import EMAIL_LOGS, NOTIFICATION_QUEUE, NOTIFICATIONS, PUS
 from sinks.mongo.notification_queue import status_update
 
 UNREADABLE = "unreadable"
-"""The reason of an item that failed as a whole: no worker could read it."""
+"""The reason of an item that failed because no worker could read it."""
 
 _LONGEST_SEARCH_MS = 20_000
 _TRIES = 5
@@ -33,16 +34,16 @@ Document = Mapping[str, Any]
 
 
 class SearchTooLongError(Exception):
-    """There are so many logs of push messages that none could be found by its provider's id in good time."""
+    """The search for a provider's id among the logs of push messages took too long."""
 
 
-class Case(NamedTuple):
-    """What is stored of one notification; each part may have been deleted when its time was over.
+class StoredNotification(NamedTuple):
+    """What is stored of one notification; each part may have expired.
 
     Attributes:
-        id: The notification's; where only a log is left that names none, the log's.
+        id: The notification's id; the log's, if only a log without a notification is left.
         entry: Its item of the queue.
-        notification: What the person's application shows.
+        notification: The notification's document.
         email_logs: The logs of its e-mails, the oldest first.
         push_logs: The logs of its push messages, likewise.
     """
@@ -55,12 +56,12 @@ class Case(NamedTuple):
 
     @property
     def item(self) -> Item | None:
-        """Its item of the queue as delivery reads it; `None` where there is none, or none that can be read."""
+        """Its item of the queue as delivery reads it; `None` if it is missing or can't be read."""
         return None if self.entry is None else _read(self.entry)
 
     @property
     def user_id(self) -> str | None:
-        """Whose it is; `None` where a service's own log does not say."""
+        """The recipient; `None` if a log of another service does not say."""
         parts = (self.entry, self.notification, *self.email_logs, *self.push_logs)
         return next((part["userId"] for part in parts if part is not None and part.get("userId")), None)
 
@@ -71,12 +72,12 @@ class Case(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which failures: those of all three, where they are given.
+    """Filters for failures; all that are set apply.
 
     Attributes:
-        since: Given up then or later.
-        type: Of this type of notification.
-        reason: With this code.
+        since: Failed at this time or later.
+        type: The type of notification.
+        reason: The error code.
     """
 
     since: datetime | None = None
@@ -85,19 +86,19 @@ class Selection(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A delivery that was given up, or an item that was.
+    """A delivery or an item that failed.
 
     Attributes:
         id: The notification's.
-        user_id: Whose it is.
+        user_id: The recipient.
         type: The notification's.
-        channel: Of the delivery; `None` where the whole item failed, as it could not be read.
-        device: For `push`, which device.
-        provider: Who was given it last; `None` where nobody was.
+        channel: The delivery's channel; `None` if the whole item failed, because it could not be read.
+        device: For `push`, the device.
+        provider: The provider of the last attempt; `None` if there was none.
         reason: The error's code.
-        message: What there is to say of it.
-        attempts: How many there were.
-        since: When it was given up.
+        message: The error's text.
+        attempts: How many attempts there were.
+        since: When it failed.
     """
 
     id: str
@@ -122,35 +123,35 @@ class FailureCount(NamedTuple):
     latest: datetime
 
 
-Verdict = Literal["changed", "unknown", "held", "under way", "contended", "nothing to do", "expired", "unreadable"]
-"""What became of a request to change an item.
+ActionStatus = Literal["changed", "unknown", "held", "under way", "contended", "nothing to do", "expired", "unreadable"]
+"""The status of a request to change an item.
 
-`changed`: it is made, or in a trial would be. `unknown`: there is no such item. `held`: a worker has it just now.
-`under way`: a worker stopped during an attempt, and another has not taken it up yet. `contended`: others were faster
-each time. `nothing to do`: nothing failed, or nothing waits. `expired`: it would not be sent any more.
+`changed`: changed, or in a dry run would be. `unknown`: there is no such item. `held`: a worker has it now. `under
+way`: a worker stopped during an attempt, and no other has recovered the item yet. `contended`: the item changed during
+each try. `nothing to do`: nothing failed, or nothing waits. `expired`: it would not be sent any more.
 """
 
 
-class Ruling(NamedTuple):
-    """What became of a request to change an item.
+class ActionResult(NamedTuple):
+    """The result of a request to change an item.
 
     Attributes:
-        id: The item's.
-        verdict: In a word.
-        worker: Who holds it.
-        until: How long, at most, it is held; or since when it is expired.
+        id: The item's id.
+        verdict: The status; the commands' JSON output has it under this name.
+        worker: The worker that has the item.
+        until: When its lease ends at the latest; or when the item expired.
     """
 
     id: str
-    verdict: Verdict
+    verdict: ActionStatus
     worker: str | None = None
     until: datetime | None = None
 
 
-class NotificationCases:
-    """The cases of notifications.
+class NotificationAdmin:
+    """Reads and changes notifications for operators.
 
-    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+    Every method raises `PyMongoError` if MongoDB fails, and may then be repeated.
 
     Args:
         database: The platform's database; moments of its documents have a zone.
@@ -162,24 +163,24 @@ class NotificationCases:
         self._emails = database[EMAIL_LOGS.name]
         self._pushes = database[PUSH_NOTIFICATION_LOGS.name]
 
-    async def find(self, name: str) -> Case | None:
-        """Return the case that an id belongs to: a notification's, a log's, or what a provider calls a message.
+    async def find(self, name: str) -> StoredNotification | None:
+        """Return the notification of an id: its own, a log's, or a provider's id of a message.
 
         Raises:
-            SearchTooLongError: It is none of the first two and no e-mail's, and there are too many push messages.
+            SearchTooLongError: Only the logs of push messages are left to search, and there are too many.
         """
-        if (case := await self._of_notification(name)) is not None:
-            return case
+        if (stored := await self._of_notification(name)) is not None:
+            return stored
         log = await self._log(name)
         if log is None:
             return None
-        case = (
+        stored = (
             await self._of_notification(log["notificationId"], log.get("userId")) if "notificationId" in log else None
         )
-        if case is not None:
-            return case
+        if stored is not None:
+            return stored
         emails, pushes = ((log,), ()) if "to" in log else ((), (log,))
-        return Case(log["_id"], None, None, emails, pushes)
+        return StoredNotification(log["_id"], None, None, emails, pushes)
 
     async def failure_counts(self, chosen: Selection) -> list[FailureCount]:
         """Count the failures by reason, channel and provider, the most frequent first."""
@@ -232,101 +233,105 @@ class NotificationCases:
         )
         return [one["_id"] async for one in found]
 
-    async def retry(self, item_id: str, now: datetime, *, reason: str | None = None, dry_run: bool = False) -> Ruling:
-        """Try again what failed of an item, or all of one that no worker could read.
+    async def retry(
+        self, item_id: str, now: datetime, *, reason: str | None = None, dry_run: bool = False
+    ) -> ActionResult:
+        """Retry the failed deliveries of an item, or all of one that no worker could read.
 
         Args:
-            item_id: The item's.
-            now: The present moment.
-            reason: Only what failed with this code.
-            dry_run: Change nothing; say what would become of it.
+            item_id: The item's id.
+            now: The current time.
+            reason: Retry only deliveries with this error code.
+            dry_run: Change nothing; return what would be done.
         """
 
-        def tried_again(status: str, item: Item) -> Ruling | dict[str, Any]:
+        def retried(status: str, item: Item) -> ActionResult | dict[str, Any]:
             after = [
                 retry(delivery, now) if delivery.state == "failed" and reason in (None, delivery.code) else delivery
                 for delivery in item.deliveries
             ]
             is_unread = status == "failed" and not any(delivery.state == "failed" for delivery in item.deliveries)
             if after == list(item.deliveries) and not (is_unread and reason in (None, UNREADABLE)):
-                return Ruling(item_id, "nothing to do")
+                return ActionResult(item_id, "nothing to do")
             if expired(item.expires_at, now):
-                return Ruling(item_id, "expired", until=item.expires_at)
+                return ActionResult(item_id, "expired", until=item.expires_at)
             if is_unread:
                 return {"$set": {"status": "pending"}, "$unset": {"nextRetryAt": "", "completedAt": ""}}
             return _update(item, after, now)
 
-        return await self._change(item_id, tried_again, dry_run=dry_run)
+        return await self._change(item_id, retried, dry_run=dry_run)
 
-    async def cancel(self, item_id: str, now: datetime, *, dry_run: bool = False) -> Ruling:
-        """Give up what waits of an item; what is sent can't be called back.
+    async def cancel(self, item_id: str, now: datetime, *, dry_run: bool = False) -> ActionResult:
+        """Cancel the waiting deliveries of an item; sent messages can't be recalled.
 
         Args:
-            item_id: The item's.
-            now: The present moment.
-            dry_run: Change nothing; say what would become of it.
+            item_id: The item's id.
+            now: The current time.
+            dry_run: Change nothing; return what would be done.
         """
 
-        def given_up(status: str, item: Item) -> Ruling | dict[str, Any]:
+        def cancelled(status: str, item: Item) -> ActionResult | dict[str, Any]:
             if status != "pending":
-                return Ruling(item_id, "nothing to do")
+                return ActionResult(item_id, "nothing to do")
             waiting = (*item.deliveries, *(plan(channel, now) for channel in item.unplanned))
             return _update(item, [cancel(one, now) if one.state == "waiting" else one for one in waiting], now)
 
-        return await self._change(item_id, given_up, dry_run=dry_run)
+        return await self._change(item_id, cancelled, dry_run=dry_run)
 
     async def _change(
-        self, item_id: str, decide: Callable[[str, Item], Ruling | dict[str, Any]], *, dry_run: bool
-    ) -> Ruling:
-        """Make the update that is decided upon an item as it was read, or say why there is none."""
+        self, item_id: str, decide: Callable[[str, Item], ActionResult | dict[str, Any]], *, dry_run: bool
+    ) -> ActionResult:
+        """Apply the update that `decide` returns for the item as it was read, or return why there is none."""
         for _ in range(_TRIES):
             entry = await self._queue.find_one({"_id": item_id})
             if entry is None:
-                return Ruling(item_id, "unknown")
+                return ActionResult(item_id, "unknown")
             if entry["status"] == "processing":
                 lease = entry.get("lease", {})
-                return Ruling(item_id, "held", worker=lease.get("worker"), until=lease.get("until"))
+                return ActionResult(item_id, "held", worker=lease.get("worker"), until=lease.get("until"))
             item = _read(entry)
             if item is None:
-                return Ruling(item_id, "unreadable")
+                return ActionResult(item_id, "unreadable")
             if any(delivery.state == "sending" for delivery in item.deliveries):
-                return Ruling(item_id, "under way")
+                return ActionResult(item_id, "under way")
             decided = decide(entry["status"], item)
-            if isinstance(decided, Ruling):
+            if isinstance(decided, ActionResult):
                 return decided
             if dry_run or await self._write(entry["status"], item, decided):
-                return Ruling(item_id, "changed")
-        return Ruling(item_id, "contended")
+                return ActionResult(item_id, "changed")
+        return ActionResult(item_id, "contended")
 
     async def _write(self, status: str, item: Item, update: dict[str, Any]) -> bool:
-        """Change an item that is as it was read; return whether it is still so."""
+        """Change an item if it is as it was read; return whether it was."""
         result = await self._queue.update_one(
             {"_id": item.id, "status": status, "lease": None, "revision": item.revision or None},
             {**update, "$inc": {"revision": 1}},
         )
         return result.matched_count == 1
 
-    async def _of_notification(self, notification_id: str, user_id: str | None = None) -> Case | None:
+    async def _of_notification(self, notification_id: str, user_id: str | None = None) -> StoredNotification | None:
         entry = await self._queue.find_one({"_id": notification_id})
         notification = await self._notifications.find_one({"_id": notification_id})
-        case = Case(notification_id, entry, notification, (), ())
-        user_id = case.user_id or user_id
+        stored = StoredNotification(notification_id, entry, notification, (), ())
+        user_id = stored.user_id or user_id
         if user_id is None:
             return None
-        emails, pushes = [await self._logs(logs, case, user_id) for logs in (self._emails, self._pushes)]
+        emails, pushes = [await self._logs(logs, stored, user_id) for logs in (self._emails, self._pushes)]
         if entry is None and notification is None and not emails and not pushes:
             return None
-        return case._replace(email_logs=emails, push_logs=pushes)
+        return stored._replace(email_logs=emails, push_logs=pushes)
 
-    async def _logs(self, logs: AsyncCollection[dict[str, Any]], case: Case, user_id: str) -> tuple[Document, ...]:
-        """Return the logs of a notification: by their keys, and among the user's, as both are indexed."""
-        deliveries = case.item.deliveries if case.item is not None else ()
-        keys = [delivery.key(case.id) for delivery in deliveries]
-        of_it = logs.find({"$or": [{"_id": {"$in": keys}}, {"userId": user_id, "notificationId": case.id}]})
+    async def _logs(
+        self, logs: AsyncCollection[dict[str, Any]], stored: StoredNotification, user_id: str
+    ) -> tuple[Document, ...]:
+        """Return the logs of a notification, by their keys and by the user: both are indexed."""
+        deliveries = stored.item.deliveries if stored.item is not None else ()
+        keys = [delivery.key(stored.id) for delivery in deliveries]
+        of_it = logs.find({"$or": [{"_id": {"$in": keys}}, {"userId": user_id, "notificationId": stored.id}]})
         return tuple(await of_it.sort("createdAt", 1).limit(_MOST_LOGS).to_list())
 
     async def _log(self, name: str) -> Document | None:
-        """Return a log by its own id, or by what its provider calls it; of several, the latest."""
+        """Return a log by its own id, or by the provider's id; of several, the latest."""
         for logs in (self._emails, self._pushes):
             if (log := await logs.find_one({"_id": name})) is not None:
                 return log
@@ -343,9 +348,9 @@ class NotificationCases:
 
 
 def _failures(chosen: Selection) -> list[dict[str, Any]]:
-    """Return the stages that yield the failures of failed items, in the fields of `Failure` as far as they are known.
+    """Return the stages that yield the failures of failed items, with the fields of `Failure`.
 
-    Where no delivery of an item failed, it is the item itself that did.
+    If no delivery of an item failed, the item itself did.
     """
     wanted: dict[str, Any] = {"state": "failed"}
     if chosen.since is not None:
@@ -407,14 +412,14 @@ def _failures(chosen: Selection) -> list[dict[str, Any]]:
 
 
 def _read(entry: Document) -> Item | None:
-    """Return an item of the queue as delivery reads it; `None` where nobody could."""
+    """Return an item of the queue as delivery reads it; `None` if it can't be read."""
     with suppress(UnreadableItemError):
         return Item.from_document(entry)
     return None
 
 
 def _update(item: Item, after: Sequence[Delivery], now: datetime) -> dict[str, Any]:
-    """Return what gives an item other deliveries, and the status that follows from them."""
+    """Return the update that sets an item's deliveries, and the status that follows from them."""
     update = status_update(replace(item, deliveries=tuple(after)), now)
     update["$set"]["deliveries"] = [delivery.to_document() for delivery in after]
     update["$set"]["attempts"] = max((delivery.attempts for delivery in after), default=0)

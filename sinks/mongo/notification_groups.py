@@ -1,9 +1,11 @@
-"""Gathered notifications in MongoDB: "Ada and 9 others", one notification for what happens again and again.
+"""Grouped notifications in MongoDB: "Ada and 9 others", one notification for events of one kind.
 
-In come notices; out goes the notification of each group with all of them in it, or a new one where the last was read.
-A change holds only where nobody else has changed the notification since it was read, else it is made again upon what is
-there by then; so of any number of writers one gets on. The item of the queue is written first, so a crash in between
-leaves no notification that is never delivered, and the batch that is read again brings the one that is missing.
+Input: notices. Output: the notification of each group with all of them merged, or a new one if the last was read. A
+write succeeds only if nobody has changed the notification since it was read; otherwise it is repeated on the new state,
+so of any number of writers one always succeeds.
+
+After a crash: the item of the queue is written first, so no notification stays without delivery, and the batch that is
+read again adds the one that is missing.
 """
 
 from collections import defaultdict
@@ -20,7 +22,7 @@ from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from enrich.notifications import notification, queue_item
-from notifications.gathering import Gathered, merge
+from notifications.grouping import NotificationGroup, merge
 from notifications.notice import Notice
 from runtime.metrics import STORED_DOCUMENTS_SPOILED
 from sinks.collections import NOTIFICATION_QUEUE, NOTIFICATIONS
@@ -30,17 +32,16 @@ log = structlog.get_logger(__name__)
 
 _READ_AT_ONCE = 1_000
 _CHANGING = ("title", "message", "actionUrl", "actionText", "actorId", "actorName", "actorAvatar", "gathered")
-"""What another notice may change; all else is as the first one made it."""
+"""The fields that another notice may change; all others stay as the first notice set them."""
 
 
-class Joined(NamedTuple):
-    """What became of the notices of one group.
+class GroupResult(NamedTuple):
+    """The result of merging notices into one group.
 
     Attributes:
-        notification: The notification that they are in, as it is stored.
-        joined: How many of them changed it; the others had been counted before.
-        due: When e-mail and push are to be sent; `None` where that was put into the queue before, or there is nothing
-            to send.
+        notification: The stored notification.
+        joined: How many notices changed it; the others had been counted before.
+        due: When e-mail and push are sent; `None` if the item is in the queue already, or there is nothing to send.
     """
 
     notification: Mapping[str, Any]
@@ -49,24 +50,24 @@ class Joined(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """A group with notices more.
+    """A group with new notices.
 
     Attributes:
-        stored: The latest notification of the group as it was read; `None` where there is none.
-        gathered: What the group has gathered from now on.
+        stored: The latest notification of the group as it was read; `None` if there is none.
+        merged: The merged group.
         joined: The notices that changed it.
     """
 
     stored: Mapping[str, Any] | None
-    gathered: Gathered
+    merged: NotificationGroup
     joined: Sequence[Notice]
 
     @property
     def is_new(self) -> bool:
-        return self.stored is None or self.stored["_id"] != self.gathered.id
+        return self.stored is None or self.stored["_id"] != self.merged.id
 
 
-class GatheredNotifications:
+class NotificationGroups:
     """The notifications of groups.
 
     Args:
@@ -74,18 +75,18 @@ class GatheredNotifications:
     """
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
-        # A notification that was read ends what it gathers: such a reading must not be taken back by a failover.
+        # A notification that was read ends its generation: a failover must not undo what was read from MongoDB.
         self._notifications = database.get_collection(NOTIFICATIONS.name, read_concern=ReadConcern("majority"))
         self._queue = database[NOTIFICATION_QUEUE.name]
 
-    async def join(self, notices: Iterable[Notice]) -> list[Joined]:
-        """Bring notices into the notifications of their groups, durably: one change for each group, however many.
+    async def join(self, notices: Iterable[Notice]) -> list[GroupResult]:
+        """Merge notices into the notifications of their groups, durably, with one write for each group.
 
         Raises:
-            PyMongoError: MongoDB is not up to it, or refuses some. All of it may be done again.
+            PyMongoError: MongoDB fails, or refuses some. The whole call may be repeated.
         """
         missing = _by_group(notices)
-        results: list[Joined] = []
+        results: list[GroupResult] = []
         while missing:
             latest = await self._latest(missing)
             changes = {group: _next(latest.get(group), some) for group, some in missing.items()}
@@ -98,8 +99,8 @@ class GatheredNotifications:
             )
             for group in missing.keys() - lost:
                 stored = documents.get(group) or latest[group]
-                results.append(Joined(stored, len(changes[group].joined), items.get(group, {}).get("nextRetryAt")))
-            # The server answers to a change that lost once the one that won is durable, so now that one is found.
+                results.append(GroupResult(stored, len(changes[group].joined), items.get(group, {}).get("nextRetryAt")))
+            # The server responds to a write that lost when the one that won is durable, so now that one is found.
             missing = {group: missing[group] for group in lost}
         return results
 
@@ -108,8 +109,8 @@ class GatheredNotifications:
         latest: dict[str, dict[str, Any]] = {}
         names = list(groups)
         for start in range(0, len(names), _READ_AT_ONCE):
-            # What begins with a group and a dash, which the dot comes after, is a document for each generation. As
-            # regular expressions in one `$in` they would read the whole index.
+            # The ids of a group's generations begin with the group and a dash; the dot is the next character. Regular
+            # expressions in one `$in` would scan the whole index.
             ranges = [
                 {"_id": {"$gte": f"{group}-", "$lt": f"{group}."}} for group in names[start : start + _READ_AT_ONCE]
             ]
@@ -135,55 +136,55 @@ def _generation(document: Mapping[str, Any]) -> int:
 
 
 def _next(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
-    """Return the group with the notices; a new generation where somebody has changed the latest beyond reading."""
+    """Return the group with the notices; a new generation if the latest can't be read."""
     if stored is None or _is_readable(stored):
         return _change(stored, notices)
     STORED_DOCUMENTS_SPOILED.labels(NOTIFICATIONS.name, "left").inc()
-    log.error("a gathered notification is unreadable, so a new one begins", notification=stored["_id"])
+    log.error("a grouped notification is unreadable, so a new one begins", notification=stored["_id"])
     change = _change(None, notices)
-    return change._replace(gathered=replace(change.gathered, generation=_generation(stored) + 1))
+    return change._replace(merged=replace(change.merged, generation=_generation(stored) + 1))
 
 
 def _is_readable(stored: Mapping[str, Any]) -> bool:
     try:
-        Gathered.from_document(stored["gathered"])
+        NotificationGroup.from_document(stored["gathered"])
         return isinstance(stored["channels"]["inApp"]["read"], bool) and isinstance(stored["gathered"]["version"], int)
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
 
 
 def _change(stored: Mapping[str, Any] | None, notices: Iterable[Notice]) -> _Change:
-    before = None if stored is None else Gathered.from_document(stored["gathered"])
+    before = None if stored is None else NotificationGroup.from_document(stored["gathered"])
     was_read = stored is not None and bool(stored["channels"]["inApp"]["read"])
-    gathered, joined = before, list[Notice]()
+    merged, joined = before, list[Notice]()
     for notice in notices:
         # Only what is stored can have been read; a generation that begins here is unread.
-        is_stored = before is not None and gathered is not None and gathered.id == before.id
-        after = merge(gathered, notice, was_read=was_read and is_stored)
-        if after != gathered:
-            gathered = after
+        is_stored = before is not None and merged is not None and merged.id == before.id
+        after = merge(merged, notice, was_read=was_read and is_stored)
+        if after != merged:
+            merged = after
             joined.append(notice)
-    assert gathered is not None
-    return _Change(stored, gathered, joined)
+    assert merged is not None
+    return _Change(stored, merged, joined)
 
 
 def _first(change: _Change) -> Notice:
-    """Return the first of the notices that are new, with the words of all and who did it last."""
+    """Return the first of the new notices, with the person who acted last."""
     first = min(change.joined, key=lambda notice: (notice.created_at, notice.id))
-    newest = change.gathered.newest[0]
+    newest = change.merged.newest[0]
     return replace(
         first,
         actor_id=newest.actor_id,
         actor_name=newest.actor_name,
-        actor_avatar=change.gathered.actor_avatar,
+        actor_avatar=change.merged.actor_avatar,
     )
 
 
 def _document(change: _Change) -> dict[str, Any]:
-    """Return the group's notification as it is to be."""
-    made = notification(_first(change), change.gathered.words, change.gathered.id)
+    """Return the new document of the group's notification."""
+    made = notification(_first(change), change.merged.words, change.merged.id)
     version = 1 if change.is_new or change.stored is None else change.stored["gathered"]["version"] + 1
-    made["gathered"] = change.gathered.document() | {"version": version}
+    made["gathered"] = change.merged.document() | {"version": version}
     if change.is_new or change.stored is None:
         return made
     kept = {name: value for name, value in change.stored.items() if name not in _CHANGING}
@@ -194,13 +195,13 @@ def _item(change: _Change) -> dict[str, Any]:
     """Return the new notification's item in the queue."""
     first = _first(change)
     assert first.gather is not None
-    return queue_item(first, change.gathered.id, first.created_at + first.gather.wait)
+    return queue_item(first, change.merged.id, first.created_at + first.gather.wait)
 
 
 def _compare_and_set(
     stored: Mapping[str, Any] | None, document: Mapping[str, Any]
 ) -> InsertOne[dict[str, Any]] | UpdateOne:
-    """Return the write that makes it so where all is as it was read, and else fails as the `_id` is there already."""
+    """Return the write that succeeds if all is as it was read, and otherwise fails because the `_id` exists."""
     if stored is None or stored["_id"] != document["_id"]:
         return InsertOne(dict(document))
     as_it_was = {
@@ -211,7 +212,7 @@ def _compare_and_set(
     changes = {
         "$set": {name: document[name] for name in _CHANGING if name in document},
         "$unset": {name: "" for name in _CHANGING if name not in document},
-        # Where nothing matches it is inserted: either another has changed it, and the `_id` is there; or it is deleted.
+        # If nothing matches, it is inserted: either another writer changed it and the `_id` exists, or it was deleted.
         "$setOnInsert": {name: value for name, value in document.items() if name not in (*_CHANGING, "_id")},
     }
     return UpdateOne(as_it_was, changes, upsert=True)
@@ -220,11 +221,11 @@ def _compare_and_set(
 async def _write(
     collection: AsyncCollection[dict[str, Any]], writes: Mapping[str, InsertOne[dict[str, Any]] | UpdateOne]
 ) -> set[str]:
-    """Carry out one write for each group; return the groups whose `_id` was there already."""
+    """Execute one write for each group; return the groups whose `_id` existed already."""
     inserts = {group: write for group, write in writes.items() if isinstance(write, InsertOne)}
     updates = {group: write for group, write in writes.items() if isinstance(write, UpdateOne)}
-    # Each kind by itself. Of both in one bulk PyMongo 4.20 forgets the second, and says nothing, where it finds no
-    # connection at first and tries again (`_AsyncBulk._execute_command` looks for the next run only unless `retrying`).
+    # Separately: with both in one bulk write, PyMongo 4.20 silently drops the second kind if it has no connection at
+    # first and retries (`_AsyncBulk._execute_command` looks for the next run only unless `retrying`).
     return await _write_alike(collection, inserts) | await _write_alike(collection, updates)
 
 

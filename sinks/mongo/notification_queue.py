@@ -1,12 +1,13 @@
-"""The queue of notifications in MongoDB: who works on what, and until when.
+"""The queue of notifications in MongoDB: which worker has which item, and until when.
 
-In come items that others have put there; out go claims, each to one worker for a bounded time. A claim carries a token
-that no other claim of its item has, and every write names it: what a worker writes after it has lost its claim is
-refused. Whoever changes deliveries names the revision that they read, so workers, receipts and commands never undo each
-other. An item that its worker never finished is there for others once the claim has run out.
+Input: items that other agents have stored. Output: claims, each for one worker and a bounded time. A claim has a token
+that no other claim of its item has, and every write names it: a write after the claim was lost is refused. A write of
+deliveries also names the revision that was read, so workers, receipts and commands never undo each other.
 
-An item that is `pending` with a `nextRetryAt` waits; without one it is ready. `wake` turns the first into the second,
-so that looking for what is ready never reads what is not.
+An item that is `pending` with a `nextRetryAt` waits; without one it is ready. `wake` makes waiting items ready, so that
+a search for ready items never reads waiting ones.
+
+After a crash: an item becomes available again when its claim has expired.
 """
 
 import random
@@ -19,29 +20,29 @@ from typing import Any, NamedTuple
 from pymongo.asynchronous.database import AsyncDatabase
 
 from notifications.item import URGENCY, Item, UnreadableItemError
-from notifications.states import Delivery, Receipt, confirm, next_due, status_of
+from notifications.states import Confirmation, Delivery, confirm, next_due, status_of
 from sinks.collections import NOTIFICATION_QUEUE
 
 LEASE = timedelta(seconds=60)
-"""How long a worker may hold an item: more than an attempt on every channel takes, time-outs and all."""
+"""How long a claim lasts: longer than an attempt on every channel, with its time-outs."""
 
 _PRIORITIES = tuple(sorted(URGENCY.values(), reverse=True))
 OLDEST_IN = 8
-"""One in so many of what is claimed is the oldest there is, whatever its priority: so nothing waits for ever."""
+"""One of so many claims is the oldest item of any priority, so that nothing waits for ever."""
 
 MOST_COUNTED = 10_000
-"""Beyond this the backlog is not counted, only that it is long."""
+"""The backlog is counted up to this number."""
 
 _ERRORS_KEPT = 50
 _READY: Mapping[str, Any] = {"status": "pending", "nextRetryAt": None}
 
 
 class Claim(NamedTuple):
-    """An item that is ours for a while.
+    """An item that this worker has claimed for a bounded time.
 
     Attributes:
         id: The item's id.
-        token: Names this claim of the item; no other has it.
+        token: Identifies this claim; no other claim has it.
         item: The item as it was when it was claimed.
     """
 
@@ -51,11 +52,11 @@ class Claim(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """What is ready and nobody has taken.
+    """The ready items that no worker has claimed.
 
     Attributes:
         items: How many, up to `MOST_COUNTED`.
-        oldest: When the oldest was asked for; `None` where there are none.
+        oldest: When the oldest was requested; `None` if there are none.
     """
 
     items: int
@@ -65,12 +66,12 @@ class Backlog(NamedTuple):
 class NotificationQueue:
     """The queue, as one worker sees it.
 
-    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+    Every method raises `PyMongoError` if MongoDB fails, and may then be repeated.
 
     Args:
         database: The platform's database.
-        worker: Names this process among all workers, for whoever looks at a claim.
-        chance: Decides who takes which of many.
+        worker: The name of this process, for people who look at a claim.
+        chance: Spreads the claims of several workers.
     """
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]], worker: str, chance: random.Random) -> None:
@@ -79,7 +80,7 @@ class NotificationQueue:
         self._chance = chance
 
     async def wake(self, now: datetime) -> int:
-        """Make ready what is due, and what was claimed by workers that never came back; return how many are."""
+        """Make due items ready, and items whose claims have expired; return how many."""
         due = await self._items.update_many(
             {"status": "pending", "nextRetryAt": {"$lte": now}}, {"$unset": {"nextRetryAt": ""}}
         )
@@ -90,10 +91,10 @@ class NotificationQueue:
         return due.modified_count + lost.modified_count
 
     async def claim(self, limit: int, now: datetime) -> list[Claim]:
-        """Claim what is ready: the most urgent first, of these the oldest, and now and then the oldest of all.
+        """Claim ready items: the most urgent first, of these the oldest, and sometimes the oldest of all.
 
         Returns:
-            At most so many claims; fewer where other workers were faster, or nothing is ready.
+            At most `limit` claims; fewer if other workers were faster, or less is ready.
         """
         chosen = list(dict.fromkeys([*await self._oldest(limit), *await self._most_urgent(limit)]))[:limit]
         if not chosen:
@@ -115,17 +116,17 @@ class NotificationQueue:
     async def change(
         self, claim: Claim, item: Item, deliveries: Sequence[Delivery], errors: Iterable[str] = (), *, now: datetime
     ) -> Item | None:
-        """Write the deliveries of an item that is still ours, upon what was read; durable when it returns.
+        """Write the deliveries of a claimed item if it is as it was read; durable when it returns.
 
         Args:
             claim: The claim.
             item: The item as it was read.
-            deliveries: All of its deliveries, as they are from now on.
-            errors: What went wrong. Of all errors the last 50 are kept.
-            now: When that was.
+            deliveries: All of its new deliveries.
+            errors: Messages for the item's list of errors, which keeps the last 50.
+            now: The time of the errors.
 
         Returns:
-            The item as it is now; `None` where it is no longer ours, or has changed since it was read.
+            The new item; `None` if the claim was lost, or the item has changed since it was read.
         """
         changes: dict[str, Any] = {
             "deliveries": [delivery.to_document() for delivery in deliveries],
@@ -138,27 +139,27 @@ class NotificationQueue:
         )
         return replace(item, deliveries=tuple(deliveries), revision=item.revision + 1) if result.matched_count else None
 
-    async def held(self, claim: Claim) -> Item | None:
-        """Read an item again; `None` where it is no longer ours."""
+    async def leased(self, claim: Claim) -> Item | None:
+        """Read an item again; `None` if the claim was lost."""
         found = await self._items.find_one({"_id": claim.id, "lease.token": claim.token})
         return None if found is None else Item.from_document(found)
 
     async def release(self, claim: Claim, item: Item, now: datetime) -> bool:
-        """Give an item back: its status follows from its deliveries.
+        """Release an item; its status follows from its deliveries.
 
         Returns:
-            Whether it is given back; not so where it is no longer ours, or has changed since it was read.
+            Whether it was released; `False` if the claim was lost, or the item has changed since it was read.
         """
         result = await self._items.update_one(_as_read(claim, item), status_update(item, now))
         return result.matched_count == 1
 
     async def put_back(self, claim: Claim, until: datetime, now: datetime) -> None:
-        """Give an item back whose notification is missing, to be claimed later; the first time, write down since when.
+        """Release an item whose notification is missing, to be claimed later; the first time, record when.
 
         Args:
             claim: The claim.
             until: When to look again.
-            now: When it was missing.
+            now: The current time.
         """
         await self._items.update_one(
             {"_id": claim.id, "lease.token": claim.token},
@@ -170,7 +171,7 @@ class NotificationQueue:
         )
 
     async def give_up(self, claim: Claim, error: str, now: datetime) -> None:
-        """Let an item fail that can't be read; nothing of it is touched but errors that are no list."""
+        """Mark an item that can't be read as failed; nothing else is changed, except errors that are not a list."""
         noted = _noted([error], now)
         given = noted["$push"]["errors"]["$each"]
         is_list = isinstance(claim.item.get("errors", []), list)
@@ -183,14 +184,14 @@ class NotificationQueue:
             },
         )
 
-    async def confirm(self, item_id: str, key: str, receipt: Receipt, now: datetime) -> bool:
-        """Take in what a provider reports of a message, whoever may hold its item; return whether that changed it.
+    async def confirm(self, item_id: str, key: str, confirmation: Confirmation, now: datetime) -> bool:
+        """Apply a provider's report of a message, even if a worker has the item; return whether it changed.
 
         Args:
             item_id: The item's id.
-            key: Names the message, as `Delivery.key` does.
-            receipt: What is reported.
-            now: When that was.
+            key: The message's key, as `Delivery.key` returns it.
+            confirmation: The report.
+            now: The current time.
         """
         while True:
             found = await self._items.find_one({"_id": item_id})
@@ -201,7 +202,7 @@ class NotificationQueue:
             except UnreadableItemError:
                 return False
             deliveries = tuple(
-                confirm(delivery, receipt, now) if delivery.key(item.notification_id) == key else delivery
+                confirm(delivery, confirmation, now) if delivery.key(item.notification_id) == key else delivery
                 for delivery in item.deliveries
             )
             if deliveries == item.deliveries:
@@ -209,7 +210,7 @@ class NotificationQueue:
             after = replace(item, deliveries=deliveries)
             lease = found.get("lease")
             token = lease.get("token") if isinstance(lease, Mapping) else None
-            # Whoever holds it, or takes up what a dead worker left, says what its status is.
+            # Otherwise the worker that has it, or recovers it, sets its status.
             is_ours = token is None and not any(delivery.state == "sending" for delivery in deliveries)
             changes = status_update(after, now) if is_ours else {}
             changes.setdefault("$set", {})["deliveries"] = [delivery.to_document() for delivery in deliveries]
@@ -221,18 +222,18 @@ class NotificationQueue:
                 return True
 
     async def measure(self) -> Backlog:
-        """Return how much could be claimed now."""
+        """Return the backlog."""
         ready = await self._items.count_documents(_READY, limit=MOST_COUNTED)
         oldest = await self._oldest_ready(1)
         created_at = oldest[0].get("createdAt") if oldest else None
         return Backlog(ready, created_at if isinstance(created_at, datetime) else None)
 
     async def is_any_ready(self) -> bool:
-        """Return whether there is something to claim."""
+        """Return whether any item is ready."""
         return await self._items.find_one(_READY, {"_id": 1}) is not None
 
     async def _most_urgent(self, limit: int) -> list[str]:
-        """Return what is most urgent; of many that are equally so another part each time, as others choose too."""
+        """Return the most urgent items; of many equally urgent ones a random part, as other workers choose too."""
         ready = self._items.find(_READY, {"priority": 1}).sort([("priority", -1), ("createdAt", 1)])
         candidates = await ready.limit(4 * limit).to_list()
         if len(candidates) == 4 * limit and candidates[0].get("priority") == candidates[-1].get("priority"):
@@ -241,7 +242,7 @@ class NotificationQueue:
         return [candidate["_id"] for candidate in candidates[:limit]]
 
     async def _oldest(self, limit: int) -> list[str]:
-        """Return the oldest of all priorities, a small part of what is asked for, and now and then none."""
+        """Return the oldest items of all priorities: one in `OLDEST_IN` of the limit, and sometimes none."""
         count, rest = divmod(limit, OLDEST_IN)
         count += self._chance.randrange(OLDEST_IN) < rest
         if not count:
@@ -249,7 +250,7 @@ class NotificationQueue:
         return [item["_id"] for item in await self._oldest_ready(count)]
 
     async def _oldest_ready(self, count: int) -> list[dict[str, Any]]:
-        """Return ids and moments of the oldest that are ready, by one short walk of the index for each priority."""
+        """Return ids and times of the oldest ready items, by one short scan of the index for each priority."""
         found: list[dict[str, Any]] = []
         for priority in _PRIORITIES:
             ready = self._items.find({**_READY, "priority": priority}, {"createdAt": 1}).sort("createdAt", 1)
@@ -258,16 +259,16 @@ class NotificationQueue:
 
 
 def _as_read(claim: Claim, item: Item) -> dict[str, Any]:
-    """Return the filter that finds an item only while it is ours, and as it was read."""
+    """Return the filter that matches an item only while the claim holds and it is as it was read."""
     return {"_id": claim.id, "lease.token": claim.token, "revision": item.revision or None}
 
 
 def status_update(item: Item, now: datetime) -> dict[str, Any]:
-    """Return the update that gives an item the status of its deliveries, and nobody's lease."""
+    """Return the update that sets an item's status from its deliveries, and removes the lease."""
     status = status_of(item.deliveries)
     due = next_due(item.deliveries) if status == "pending" else None
     if due is not None and item.expires_at is not None:
-        due = min(due, item.expires_at)  # then what waits is skipped
+        due = min(due, item.expires_at)  # waiting deliveries are skipped then
     unset = {"lease": "", "missingSince": ""}
     changes: dict[str, Any] = {"status": status}
     if due is not None and due > now:
@@ -276,7 +277,7 @@ def status_update(item: Item, now: datetime) -> dict[str, Any]:
         unset["nextRetryAt"] = ""
     if status == "completed":
         changes["completedAt"] = now
-        unset["recipient"] = ""  # where to reach somebody is kept for no longer than it is needed
+        unset["recipient"] = ""  # addresses are kept no longer than needed
     else:
         unset["completedAt"] = ""
     return {"$set": changes, "$unset": unset}
@@ -288,7 +289,7 @@ def _noted(errors: Iterable[str], now: datetime) -> dict[str, Any]:
 
 
 def _urgency(claim: Claim) -> tuple[float, datetime]:
-    # Somebody may have changed an item so that it can't be read: it comes first, and fails.
+    # An item that can't be read comes first, and fails.
     priority = claim.item.get("priority")
     return -priority if isinstance(priority, int | float) else -URGENCY["urgent"], _created_at(claim.item)
 

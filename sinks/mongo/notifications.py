@@ -1,7 +1,7 @@
-"""Notifications in MongoDB, as delivery needs them: what they say, and which channels have had them.
+"""Notifications in MongoDB as delivery needs them: their content, and which channels have been sent.
 
-In come ids and items of the queue; out go documents, and marks that stay as they were first set. Carried out again, it
-changes nothing.
+Input: ids and items of the queue. Output: documents, and marks that keep their first value. Every write may be
+repeated.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _LOG_FIELDS: Mapping[Channel, str] = {"email": "emailId", "push": "pushId"}
 class Notifications:
     """The notifications of all users.
 
-    Every method raises `PyMongoError` where MongoDB is not up to it, and may be repeated then.
+    Every method raises `PyMongoError` if MongoDB fails, and may then be repeated.
 
     Args:
         database: The platform's database.
@@ -30,7 +30,7 @@ class Notifications:
         self._notifications = database[NOTIFICATIONS.name]
 
     async def find(self, notification_id: str) -> dict[str, Any] | None:
-        """Return a notification; `None` where there is none."""
+        """Return a notification; `None` if there is none."""
         return await self._notifications.find_one({"_id": notification_id})
 
     async def mark_sent(self, item: Item) -> None:

@@ -41,7 +41,7 @@ from sinks.mongo.errors import (
     refusal_of_fault,
 )
 from sinks.mongo.late_updates import PartSum, completion
-from sinks.mongo.notification_groups import GatheredNotifications, Joined
+from sinks.mongo.notification_groups import GroupResult, NotificationGroups
 
 __all__ = ["Mongo", "Outcome", "Refusal", "UnknownRefusalError", "is_transient"]
 
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
     written: dict[str, int]
     duplicates: dict[str, int]
     refused: list[tuple[int, Refusal]]
-    gathered: Sequence[Joined] = ()
+    gathered: Sequence[GroupResult] = ()
 
 
 _Placed = tuple[int, WriteT]
@@ -87,7 +87,7 @@ class _Tally:
         self.written: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()
         self.refused: list[tuple[int, Refusal]] = []
-        self.gathered: list[Joined] = []
+        self.gathered: list[GroupResult] = []
 
     def count(self, collection: str, *, written: int, duplicates: int) -> None:
         self.written[collection] += written
@@ -110,7 +110,7 @@ class Mongo:
         self._client = client
         self._timeout = timeout
         self._database = NamespacedDatabase(client, namespace)
-        self._gathered = GatheredNotifications(self._database)
+        self._gathered = NotificationGroups(self._database)
 
     @classmethod
     def connect(cls, url: str, namespace: str = "", *, timeout: timedelta = timedelta(seconds=15)) -> Self:

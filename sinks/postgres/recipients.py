@@ -1,8 +1,8 @@
-"""Recipients: where a user can be reached and what the user wants, from a view of the platform's in PostgreSQL.
+"""Recipients: addresses, devices and preferences of users, from a view of the platform in PostgreSQL.
 
-In come ids of users; out go addresses, devices and preferences, from Redis for as long as they are kept there.
-PostgreSQL has the truth: without Redis everything is asked there. A device that can't be read is left out, and nothing
-else; preferences that can't be read have their safest reading. docs/recipients.md says what the view is to be.
+Input: ids of users. Output: addresses, devices and preferences, cached in Redis. PostgreSQL is the source of truth:
+without Redis every request goes there. A device that can't be read is ignored alone; preferences that can't be read
+have their safest reading. docs/recipients.md describes the view.
 """
 
 import time
@@ -16,11 +16,11 @@ from pydantic import BaseModel, ValidationError, field_validator
 from pydantic_core import from_json
 from redis.exceptions import RedisError
 
-from notifications.preferences import DEFAULTS, Preferences, Unreadable, read
+from notifications.preferences import DEFAULTS, Preferences, UnreadablePart, read
 from runtime.metrics import PREFERENCES_UNREADABLE
 from schemas.email_address import normalised
 from schemas.notifications import Device
-from sinks.batch_loader import Together
+from sinks.batch_loader import BatchLoader
 from sinks.postgres.pool import Pool, connection, fetch
 from sinks.redis.connection import connect
 from sinks.redis.refusals import RedisRefusals
@@ -28,30 +28,30 @@ from sinks.redis.refusals import RedisRefusals
 log = structlog.get_logger(__name__)
 
 DEVICES = 20
-"""How many of a user's devices are used, the first of the list; a request may name no more either."""
+"""How many devices of a user are used, from the start of the list; a request may name no more either."""
 
 UNKNOWN_KEPT = timedelta(seconds=10)
-"""How long it is kept at most that there is no such user: a new one may be told something at once."""
+"""How long it is cached at most that a user does not exist, as a new user may be notified at once."""
 
 LOOK_AGAIN = timedelta(seconds=30)
-"""How often to look whether a view that is not there has come."""
+"""How often to look for a missing view."""
 
 LOOKED_AT = 10_000
-"""Of how many people the preferences are looked at when somebody asks what can't be read."""
+"""How many people's preferences the check for unreadable ones reads."""
 
-_MOST_TOLD = 1_000
+_MOST_REPORTED = 1_000
 _TIMEOUT_SECONDS = 1.0
 _FEATURE = "recipients"
 _LONGEST_ADDRESS = 1024
 
 
 class Person(NamedTuple):
-    """Where somebody can be reached, and what they want.
+    """A person's addresses and preferences.
 
     Attributes:
-        email: The address; `None` where there is none.
-        devices: Those that push messages reach.
-        preferences: What they want.
+        email: The address; `None` if there is none.
+        devices: The devices for push messages.
+        preferences: The preferences.
     """
 
     email: str | None
@@ -59,21 +59,21 @@ class Person(NamedTuple):
     preferences: Preferences
 
     def __repr__(self) -> str:
-        """Say that it is somebody, and not who: this may come into a log."""
+        """Return a text without personal data, as it may be logged."""
         return f"Person({len(self.devices)} devices)"
 
 
 class Recipients:
-    """The people whom the platform knows.
+    """The people that the platform knows.
 
     Args:
         pool: Connections to the platform's database; not closed with this.
-        view: The view's name, with its schema where needed; `None` where there is none.
+        view: The view's name, with its schema if needed; `None` if there is none.
         redis_url: Where Redis is.
         prefix: Begins the name of every key.
-        kept: How long Redis keeps what the view said.
-        clock: Seconds that only grow.
-        refusals: Tells of what Redis refuses.
+        kept: How long Redis caches the view's rows.
+        clock: Monotonic seconds.
+        refusals: Reports commands that Redis refuses.
 
     Raises:
         RedisUrlError: Not a Redis URL.
@@ -99,17 +99,17 @@ class Recipients:
         self._absent_until: float | None = None
         self._has_answered = False
         self._has_complained = False
-        self._told: set[tuple[str | None, tuple[Unreadable, ...]]] = set()
-        self._from_redis = Together(self._read_kept)
-        self._from_view = Together(self._ask_view)
+        self._reported: set[tuple[str | None, tuple[UnreadablePart, ...]]] = set()
+        self._from_redis = BatchLoader(self._read_kept)
+        self._from_view = BatchLoader(self._ask_view)
 
     async def find(self, user_id: str) -> Person | None:
-        """Return whom the id means; `None` where it means nobody, or there is no view.
+        """Return the person of an id; `None` if the id is unknown, or there is no view.
 
-        A view that was there and has gone is a fault: whoever is not found for that reason would be told nothing.
+        A view that existed and disappeared is an error: otherwise people who are not found would not be notified.
 
         Raises:
-            psycopg.Error: PostgreSQL is not up to it; `sinks.postgres.pool.is_transient` tells whether it may be later.
+            psycopg.Error: PostgreSQL fails; `sinks.postgres.pool.is_transient` says whether a retry may succeed.
         """
         if self._view is None or not _is_text(user_id):
             return None
@@ -118,7 +118,7 @@ class Recipients:
         return found.person() if found else None
 
     async def close(self) -> None:
-        """Close the connections to Redis; who still waits for an answer gets none."""
+        """Close the connections to Redis, and cancel look-ups in progress."""
         await self._from_redis.close()
         await self._from_view.close()
         await self._redis.aclose()
@@ -182,13 +182,13 @@ class Recipients:
             return _Known.model_validate(given | {"devices": _devices(given["devices"])})
 
     def _preferences(self, row: Mapping[str, str | None]) -> Preferences:
-        """Read preferences; tell of what can't be read once for each person and value, up to `_MOST_TOLD` times."""
+        """Read preferences; log unreadable parts once for each person and value, up to `_MOST_REPORTED` times."""
         preferences = read(_parsed(row["preferences"]))
         for part in {unreadable.part for unreadable in preferences.unreadable}:
             PREFERENCES_UNREADABLE.labels(part).inc()
-        told = (row["user_id"], preferences.unreadable)
-        if preferences.unreadable and told not in self._told and len(self._told) < _MOST_TOLD:
-            self._told.add(told)
+        reported = (row["user_id"], preferences.unreadable)
+        if preferences.unreadable and reported not in self._reported and len(self._reported) < _MOST_REPORTED:
+            self._reported.add(reported)
             log.warning(
                 "preferences are unreadable, so this person is sent less",
                 user=row["user_id"],
@@ -198,10 +198,10 @@ class Recipients:
 
 
 async def problem_of_view(url: str, view: str) -> str | None:
-    """Return what keeps us from reading the view; `None` where nothing does.
+    """Return why the view can't be read; `None` if it can.
 
     Raises:
-        psycopg.Error: PostgreSQL is not up to it.
+        psycopg.Error: PostgreSQL fails.
     """
     async with connection(url) as using:
         try:
@@ -216,24 +216,24 @@ async def problem_of_view(url: str, view: str) -> str | None:
 
 
 class Survey(NamedTuple):
-    """What of people's preferences can't be read.
+    """How many preferences can't be read.
 
     Attributes:
-        people: How many people were looked at.
-        unreadable: How many of them have something that can't be read.
-        examples: One value of each part, as it can be shown.
+        people: How many people were checked.
+        unreadable: How many of them have an unreadable part.
+        examples: One value of each part, without personal data.
     """
 
     people: int
     unreadable: int
-    examples: tuple[Unreadable, ...]
+    examples: tuple[UnreadablePart, ...]
 
 
 async def survey_preferences(url: str, view: str) -> Survey | None:
-    """Read the preferences of people in the view, up to `LOOKED_AT` of them; `None` where the view is too slow for it.
+    """Read the preferences of up to `LOOKED_AT` people in the view; `None` if the view is too slow.
 
     Raises:
-        psycopg.Error: PostgreSQL is not up to it.
+        psycopg.Error: PostgreSQL fails.
     """
     try:
         async with connection(url) as using:
@@ -247,7 +247,7 @@ async def survey_preferences(url: str, view: str) -> Survey | None:
 
 
 class _Known(BaseModel):
-    """What is known of an id: of a user as the view has it, or that there is none."""
+    """What is known of an id: the user in the view, or that there is none."""
 
     is_user: bool
     email: str | None = None
@@ -269,7 +269,7 @@ def _identifier(view: str | None) -> sql.Identifier:
 
 
 def _is_text(user_id: str) -> bool:
-    """Whether PostgreSQL and Redis can have such a text: without NUL, and without halves of surrogate pairs."""
+    """Whether PostgreSQL and Redis can store the text: it has no NUL and no halves of surrogate pairs."""
     try:
         user_id.encode()
     except UnicodeEncodeError:
@@ -278,7 +278,7 @@ def _is_text(user_id: str) -> bool:
 
 
 def _kept(value: str | bytes) -> _Known | None:
-    """Read what is in Redis; what another release wrote there otherwise counts as not there."""
+    """Read a value of Redis; an unknown format of another release counts as missing."""
     try:
         return _Known.model_validate_json(value)
     except ValidationError:
@@ -286,7 +286,7 @@ def _kept(value: str | bytes) -> _Known | None:
 
 
 def _parsed(text: str | None) -> object:
-    """Return what the JSON holds; a text that is no JSON as it is."""
+    """Return the content of the JSON; a text that is not JSON is returned unchanged."""
     try:
         return None if text is None else from_json(text)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Suppressions: addresses and devices that nothing may be sent to any more, in PostgreSQL.
+"""Suppressions: addresses and devices to which nothing is sent any more, in PostgreSQL.
 
-In come an address and a reason; out go rows, and the answer whether an address is among them. The first reason stays,
-so adding one again changes nothing. An e-mail address is stored by its identity, which is the same in whichever way it
-is written; earlier releases stored some otherwise, and those rows are found as well.
+Input: an address and a reason. Output: rows, and whether an address is among them. The first reason stays, so adding an
+address again changes nothing. An e-mail address is stored in a normal form, its identity; earlier releases stored some
+addresses in other forms, which are found as well.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from schemas.email_address import InvalidAddress, read
-from sinks.batch_loader import Together
+from sinks.batch_loader import BatchLoader
 from sinks.postgres.pool import Pool, fetch, is_transient
 
 Channel = Literal["email", "push"]
@@ -25,7 +25,7 @@ class Suppression(NamedTuple):
     Attributes:
         channel: What kind of address.
         address: An e-mail address by its identity, or a device's token.
-        reason: `bounced`, `complained`, `gone`, `unsubscribed`, or what an operator wrote.
+        reason: `bounced`, `complained`, `gone`, `unsubscribed`, or an operator's text.
         since: When it was added.
     """
 
@@ -38,7 +38,7 @@ class Suppression(NamedTuple):
 class Suppressions:
     """The addresses that are suppressed.
 
-    Every method raises `psycopg.Error` where PostgreSQL is not up to it; `is_transient` tells whether it may be later.
+    Every method raises `psycopg.Error` if PostgreSQL fails; `is_transient` says whether a retry may succeed.
 
     Args:
         pool: Connections to the database with our schema.
@@ -49,10 +49,10 @@ class Suppressions:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._reasons = {channel: Together(partial(self.reasons, channel)) for channel in CHANNELS}
+        self._reasons = {channel: BatchLoader(partial(self.reasons, channel)) for channel in CHANNELS}
 
     async def add(self, channel: Channel, address: str, reason: str) -> bool:
-        """Suppress an address; return whether it was not."""
+        """Suppress an address; return whether that is new."""
         identity, *earlier = _identities(channel, address)
         async with self._pool.transaction() as using:
             rows = await fetch(
@@ -67,24 +67,24 @@ class Suppressions:
         return bool(rows)
 
     async def remove(self, channel: Channel, address: str) -> bool:
-        """Let an address be used again; return whether it was suppressed."""
+        """Remove an address; return whether it was suppressed."""
         digests = [_digest(identity) for identity in _identities(channel, address)]
         async with self._pool.transaction() as using:
             rows = await fetch(using, "remove_suppression", channel=channel, digests=digests)
         return bool(rows)
 
     async def remove_device(self, name: str) -> bool:
-        """Let a device be used again, by its name as `device_name` makes it; return whether it was suppressed."""
+        """Remove a device by its name, as `device_name` returns it; return whether it was suppressed."""
         async with self._pool.transaction() as using:
             rows = await fetch(using, "remove_suppressed_device", name=name)
         return bool(rows)
 
     async def reason(self, channel: Channel, address: str) -> str | None:
-        """Return why an address is suppressed; `None` where it is not. Many at once are asked together."""
+        """Return why an address is suppressed; `None` if it is not. Concurrent calls share one query."""
         return await self._reasons[channel](address)
 
     async def reasons(self, channel: Channel, addresses: Collection[str]) -> dict[str, str]:
-        """Return those of the addresses that are suppressed, each with the reason."""
+        """Return the suppressed ones of the addresses, each with the reason."""
         digests = {address: [_digest(one) for one in _identities(channel, address)] for address in addresses}
         if not digests:
             return {}
@@ -99,25 +99,25 @@ class Suppressions:
         }
 
     async def close(self) -> None:
-        """End what is being asked; the pool is closed by whoever made it."""
-        for together in self._reasons.values():
-            await together.close()
+        """Cancel queries in progress; the pool is closed by its owner."""
+        for loader in self._reasons.values():
+            await loader.close()
 
     async def latest(self, limit: int, channel: Channel | None = None) -> list[Suppression]:
-        """Return the latest, newest first."""
+        """Return the latest suppressions, newest first."""
         async with self._pool.transaction() as using:
             rows = await fetch(using, "suppressions", channel=channel, limit=limit)
         return [Suppression(**row) for row in rows]
 
 
 def _identities(channel: Channel, address: str) -> list[str]:
-    """Return what an address may be stored as; the first is what it is stored as now."""
+    """Return the forms in which an address may be stored; the first is the current one."""
     if channel == "push":
         return [address]
     try:
         email = read(address)
     except InvalidAddress:
-        # Nothing is sent there, and yet a row of an earlier release may be to be removed.
+        # Nothing is sent there, but a row of an earlier release may have to be removed.
         return [address.strip().lower()]
     return [email.identity, *sorted(email.earlier_identities - {email.identity})]
 

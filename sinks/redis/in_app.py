@@ -1,8 +1,8 @@
-"""What an application shows at once: how many notifications a user has not read, and that there is a new one.
+"""Live data for applications: unread counts, and announcements of new notifications.
 
-In come users and notifications that are stored; out go counts in Redis, each with an expiry, and a message to the
-channel of each user, for services that hold the users' sockets. MongoDB has the truth: what Redis loses is counted
-again, and a message that nobody heard is in the list of notifications.
+Input: users and stored notifications. Output: counts in Redis, each with an expiry, and a message to the channel of
+each user, for services that hold the users' sockets. MongoDB is the source of truth: a count that Redis loses is
+computed again, and an announcement that nobody received is in the list of notifications.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,7 +19,7 @@ from sinks.redis.connection import connect
 from sinks.redis.refusals import RedisRefusals
 
 _KEPT = timedelta(minutes=5)
-"""Reading happens in the platform's own services, so a count may be so old."""
+"""The age that a count may reach, as notifications are marked as read in the platform's own services."""
 
 _TIMEOUT_SECONDS = 1.0
 _FEATURE = "in-app"
@@ -28,13 +28,13 @@ _SHOWN = ("type", "title", "message", "actionUrl", "actionText", "actorName", "a
 
 
 class InApp:
-    """The notifications of users, as their applications show them.
+    """The live state of users' notifications.
 
     Args:
         database: The platform's database.
         url: Where Redis is.
         prefix: Begins the name of every key and channel.
-        refusals: Tells of what Redis refuses.
+        refusals: Reports commands that Redis refuses.
 
     Raises:
         RedisUrlError: Not a Redis URL.
@@ -54,10 +54,10 @@ class InApp:
         self._channel = f"{prefix}notifications:"
 
     async def unread(self, users: Collection[str]) -> dict[str, int]:
-        """Count what each of the users has not read, by the specification's aggregation.
+        """Count each user's unread notifications, by the specification's aggregation.
 
         Raises:
-            PyMongoError: MongoDB is not up to it.
+            PyMongoError: MongoDB fails.
         """
         counted = await self._notifications.aggregate(
             [
@@ -68,9 +68,9 @@ class InApp:
         return dict.fromkeys(users, 0) | {row["_id"]: row["unreadCount"] async for row in counted}
 
     async def announce(self, notifications: Iterable[Mapping[str, Any]]) -> None:
-        """Tell the users' applications of notifications that are stored, and keep the new counts for them.
+        """Announce stored notifications to the users' applications, with new unread counts.
 
-        Where MongoDB or Redis is not up to it, the rest is left out.
+        If MongoDB or Redis fails, the rest is omitted.
 
         Args:
             notifications: Their documents.

@@ -1,7 +1,7 @@
-"""Rate limits in Redis, shared by all workers: how fast a provider may be asked, and how often a user be told.
+"""Rate limits in Redis, shared by all workers: messages to a provider, and notifications to a user.
 
-Input: a name and a limit. Output: whether one more may go now. Where Redis does not answer, or refuses, each worker
-keeps to the limits by itself, so all of them together may go beyond.
+Input: a name and a limit. Output: whether one more is admitted now. While Redis is down or refuses commands, each
+worker applies the limits by itself, so all workers together may exceed them.
 """
 
 import time
@@ -18,7 +18,7 @@ from sinks.redis.refusals import RedisRefusals
 _TIMEOUT_SECONDS = 1.0
 _FEATURE = "limits"
 _NAMES_KEPT = 100_000
-"""Of so many names this worker knows by itself whom it admitted: those asked for last."""
+"""For how many names, the latest used, this worker itself remembers what it admitted."""
 
 # A bucket is `level`, the tokens that it had `at` a moment of Redis' own clock, in microseconds.
 _TAKE = """
@@ -37,7 +37,7 @@ redis.call('PEXPIRE', KEYS[1], math.ceil(burst / rate * 1000) + 1000)
 return wait
 """
 
-# What was let through in the last `window`: a set of names by the time of their coming.
+# What was admitted in the last `window`: a set of names by the time of their admission.
 _ADMIT = """
 local limit, window, name = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
@@ -57,8 +57,8 @@ class RateLimits:
     Args:
         url: Where Redis is.
         prefix: Begins the name of every key.
-        clock: Seconds that only grow, for when Redis does not answer.
-        refusals: Tells of what Redis refuses.
+        clock: Monotonic seconds, used while Redis is down.
+        refusals: Reports commands that Redis refuses.
 
     Raises:
         RedisUrlError: Not a Redis URL.
@@ -81,7 +81,7 @@ class RateLimits:
         self._own_admitted: OrderedDict[str, dict[str, float]] = OrderedDict()  # by name: members, and when
 
     async def take(self, name: str, rate: Rate) -> timedelta:
-        """Take a token; return how long to wait for one where there is none, else zero."""
+        """Take a token; return zero, or how long to wait if there is none."""
         try:
             microseconds = await self._take(keys=[self._prefix + name], args=[rate.per_second, rate.burst])
         except RedisError as error:
@@ -91,9 +91,9 @@ class RateLimits:
         return timedelta(microseconds=int(microseconds))
 
     async def admit(self, name: str, limit: int, window: timedelta, member: str) -> bool:
-        """Tell whether the member is among the first so many within the window; asked again, it gets the same answer.
+        """Return whether the member is among the first `limit` within the window; the same again for the same member.
 
-        Without Redis this worker knows only whom it has admitted itself since.
+        Without Redis this worker knows only the members that it has admitted itself since.
         """
         try:
             admitted = await self._admit(

@@ -1,7 +1,7 @@
-"""Wake-ups: tells the workers through Redis that something in the queue is due, or when it will be.
+"""Wake-ups: notifies workers through Redis that something in the queue is due, or when it will be.
 
-In come due times; out goes the end of a wait. The queue in MongoDB is the truth: what Redis loses is found a few
-seconds later by looking there, and while Redis does not answer the workers look once a second.
+Input: due times. Output: the end of a wait. The queue in MongoDB is the source of truth: workers look there every few
+seconds, and once a second while Redis is down.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from sinks.redis.connection import connect
 from sinks.redis.refusals import RedisRefusals
 
 LOOK_EVERY = timedelta(seconds=5)
-"""How often to look where nothing was announced: an announcement may have been lost."""
+"""How often to look without an announcement, as one may have been lost."""
 
 LOOK_EVERY_WITHOUT_REDIS = timedelta(seconds=1)
 
@@ -24,16 +24,16 @@ _TIMEOUT_SECONDS = 1.0
 _FEATURE = "wake-ups"
 _KEPT = timedelta(days=1)
 _GRAIN_MILLISECONDS = 100
-"""Due times within this are one."""
+"""Due times are rounded up to this."""
 
 
 class WakeUps:
-    """What wakes the workers of a queue.
+    """Wakes the workers of a queue.
 
     Args:
         url: Where Redis is.
         prefix: Begins the name of every key and channel.
-        refusals: Tells of what Redis refuses.
+        refusals: Reports commands that Redis refuses.
 
     Raises:
         RedisUrlError: Not a Redis URL.
@@ -47,7 +47,7 @@ class WakeUps:
         self._listening: PubSub | None = None
 
     async def announce(self, due: Iterable[datetime], now: datetime) -> None:
-        """Say when something is due; who waits for it wakes up then. Without Redis nothing happens."""
+        """Announce due times, at which waiting workers wake up. Without Redis this has no effect."""
         moments = set(due)
         later = {_grain(moment) for moment in moments if moment > now}
         try:
@@ -55,7 +55,7 @@ class WakeUps:
                 if later:
                     commands.zadd(self._due, {str(moment): moment for moment in later})
                     commands.expire(self._due, _KEPT)
-                # Who waits has looked for the next due time as the wait began, and would sleep past an earlier one.
+                # A waiting worker read the next due time when its wait began, and would miss an earlier one.
                 if any(moment < now + LOOK_EVERY for moment in moments):
                     commands.publish(self._channel, "")
                 await commands.execute()
@@ -65,7 +65,7 @@ class WakeUps:
             self._refusals.succeeded(_FEATURE)
 
     async def wait(self) -> None:
-        """Return when something is due, when it is time to look, or when the connection has gone."""
+        """Return when something is due, when it is time to look, or when the connection is lost."""
         try:
             listening = await self._listen()
             seconds = await self._seconds_to_next()

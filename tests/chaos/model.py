@@ -24,7 +24,7 @@ from enrich.geo import GeoDatabase
 from enrich.notifications import Notifier, notification, queue_item
 from enrich.view_windows import Window
 from notifications import rules
-from notifications.gathering import EXACT, NEWEST, Act, Gathered
+from notifications.grouping import EXACT, NEWEST, Act, NotificationGroup
 from notifications.notice import Notice, Words, expiry
 from runtime.settings import Settings
 from schemas.cloudevents import Decoder, Record
@@ -395,12 +395,12 @@ class Group:
             self.newest = notice
 
     @property
-    def gathered(self) -> Gathered:
+    def gathered(self) -> NotificationGroup:
         """What it has gathered."""
         gather = self.newest.gather
         assert gather is not None
         people = sorted(blake2b(actor_id.encode(), digest_size=8).digest() for actor_id in self.acts)
-        return Gathered(
+        return NotificationGroup(
             group=self.name,
             generation=1,
             newest=tuple(sorted(self.acts.values(), key=lambda act: act.rank, reverse=True)[:NEWEST]),

@@ -21,7 +21,7 @@ from dev.blog import Blog
 from dev.notifications import LOG_STATUSES, NotificationLedger, arrived
 from dev.stack import Platform
 from dev.traffic import Sample
-from notifications.gathering import Gathered
+from notifications.grouping import Gathered
 from notifications.item import Item, UnreadableItemError
 from notifications.preferences import DEFAULTS
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, status_of
@@ -180,7 +180,7 @@ class NotificationJudge:
         """Return why an item has not ended; nothing if it waits for the end of quiet hours."""
         waiting = [delivery for delivery in item.deliveries if delivery.state == "waiting"]
         wants = _WANTS.get(item.user_id, DEFAULTS)
-        if waiting and all(isinstance(item.hindrance(one, wants, self._now), datetime) for one in waiting):
+        if waiting and all(isinstance(item.blocked_by(one, wants, self._now), datetime) for one in waiting):
             return []
         states = ", ".join(f"{delivery.channel} {delivery.state}" for delivery in item.deliveries)
         retry = f", next attempt at {document['nextRetryAt']}" if "nextRetryAt" in document else ""

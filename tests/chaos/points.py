@@ -70,11 +70,11 @@ POINTS: Mapping[str, Place] = {
     "amid-claim": Place(
         "sinks.mongo.notification_queue", "NotificationQueue.claim", "after", lambda claims, *_: bool(claims)
     ),
-    "after-begin-before-send": Place("agents.notifications.send", "Send._hand_over", "before"),
-    "after-send-before-record": Place("agents.notifications.send", "hand_over", "after"),
-    "after-record-before-note": Place("agents.notifications.send", "Send._note", "before"),
-    "before-give-back": Place("agents.notifications.leased_item", "Hold.give_back", "before"),
-    "amid-receipt": Place("agents.notifications.apply_receipts", "Receive._tell_queue", "before"),
+    "after-begin-before-send": Place("agents.notifications.attempt", "Attempts._send", "before"),
+    "after-send-before-record": Place("agents.notifications.attempt", "attempt", "after"),
+    "after-record-before-note": Place("agents.notifications.attempt", "Attempts._record", "before"),
+    "before-give-back": Place("agents.notifications.leased_item", "LeasedItem.release", "before"),
+    "amid-receipt": Place("agents.notifications.apply_receipts", "ApplyReceipts._update_notification", "before"),
     # Partitions come and go.
     "during-revoke-before-drain": Place(
         "delivery.consumer",

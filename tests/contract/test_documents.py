@@ -16,7 +16,7 @@ from enrich.enricher import Enricher
 from enrich.logs import ERROR_LEVELS
 from enrich.notifications import Notifier, notification, queue_item
 from notifications import rules
-from notifications.gathering import merge
+from notifications.grouping import merge
 from notifications.receipts import email_log
 from notifications.receipts.receipt import Receipt
 from schemas.cloudevents import Decoder

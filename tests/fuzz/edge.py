@@ -15,7 +15,7 @@ from enrich.documents import Document, Gathering, Occurrence, Part, Write
 from enrich.enricher import Enricher
 from enrich.notifications import Notifier, notification, queue_item
 from notifications import rules
-from notifications.gathering import merge
+from notifications.grouping import merge
 from schemas.cloudevents import Decoder
 from schemas.envelope import Envelope, InvalidEvent
 from schemas.event import Event

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from notifications.circuit_breaker import CircuitBreaker
 from notifications.outcome import Failed, Misconfigured, Refused, Throttled
-from notifications.refusals import Refusals
-from notifications.replies import MEANINGS, SMTP, Step, confirms_gone, of_smtp, outcome
+from notifications.refusal_guard import RefusalGuard
+from notifications.replies import MEANINGS, SMTP, SmtpStep, confirms_gone, of_smtp, outcome
 from notifications.retry_policy import MOST_GIVEN_BACK, POLICIES
 from notifications.states import begin, plan, settle
 from tests.fuzz.profiles import fuzzed
@@ -41,7 +41,7 @@ NASTY = [
     '"relay access denied"', '"a@b"', "a+b", "$1", "%72elay", "(x)", "x" * 64,
 ]  # fmt: skip
 
-steps = st.sampled_from(get_args(Step))
+steps = st.sampled_from(get_args(SmtpStep))
 codes = st.sampled_from(
     [421, 430, 450, 451, 452, 454, 455, 500, 501, 503, 521, 525, 530, 535, 541, 550, 551, 552, 553, 554, 556, 571]
 )
@@ -58,7 +58,7 @@ addresses = st.builds(
 
 
 @st.composite
-def replies(draw: st.DrawFn) -> tuple[Step, int, str]:
+def replies(draw: st.DrawFn) -> tuple[SmtpStep, int, str]:
     """Draw a reply; `{to}` stands where the address is repeated, `{encoded}` where it is percent-encoded."""
     parts = [draw(enhanced), draw(echoes), draw(st.sampled_from(WORDS)), draw(echoes), draw(st.sampled_from(WORDS))]
     return draw(steps), draw(codes), " ".join(part for part in parts if part)
@@ -70,7 +70,7 @@ def written(text: str, to: str) -> str:
 
 @fuzzed(2_000)
 @given(reply=replies(), to=addresses)
-def test_an_echoed_address_never_changes_what_a_reply_means(reply: tuple[Step, int, str], to: str) -> None:
+def test_an_echoed_address_never_changes_what_a_reply_means(reply: tuple[SmtpStep, int, str], to: str) -> None:
     step, code, text = reply
     if "{" in text:
         assert of_smtp(step, code, written(text, to), to) == of_smtp(step, code, written(text, NEUTRAL), NEUTRAL)
@@ -79,7 +79,7 @@ def test_an_echoed_address_never_changes_what_a_reply_means(reply: tuple[Step, i
 @fuzzed(1_000)
 @given(reply=replies(), to=addresses)
 def test_nothing_temporary_is_for_good_and_nothing_said_before_rcpt_is_about_the_recipient(
-    reply: tuple[Step, int, str], to: str
+    reply: tuple[SmtpStep, int, str], to: str
 ) -> None:
     step, code, text = reply
     meaning = MEANINGS[of_smtp(step, code, written(text, to), to)]
@@ -91,7 +91,7 @@ def test_nothing_temporary_is_for_good_and_nothing_said_before_rcpt_is_about_the
 
 @fuzzed(1_000)
 @given(reply=replies(), other=st.sampled_from(WORDS[-11:-2]), to=addresses)
-def test_words_of_ours_or_of_time_suppress_nobody(reply: tuple[Step, int, str], other: str, to: str) -> None:
+def test_words_of_ours_or_of_time_suppress_nobody(reply: tuple[SmtpStep, int, str], other: str, to: str) -> None:
     step, code, text = reply
     if other in ("User unknown in relay recipient table", "no such user"):
         return
@@ -100,10 +100,12 @@ def test_words_of_ours_or_of_time_suppress_nobody(reply: tuple[Step, int, str], 
 
 @fuzzed(500)
 @given(reply=replies(), to=addresses, times=st.integers(1, 30))
-def test_a_verdict_on_one_recipient_never_opens_a_circuit(reply: tuple[Step, int, str], to: str, times: int) -> None:
+def test_a_reply_about_one_recipient_never_opens_a_circuit(
+    reply: tuple[SmtpStep, int, str], to: str, times: int
+) -> None:
     _, code, text = reply
     category = of_smtp("RCPT", code, written(text, to), to)
-    refusals, circuit = Refusals(), CircuitBreaker()
+    refusals, circuit = RefusalGuard(), CircuitBreaker()
     for _ in range(times):
         made = refusals.judge(outcome(category, str(code), text, about_message=True), to, NOW)
         circuit.record(made, NOW)
@@ -112,7 +114,9 @@ def test_a_verdict_on_one_recipient_never_opens_a_circuit(reply: tuple[Step, int
 
 @fuzzed(300)
 @given(reply=replies(), to=addresses, attempts=st.integers(1, 5), seed=st.integers(0, 9))
-def test_every_reply_to_a_message_has_an_end(reply: tuple[Step, int, str], to: str, attempts: int, seed: int) -> None:
+def test_every_reply_to_a_message_has_an_end(
+    reply: tuple[SmtpStep, int, str], to: str, attempts: int, seed: int
+) -> None:
     step, code, text = reply
     category = of_smtp(step, code, written(text, to), to)
     made = outcome(category, str(code), text, about_message=step in ("RCPT", "DATA"))
@@ -137,5 +141,5 @@ def test_whatever_a_provider_reports_of_a_bounce_is_read(text: str, code: str | 
 
 @fuzzed(500)
 @given(text=st.text(max_size=300), step=steps, code=st.integers(400, 599), to=st.text(max_size=80))
-def test_whatever_a_server_says_has_a_category(text: str, step: Step, code: int, to: str) -> None:
+def test_whatever_a_server_says_has_a_category(text: str, step: SmtpStep, code: int, to: str) -> None:
     assert of_smtp(step, code, text, to, text) in MEANINGS

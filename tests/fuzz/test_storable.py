@@ -13,14 +13,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from enrich.view_windows import Window, start_of, touched
-from notifications.composing import Address, Composer, log_of
 from notifications.item import Item
+from notifications.message_builder import Address, MessageBuilder, new_log
 from notifications.messages import Email, Push
 from notifications.receipts import email_log, push_log
 from notifications.receipts.receipt import Receipt
+from notifications.rendering import Renderer
 from notifications.rules import LONGEST_WINDOW
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from schemas.envelope import Envelope
 from schemas.event import Event
 from schemas.receipts import DeliveryReceived
@@ -68,8 +68,8 @@ LOGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Logs that receipts change, each after its collection."""
 
-COMPOSER = Composer(
-    Wording("Blog", "https://blog.example"),
+MESSAGE_BUILDER = MessageBuilder(
+    Renderer("Blog", "https://blog.example"),
     UnsubscribeLinks("https://blog.example/unsubscribe", "a secret"),
     "Blog <blog@example.org>",
 )
@@ -141,7 +141,7 @@ def test_what_people_are_told_becomes_messages_and_their_logs(name: str, data: s
         for delivery in item.plan(devices, NOW):
             addresses = [Address(device.token, device) for device in devices]
             for address in addresses if delivery.channel == "push" else [Address("ada@example.org", None)]:
-                message = COMPOSER.message(item, delivery, address, notifications[item.notification_id])
+                message = MESSAGE_BUILDER.build(item, delivery, address, notifications[item.notification_id])
                 collection_of_log, log = _first_log(item, message)
                 assert problems(collection_of_log, log) == []
                 assert refusal(log) is None
@@ -151,8 +151,8 @@ def _first_log(item: Item, message: Email | Push) -> tuple[str, dict[str, Any]]:
     """Return a message's log as it is before the first attempt, after its collection."""
     beginning: dict[str, Any] = {"_id": message.key, "status": "queued"}
     if isinstance(message, Email):
-        return EMAIL_LOGS.name, {**beginning, "events": [], **log_of(item, message, "smtp", NOW)}
-    return PUSH_NOTIFICATION_LOGS.name, {**beginning, **log_of(item, message, "apns", NOW)}
+        return EMAIL_LOGS.name, {**beginning, "events": [], **new_log(item, message, "smtp", NOW)}
+    return PUSH_NOTIFICATION_LOGS.name, {**beginning, **new_log(item, message, "apns", NOW)}
 
 
 @given(record=events.events(EVENTS["page.viewed"][1]))

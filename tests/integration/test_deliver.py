@@ -3,7 +3,7 @@
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,17 +15,21 @@ from psycopg import sql
 from psycopg.types.json import Json
 from pydantic import SecretStr
 
-from agents.notifications.dispatch import Deliver
-from agents.notifications.send import Limits, Send
+from agents.notifications.attempt import Attempts
+from agents.notifications.deliver import DeliverNotification
+from agents.notifications.dispatch import Dispatcher
+from agents.notifications.eligibility import Eligibility, Limits
+from agents.notifications.routing import Router
+from delivery.retry import Retrier
 from dev.providers.mailgun import MailgunServer
 from dev.providers.sendgrid import SendGridServer
 from dev.providers.server import EmailServer, Fault
 from dev.stack import Platform
-from notifications.composing import Composer
+from notifications.message_builder import MessageBuilder
 from notifications.preferences import Preferences, QuietHours
+from notifications.rendering import Renderer
 from notifications.states import Delivery, begin, plan
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from ops.bootstrap import MIGRATIONS
 from providers import http
 from providers.base import Provider
@@ -49,12 +53,44 @@ PHONE, BROWSER = Device(token="phone-token", platform="android"), Device(token="
 NOBODY_MINDS = Preferences()
 
 
+def deliver_notification(stores: Stores, providers: Providers, links: UnsubscribeLinks) -> DeliverNotification:
+    """Return what delivers an item: at most three notifications of a type and five in all a day."""
+    mongo, postgres = Retrier(stores.mongo, Health()), Retrier(stores.suppressions, Health())
+    message_builder = MessageBuilder(
+        Renderer("The Blog", "https://blog.example"), links, "The Blog <news@blog.example>"
+    )
+    now, chance = stores.clock.now, random.Random(1)
+    return DeliverNotification(
+        stores.queue,
+        stores.notifications,
+        stores.recipients,
+        Eligibility(stores.suppressions, stores.rate_limits, Limits(of_type=3, of_all=5), now, postgres),
+        Router(providers, stores.rate_limits, now, chance),
+        Attempts(message_builder, stores.delivery_logs, stores.suppressions, now, chance, mongo, postgres),
+        now,
+        mongo,
+        postgres,
+    )
+
+
+def dispatcher(stores: Stores, deliver: Callable[[Claim], Awaitable[datetime | None]]) -> Dispatcher:
+    return Dispatcher(
+        stores.queue,
+        stores.clock,
+        stores.wake_ups,
+        deliver,
+        Retrier(stores.mongo, Health()),
+        at_once=4,
+        stop_timeout=timedelta(seconds=5),
+    )
+
+
 @dataclass
 class Post:
     """All that delivers, with two providers of e-mail."""
 
     stores: Stores
-    send: Send
+    deliver: DeliverNotification
     pool: Pool
     first: EmailServer
     second: EmailServer
@@ -132,7 +168,7 @@ class Post:
     async def turn(self) -> int:
         """Do all that is ready; return how many items that were."""
         claims = await self.stores.queue.claim(100, datetime.now(UTC))
-        await asyncio.gather(*map(self.send, claims))
+        await asyncio.gather(*map(self.deliver, claims))
         return len(claims)
 
     async def make_due(self, name: str) -> None:
@@ -194,9 +230,7 @@ async def post(platform: Platform, mongo: Mongo, tmp_path: Path) -> AsyncIterato
         )
         providers = Providers(email, {"android": PushFile(pushed, "fcm"), "web": PushFile(pushed, "web-push")})
         links = UnsubscribeLinks("https://blog.example/unsubscribe", "secret")
-        composer = Composer(Wording("The Blog", "https://blog.example"), links, "The Blog <news@blog.example>")
-        send = Send(stores, providers, composer, Limits(of_type=3, of_all=5), Health(), random.Random(1))
-        made = Post(stores, send, pool, first, second, pushed, view)
+        made = Post(stores, deliver_notification(stores, providers, links), pool, first, second, pushed, view)
         # An address that is suppressed stays so, in the database that all tests share.
         await made.knows("ada", f"ada.{view}@example.org", (PHONE, BROWSER))
         yield made
@@ -265,7 +299,7 @@ async def test_after_the_last_attempt_it_has_failed_with_every_error(post: Post)
     assert (log["status"], log["error"]["code"]) == ("failed", "500")
 
 
-async def test_an_address_that_is_none_to_one_provider_fails_and_is_not_suppressed(post: Post) -> None:
+async def test_an_address_that_one_provider_calls_invalid_fails_and_is_not_suppressed(post: Post) -> None:
     post.first.plan = [Fault.REFUSE_RECIPIENT]
     name = await post.ask("email")
     await post.turn()
@@ -475,7 +509,7 @@ async def test_a_worker_that_died_amid_an_attempt_is_made_up_for_with_the_same_k
     assert [mail.key for mail in post.first.accepted] == [sending.key(name)]
 
 
-async def test_a_worker_that_died_amid_the_last_attempt_leaves_a_failure_that_the_log_tells_of(post: Post) -> None:
+async def test_a_crash_during_the_last_attempt_leaves_a_failure_that_is_in_the_log(post: Post) -> None:
     sending = begin(plan("email", datetime.now(UTC)), "sendgrid", datetime.now(UTC))
     name = await post.ask("email", maxAttempts=1, deliveries=[sending.to_document()])
     await DeliveryLogs(post.stores.mongo.database).open("email", sending.key(name), LOG | {"notificationId": name})
@@ -533,12 +567,12 @@ async def test_what_was_tried_and_then_skipped_has_a_log_that_says_so(post: Post
     assert (log["status"], log["error"]["code"]) == ("failed", "expired")
 
 
-async def test_a_receipt_that_comes_before_a_dead_workers_item_is_taken_up_holds(post: Post) -> None:
+async def test_a_receipt_before_a_crashed_workers_item_is_recovered_is_kept(post: Post) -> None:
     sending = begin(plan("email", datetime.now(UTC)), "sendgrid", datetime.now(UTC))
     name = await post.ask("email", deliveries=[sending.to_document()])
     [claim] = await post.stores.queue.claim(1, datetime.now(UTC))
     assert await post.stores.queue.confirm(name, sending.key(name), "delivered", datetime.now(UTC))
-    await post.send(claim)
+    await post.deliver(claim)
     item = await post.item(name)
     assert (item["status"], item["deliveries"][0]["state"]) == ("completed", "delivered")
     assert post.first.accepted == []
@@ -565,7 +599,7 @@ async def test_a_message_that_trips_us_up_fails_alone(post: Post) -> None:
 
 
 async def test_the_worker_delivers_what_comes_until_it_is_stopped(post: Post) -> None:
-    deliver = Deliver(post.stores, post.send, Health(), at_once=4, stop_timeout=timedelta(seconds=5))
+    deliver = dispatcher(post.stores, post.deliver)
     await deliver.start()
     names = [
         await post.ask("email", user=f"user-{number}", recipient={"email": f"{number}@example.org"})
@@ -593,9 +627,9 @@ async def test_a_worker_whose_clock_is_an_hour_ahead_takes_nothing_from_another_
 
     async def note_lease(claim: Claim) -> datetime | None:
         leases.append(claim.item["lease"]["until"])
-        return await post.send(claim)
+        return await post.deliver(claim)
 
-    deliver = Deliver(post.stores, note_lease, Health(), at_once=4, stop_timeout=timedelta(seconds=5))
+    deliver = dispatcher(post.stores, note_lease)
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=1)):
         await deliver.start()
 

@@ -14,7 +14,7 @@ from dev.stack import Platform
 from notifications.item import Item
 from notifications.notice import Notice
 from notifications.states import Delivery
-from sinks.mongo.notification_admin import NotificationCases, Selection
+from sinks.mongo.notification_admin import NotificationAdmin, Selection
 from sinks.mongo.notification_queue import LEASE, NotificationQueue
 from sinks.mongo.writer import Mongo
 from sinks.redis.connection import connect
@@ -103,14 +103,14 @@ async def test_a_bounced_mail_is_explained_and_can_be_retried(asked: Pipeline) -
     assert ended.code == 0, ended
     lines = ended.output.splitlines()
     assert lines[0] == (
-        "Failed: the e-mail was taken by sendgrid and bounced: 5.1.1: 550 5.1.1 no such user, and its address is "
-        "suppressed: it bounced for good; the push message was taken by fcm, and no receipt has come since."
+        "Failed: the e-mail was accepted by sendgrid and bounced: 5.1.1: 550 5.1.1 no such user, and its address is "
+        "suppressed: it bounced permanently; the push message was accepted by fcm, with no receipt yet."
     )
     assert lines[1] == (
         "→ If the address works again: `inkstream suppressions remove email …`, "
         "then `inkstream notifications retry bounced-1`."
     )
-    assert "g…@example.org (suppressed: it bounced for good)" in ended.output
+    assert "g…@example.org (suppressed: it bounced permanently)" in ended.output
     assert ADDRESS not in ended.output
     assert TOKEN not in ended.output
     full = await run(asked, "notifications", "show", "bounced-1", "--full")
@@ -132,7 +132,7 @@ async def test_a_bounced_mail_is_explained_and_can_be_retried(asked: Pipeline) -
     assert ended.code == 1
     assert ended.output.startswith("bounced-1: unchanged: worker test is processing it, until ")
     told = await answer(asked, "notifications", "show", "bounced-1")
-    assert told["standing"].startswith("Under way: worker test has it just now")
+    assert told["standing"].startswith("In progress: worker test has it until")
 
 
 @pytest.mark.parametrize("of", ["email", "push"])
@@ -152,8 +152,8 @@ async def test_after_the_queue_deleted_it_the_remaining_facts_are_shown(asked: P
     assert log is not None
     told = await answer(asked, "notifications", "show", log["_id"])
     assert told["id"] == "bounced-1"
-    assert "the e-mail was taken by sendgrid and bounced" in told["standing"]
-    assert "the push message was taken by fcm" in told["standing"]
+    assert "the e-mail was accepted by sendgrid and bounced" in told["standing"]
+    assert "the push message was accepted by fcm" in told["standing"]
     await asked.collection("emailLogs").update_one({}, {"$unset": {"notificationId": "", "userId": ""}})
     assert (await answer(asked, "notifications", "show", log["_id"]))["id"] == log["_id"]
 
@@ -176,12 +176,12 @@ async def test_the_preferences_of_today_are_part_of_the_answer(asked: Pipeline) 
     assert told["facts"]["e-mail address"] == "g…@example.org"
 
 
-async def test_without_postgresql_and_redis_the_story_says_what_is_missing(asked: Pipeline) -> None:
+async def test_without_postgresql_and_redis_the_timeline_says_what_is_missing(asked: Pipeline) -> None:
     await put(asked, notice("n-1", AGO), failed())
     nowhere = {"INKSTREAM_POSTGRES_URL": "postgresql://127.0.0.1:1/x", "INKSTREAM_REDIS_URL": "redis://127.0.0.1:1/0"}
     ended = await inkstream({**asked.environment, **nowhere}, "notifications", "show", "n-1")
     assert ended.code == 0, ended
-    assert ended.output.startswith("Failed: the e-mail was given up after 5 attempts; smtp said 421: too busy.\n")
+    assert ended.output.startswith("Failed: the e-mail failed after 5 attempts; last error from smtp: 421: too busy.\n")
     assert "not known" in ended.output
     assert (
         "which addresses are suppressed: PostgreSQL does not answer at 127.0.0.1:1: connection refused." in ended.output
@@ -353,25 +353,25 @@ async def test_a_waiting_notification_is_cancelled_before_and_after_its_first_at
     assert (ended.code, ended.output) == (1, "begun: no message of it is waiting.\n")
     told = await answer(asked, "notifications", "show", "new")
     assert told["standing"] == (
-        "The e-mail was not sent: somebody cancelled it, or deleted the notification; "
-        "the push message was not sent: somebody cancelled it, or deleted the notification."
+        "The e-mail was not sent: it was cancelled, or the notification was deleted; "
+        "the push message was not sent: it was cancelled, or the notification was deleted."
     )
 
 
 async def test_of_many_concurrent_retries_one_takes_effect(mongo: Mongo) -> None:
     one = notice("n-1", AGO)
     await mongo.database["notificationQueue"].insert_one(entry(one, [failed()]))
-    cases = NotificationCases(mongo.database)
-    rulings = await asyncio.gather(*(cases.retry("n-1", NOW) for _ in range(20)))
-    assert sorted(ruling.verdict for ruling in rulings).count("changed") == 1
-    assert {ruling.verdict for ruling in rulings} <= {"changed", "nothing to do", "contended"}
+    admin = NotificationAdmin(mongo.database)
+    results = await asyncio.gather(*(admin.retry("n-1", NOW) for _ in range(20)))
+    assert sorted(result.verdict for result in results).count("changed") == 1
+    assert {result.verdict for result in results} <= {"changed", "nothing to do", "contended"}
     [stored] = await mongo.database["notificationQueue"].find().to_list()
     assert stored["revision"] == 3
 
 
 async def test_commands_receipts_and_workers_never_undo_each_other(mongo: Mongo) -> None:
     """Each item is retried, confirmed by a receipt, claimed and let go at once; whoever wins, it stays consistent."""
-    queue, cases = NotificationQueue(mongo.database, "w", random.Random(1)), NotificationCases(mongo.database)
+    queue, admin = NotificationQueue(mongo.database, "w", random.Random(1)), NotificationAdmin(mongo.database)
     names = [f"n-{number}" for number in range(30)]
     mails = [notice(name, AGO, "inApp", "email") for name in names]
     await mongo.database["notificationQueue"].insert_many([entry(mail, [failed()]) for mail in mails])
@@ -379,17 +379,17 @@ async def test_commands_receipts_and_workers_never_undo_each_other(mongo: Mongo)
     async def deliver() -> None:
         for _ in range(60):
             for claim in await queue.claim(5, NOW):
-                held = await queue.held(claim)
+                held = await queue.leased(claim)
                 while held is not None and not await queue.release(claim, held, NOW):
-                    held = await queue.held(claim)
+                    held = await queue.leased(claim)
             await asyncio.sleep(0.005)
 
     key = failed().key
     await asyncio.gather(
         deliver(),
         deliver(),
-        *(cases.retry(name, NOW) for name in names),
-        *(cases.cancel(name, NOW) for name in names),
+        *(admin.retry(name, NOW) for name in names),
+        *(admin.cancel(name, NOW) for name in names),
         *(queue.confirm(name, key(name), "delivered", NOW) for name in names),
     )
     await queue.wake(NOW + LEASE)
@@ -405,8 +405,8 @@ async def test_failures_of_a_million_items_would_be_read_by_an_index(mongo: Mong
     await mongo.database["notificationQueue"].insert_many(
         [entry(notice(f"n-{at}", AGO), [failed()]) for at in range(5)]
     )
-    cases = NotificationCases(mongo.database)
-    assert len(await cases.failed(Selection(since=AGO - SECOND, type="comment_reply", reason="421"))) == 5
+    admin = NotificationAdmin(mongo.database)
+    assert len(await admin.failed(Selection(since=AGO - SECOND, type="comment_reply", reason="421"))) == 5
     plan = await mongo.database["notificationQueue"].find({"status": "failed", "type": "comment_reply"}).explain()
     assert "IXSCAN" in json.dumps(plan["queryPlanner"]["winningPlan"])
 

@@ -112,7 +112,7 @@ async def test_many_workers_never_claim_the_same(mongo: Mongo) -> None:
     assert sorted(claimed) == sorted(each["_id"] for each in items)
 
 
-async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_word_is_refused(
+async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_write_is_refused(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
     await add(mongo, [item("a")])
@@ -121,7 +121,7 @@ async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_word_is
     assert await queue.wake(NOON + LEASE) == 1
     [ours] = await queue_of(mongo, 2).claim(1, NOON + LEASE)
     assert await queue.change(late, read(late), [DELIVERY], now=NOON) is None
-    assert await queue.held(late) is None
+    assert await queue.leased(late) is None
     planned = await queue.change(ours, read(ours), [skip(DELIVERY, "no-address", NOON)], now=NOON)
     assert planned is not None
     assert not await queue.release(late, planned, NOON)
@@ -132,7 +132,7 @@ async def test_a_worker_that_never_came_back_loses_its_item_and_its_late_word_is
     assert "lease" not in found
 
 
-async def test_a_word_after_the_lease_is_refused_though_nobody_has_taken_the_item_yet(
+async def test_a_write_after_the_lease_is_refused_before_another_worker_claims_the_item(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
     await add(mongo, [item("a")])
@@ -148,7 +148,7 @@ async def test_a_change_upon_what_is_no_longer_so_is_refused(mongo: Mongo, queue
     sending = begin(DELIVERY, "smtp", NOON)
     assert await queue.change(claim, before, [sending], now=NOON) is not None
     assert await queue.change(claim, before, [DELIVERY], now=NOON) is None
-    held = await queue.held(claim)
+    held = await queue.leased(claim)
     assert held is not None
     assert held.deliveries == (sending,)
 
@@ -209,7 +209,7 @@ async def test_a_receipt_moves_a_delivery_and_the_status_of_its_item(mongo: Mong
     assert "completedAt" not in found
 
 
-async def test_a_receipt_for_an_item_in_hand_leaves_its_status_to_its_worker(
+async def test_a_receipt_for_a_leased_item_leaves_its_status_to_its_worker(
     mongo: Mongo, queue: NotificationQueue
 ) -> None:
     await add(mongo, [item("a")])
@@ -219,7 +219,7 @@ async def test_a_receipt_for_an_item_in_hand_leaves_its_status_to_its_worker(
     assert await queue.confirm("a", DELIVERY.key("a"), "delivered", NOON + SECOND)
     assert (await stored(mongo, "a"))["status"] == "processing"
     assert not await queue.release(claim, sending, NOON + SECOND)
-    held = await queue.held(claim)
+    held = await queue.leased(claim)
     assert held is not None
     assert held.deliveries[0].state == "delivered"
     assert await queue.release(claim, held, NOON + SECOND)
@@ -296,4 +296,4 @@ async def test_an_item_that_somebody_changed_holds_up_no_other(
         given_up = await stored(mongo, "spoiled")
         assert given_up["status"] == "failed"
         assert given_up["errors"][-1]["message"] == "the item can't be read"
-    assert await queue.held(claims["well"]) is not None
+    assert await queue.leased(claims["well"]) is not None

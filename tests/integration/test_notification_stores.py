@@ -120,7 +120,9 @@ async def test_without_redis_a_worker_keeps_to_the_rate_by_itself() -> None:
     await limits.close()
 
 
-async def test_a_user_is_told_so_often_and_asking_again_changes_no_answer(platform: Platform, prefix: str) -> None:
+async def test_a_user_is_notified_up_to_the_limit_and_a_repeated_check_has_the_same_result(
+    platform: Platform, prefix: str
+) -> None:
     limits = RateLimits(platform.redis.url, prefix)
 
     async def ask(member: str) -> bool:
@@ -175,7 +177,7 @@ def notification(name: str, user: str, *, read: bool = False) -> dict[str, Any]:
     }
 
 
-async def test_a_users_application_hears_of_a_new_notification_and_of_how_many_are_unread(
+async def test_a_users_application_gets_a_new_notification_and_the_unread_count(
     platform: Platform, mongo: Mongo, prefix: str
 ) -> None:
     new = [notification("n-1", "ada"), notification("n-2", "ada", read=True), notification("n-3", "ada")]
@@ -197,7 +199,7 @@ async def test_a_users_application_hears_of_a_new_notification_and_of_how_many_a
     await in_app.close()
 
 
-async def test_without_redis_nobody_hears_and_nothing_fails(mongo: Mongo) -> None:
+async def test_without_redis_nothing_is_announced_and_nothing_fails(mongo: Mongo) -> None:
     in_app = InApp(mongo.database, NOWHERE, "")
     await in_app.announce([notification("n-1", "ada")])
     await in_app.close()

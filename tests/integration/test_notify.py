@@ -77,7 +77,7 @@ async def heard(subscribed: PubSub) -> dict[str, Any]:
     return heard
 
 
-async def test_ten_likes_are_one_notification_of_which_the_application_and_the_deliverers_hear(
+async def test_ten_likes_are_one_notification_that_is_announced_to_application_and_dispatchers(
     pipeline: Pipeline, redis: Redis
 ) -> None:
     prefix = f"{pipeline.namespace}inkstream:"
@@ -108,7 +108,7 @@ async def test_a_request_and_a_rule_wake_the_deliverers(pipeline: Pipeline, redi
     assert {user for user, _, _ in await told(pipeline)} == {"ada", "alan"}
 
 
-async def test_rules_say_who_is_told_and_nobody_is_told_of_what_they_did(pipeline: Pipeline) -> None:
+async def test_rules_define_who_is_notified_and_nobody_is_notified_of_their_own_actions(pipeline: Pipeline) -> None:
     await notified(
         pipeline,
         [
@@ -167,7 +167,7 @@ async def test_without_redis_people_are_notified_all_the_same(pipeline: Pipeline
     assert {user for user, _, _ in await told(pipeline)} == {"author-0", "alan"}
 
 
-async def test_gathering_is_exact_through_kills(pipeline: Pipeline) -> None:
+async def test_grouping_is_exact_through_kills(pipeline: Pipeline) -> None:
     chance = random.Random(5)
     liked = [(reader, post) for reader in range(60) for post in range(50) if (reader + post) % 3]
     messages = [like(reader, post) for reader, post in liked]
@@ -193,7 +193,7 @@ async def test_gathering_is_exact_through_kills(pipeline: Pipeline) -> None:
     assert set(await pipeline.documents("notificationQueue")) == {document["_id"] for document in documents}
 
 
-async def test_two_workers_whose_partitions_move_gather_exactly(pipeline: Pipeline) -> None:
+async def test_two_workers_whose_partitions_move_group_exactly(pipeline: Pipeline) -> None:
     with pipeline.worker(agents=NOTIFY, batch_records=50) as one:
         await one.until_ready()
         await pipeline.send("domain-events", [like(reader, reader % 3) for reader in range(900)])

@@ -223,7 +223,7 @@ async def test_a_bounce_fails_the_message_and_suppresses_its_address(
     assert "@" not in repr(log["events"]) + repr(log["error"])
 
 
-async def test_whoever_complains_gets_no_more(receiving: Pipeline) -> None:
+async def test_a_person_who_complains_gets_no_more_messages(receiving: Pipeline) -> None:
     message = await sent(receiving, "n-3")
     with receiving.worker(**SETTINGS) as worker:
         await worker.until_ready()

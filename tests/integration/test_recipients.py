@@ -17,7 +17,7 @@ from psycopg import errors, sql
 from structlog.testing import capture_logs
 
 from dev.stack import Platform
-from notifications.preferences import ALL_OFF, DEFAULTS, Preferences, QuietHours, Unreadable
+from notifications.preferences import ALL_OFF, DEFAULTS, Preferences, QuietHours, UnreadablePart
 from schemas.notifications import Device
 from sinks.postgres.pool import Connection, Pool
 from sinks.postgres.recipients import DEVICES, LOOK_AGAIN, Person, Recipients, problem_of_view, survey_preferences
@@ -260,7 +260,7 @@ async def test_who_goes_away_leaves_the_others_their_answer(
 
 
 def silent(part: str, shown: str, **known: Any) -> Preferences:
-    return Preferences(unreadable=(Unreadable(part, shown),), **known)
+    return Preferences(unreadable=(UnreadablePart(part, shown),), **known)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ async def test_columns_may_be_texts_that_hold_no_json_or_too_much_of_it(people: 
     assert (ada.email, ada.devices, ada.preferences.channels_off) == ("ada@example.org", (), ALL_OFF)
 
 
-async def test_a_broken_device_is_told_once_without_what_it_holds(people: PlatformOfTest, make: Make) -> None:
+async def test_an_invalid_device_is_logged_once_without_its_content(people: PlatformOfTest, make: Make) -> None:
     people.make_view()
     people.put("grace", "grace@example.org", ["hush-hush"])
     people.put("alan", "alan@example.org", ["hush-hush"])
@@ -347,7 +347,7 @@ async def test_a_broken_device_is_told_once_without_what_it_holds(people: Platfo
     assert "hush" not in str(logs)
 
 
-async def test_preferences_that_can_not_be_read_are_told_once_for_each_person_and_counted_each_time(
+async def test_unreadable_preferences_are_logged_once_for_each_person_and_counted_each_time(
     people: PlatformOfTest, make: Make
 ) -> None:
     people.make_view()
@@ -410,7 +410,7 @@ async def test_without_a_view_nobody_is_asked(make: Make, pool: CountingPool) ->
     assert pool.asked == 0
 
 
-async def test_a_view_that_is_missing_is_told_once_and_found_when_it_appears(
+async def test_a_missing_view_is_logged_once_and_found_when_it_appears(
     people: PlatformOfTest, make: Make, pool: CountingPool, clock: Clock
 ) -> None:
     recipients = make()
@@ -516,7 +516,7 @@ async def test_the_view_of_the_page_is_one(people: PlatformOfTest, make: Make) -
     assert closed is None
 
 
-async def test_what_is_wrong_with_the_view_is_told(people: PlatformOfTest, platform: Platform) -> None:
+async def test_problems_of_the_view_are_reported(people: PlatformOfTest, platform: Platform) -> None:
     url = platform.postgres.url
     assert await problem_of_view(url, people.view) == f"there is no view {people.view}"
     people.make_view()

@@ -151,7 +151,7 @@ async def test_an_answer_without_a_reason_is_not_of_apns(server: ApnsServer, apn
 
 
 @pytest.mark.parametrize(("status", "reason"), [(410, "Unregistered"), (410, "ExpiredToken")])
-async def test_a_device_that_is_gone_is_told(server: ApnsServer, apns: Apns, status: int, reason: str) -> None:
+async def test_a_device_that_is_gone_is_reported(server: ApnsServer, apns: Apns, status: int, reason: str) -> None:
     server.script = [refusal(status, reason)]
     assert await deliver(apns) == Refused(reason, f"APNs answered {status}", recipient_is_gone=True)
 
@@ -335,7 +335,7 @@ async def test_no_secret_is_shown(server: ApnsServer, apns: Apns) -> None:
         assert secret not in shown
 
 
-def test_a_key_that_is_none_is_an_error_at_once() -> None:
+def test_an_invalid_key_is_an_error_at_once() -> None:
     with pytest.raises(ValueError, match="PEM"):
         Apns(httpx.AsyncClient(), SecretStr("none"), KEY_ID, TEAM_ID, TOPIC)
 

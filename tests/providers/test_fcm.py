@@ -290,7 +290,9 @@ async def test_who_gives_up_waiting_for_an_access_token_takes_it_from_nobody(ser
         (Reply(502), Failed("502", "no access token: Bad Gateway", may_have_arrived=False)),
         (
             Reply(200, b"<html>"),
-            Failed("access-token", "the answer to the request for an access token is none", may_have_arrived=False),
+            Failed(
+                "access-token", "the response to the request for an access token is invalid", may_have_arrived=False
+            ),
         ),
     ],
     ids=lambda value: getattr(value, "code", type(value).__name__),

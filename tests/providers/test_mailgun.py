@@ -92,7 +92,7 @@ async def test_a_message_that_is_not_taken_is_refused(
     assert server.accepted == []
 
 
-async def test_an_address_that_is_none_to_mailgun_is_refused_and_kept(
+async def test_an_address_that_mailgun_calls_invalid_is_refused_and_not_suppressed(
     provider: Provider[Email], server: MailgunServer, email: MakeEmail
 ) -> None:
     server.plan = [Fault.REFUSE_RECIPIENT]
@@ -165,7 +165,7 @@ async def test_a_limit_that_mailgun_says_by_403_is_waited_for(
     assert isinstance(await provider.send(email()), Throttled)
 
 
-async def test_a_recipient_that_the_sandbox_does_not_know_is_no_verdict_on_us(
+async def test_a_recipient_unknown_to_the_sandbox_says_nothing_about_us(
     provider: Provider[Email], server: MailgunServer, email: MakeEmail
 ) -> None:
     said = "Sandbox subdomains are for test purposes only. Please add your own domain or add the address to "

@@ -98,7 +98,7 @@ async def test_a_message_that_is_not_taken_is_refused(
     assert server.accepted == []
 
 
-async def test_an_address_that_is_none_to_sendgrid_is_refused_and_kept(
+async def test_an_address_that_sendgrid_calls_invalid_is_refused_and_not_suppressed(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     server.plan = [Fault.REFUSE_RECIPIENT]
@@ -120,7 +120,7 @@ async def test_a_sender_that_is_no_address_is_ours_to_mend(provider: Provider[Em
     assert isinstance(await provider.send(email(sender="The Blog")), Misconfigured)
 
 
-async def test_what_sendgrid_says_is_told_without_address_and_subject(
+async def test_errors_of_sendgrid_are_reported_without_address_and_subject(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     message = email()
@@ -202,7 +202,7 @@ async def test_an_answer_that_comes_drop_by_drop_ends_with_the_time_out(
         port = dripping.sockets[0].getsockname()[1]
         outcome = await SendGrid(hasty_client, API_KEY, f"http://127.0.0.1:{port}").send(email())
         await ended.wait()
-    assert outcome == Failed("TimeoutError", "the provider's answer did not come", may_have_arrived=True)
+    assert outcome == Failed("TimeoutError", "the provider's response did not arrive", may_have_arrived=True)
 
 
 async def test_a_key_with_a_line_break_is_never_sent(
@@ -245,7 +245,7 @@ def test_nothing_that_is_written_begins_a_header(subject: str, name: str, url: s
     assert all(is_one_line(value) for value in mail["headers"].values())
 
 
-async def test_a_sender_that_is_none_to_sendgrid_is_ours_to_mend(
+async def test_a_sender_that_sendgrid_refuses_is_our_configuration(
     provider: Provider[Email], server: SendGridServer, email: MakeEmail
 ) -> None:
     errors = [{"message": "Does not contain a valid address.", "field": "from.email", "help": None}]

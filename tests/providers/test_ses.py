@@ -235,7 +235,7 @@ def test_nothing_that_is_written_begins_a_header(subject: str, name: str, url: s
     assert all(is_one_line(header["Value"]) for header in made["Content"]["Simple"]["Headers"])
 
 
-async def test_a_recipient_that_the_sandbox_does_not_know_is_no_verdict_on_us(
+async def test_a_recipient_unknown_to_the_sandbox_says_nothing_about_us(
     provider: Provider[Email], server: SesServer, email: MakeEmail
 ) -> None:
     message = email(to="address.is.not.verified@reader.example")

@@ -202,7 +202,7 @@ def test_any_address_is_read_or_refused(to: str, sender: str) -> None:
 
 
 @given(said=ANYTHING, more=ANYTHING, subject=ANYTHING)
-def test_nothing_personal_is_told(said: str, more: str, subject: str) -> None:
+def test_nothing_personal_is_reported(said: str, more: str, subject: str) -> None:
     message = make_email(subject=subject)
     told = without_personal(f"{said} <{message.to}> {more} {message.subject} {message.to}", message)
     assert message.to not in told
@@ -219,7 +219,7 @@ RECIPIENT_REPLIES: list[tuple[str, Outcome]] = [
     # Without an enhanced code it may be policy as well (RFC 5321, section 4.2.3), which would lose an address for ever.
     ("550 mailbox unavailable", Refused("550", "mailbox unavailable", recipient_is_gone=False)),
     ("550 5.7.1 not allowed", Refused("550", "5.7.1 not allowed", recipient_is_gone=False)),
-    # One recipient's reply is no verdict on us; that of many is (tests/unit/test_refusals.py).
+    # One recipient's reply is no verdict on us; that of many is (tests/unit/test_refusal_guard.py).
     ("554 5.7.1 <{to}>: Relay access denied", Failed("554", "5.7.1 <recipient>: Relay access denied", False)),
     ("553 5.1.8 sender's domain is unknown", Failed("553", "5.1.8 sender's domain is unknown", False)),
     ("530 5.7.0 Authentication required", Failed("530", "5.7.0 Authentication required", False)),

@@ -510,7 +510,7 @@ async def test_a_resolver_that_is_down_is_no_fault_of_a_subscription(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 406, 410, 413])
-async def test_whoever_says_when_to_come_again_has_ended_no_subscription(
+async def test_a_reply_with_a_time_to_retry_ends_no_subscription(
     service: PushService, web_push: WebPush, push: Push, status: int
 ) -> None:
     service.script = [Reply(status, headers={"retry-after": "90"})]
@@ -534,13 +534,13 @@ def test_a_key_may_be_given_in_base64url() -> None:
     ["", "none", "ü", "-----BEGIN PRIVATE KEY-----", PEM[:100]],
     ids=["empty", "word", "letter", "its first line alone", "half"],
 )
-def test_a_key_that_is_none_is_an_error_at_once(key: str) -> None:
+def test_an_invalid_key_is_an_error_at_once(key: str) -> None:
     with pytest.raises(ValueError, match="VAPID key"):
         WebPush(client(), SecretStr(key), SUBJECT)
 
 
 @pytest.mark.parametrize("subject", ["", "push@blog.example", "mailto:", "http://blog.example"])
-def test_a_subject_that_is_none_is_an_error_at_once(subject: str) -> None:
+def test_an_invalid_subject_is_an_error_at_once(subject: str) -> None:
     with pytest.raises(ValueError, match="subject"):
         WebPush(client(), SecretStr(PEM), subject)
 

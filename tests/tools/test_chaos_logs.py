@@ -82,7 +82,7 @@ def test_a_log_of_ordinary_work_is_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("logger", "event"), IN_AN_OUTAGE)
 def test_what_a_library_says_in_an_outage_is_ordinary(tmp_path: Path, logger: str, event: str) -> None:
     assert problems(tmp_path, entry(event=event, level="error", logger=logger)) == []
-    assert problems(tmp_path, entry(event=event, level="error", logger="agents.notifications.send")), (
+    assert problems(tmp_path, entry(event=event, level="error", logger="agents.notifications.deliver")), (
         "of anybody else it is not"
     )
     if logger == COORDINATOR:
@@ -103,7 +103,7 @@ def test_each_ordinary_message_has_its_reason() -> None:
         (COORDINATOR, "OffsetCommit failed for group g on partition p with offset 1: UnknownError"),
         ("aiokafka.cluster", "Topic page-views not found in cluster metadata"),
         ("aiokafka.consumer.fetcher", "Failed fetch messages from 1: [Error 1] OffsetOutOfRangeError"),
-        ("agents.notifications.send", "an item of the queue is unreadable"),
+        ("agents.notifications.deliver", "an item of the queue is unreadable"),
     ],
 )
 def test_any_other_error_is_trouble(tmp_path: Path, logger: str, event: str) -> None:
@@ -113,11 +113,11 @@ def test_any_other_error_is_trouble(tmp_path: Path, logger: str, event: str) -> 
 
 def test_an_exception_is_told_with_where_it_was_raised(tmp_path: Path) -> None:
     crashed = entry(
-        event="[^--Deliver]: Crashed", level="error", logger="agents.notifications.dispatch", exception=[EXCEPTION]
+        event="[^--Dispatcher]: Crashed", level="error", logger="agents.notifications.dispatch", exception=[EXCEPTION]
     )
     (problem,) = problems(tmp_path, crashed)
     assert problem.splitlines() == [
-        "once, first in worker-1.log by agents.notifications.dispatch at level error: [^--Deliver]: Crashed",
+        "once, first in worker-1.log by agents.notifications.dispatch at level error: [^--Dispatcher]: Crashed",
         "  mode/services.py:878 in _execute_task",
         "  agents/notifications/dispatch.py:76 in _work",
         "  TypeError: can't compare offset-naive and offset-aware datetimes",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from enrich.documents import Document, Gathering, Occurrence, Part, Write
 from enrich.notifications import notification
 from enrich.view_windows import Window
-from notifications.gathering import Gathered, merge
+from notifications.grouping import NotificationGroup, merge
 from notifications.notice import ACTORS, Gather, Notice, expiry
 from runtime.settings import ROOT, Settings
 from schemas.topics import load
@@ -271,7 +271,7 @@ def test_counts_follow_the_copy_of_a_view_that_is_stored() -> None:
 # Notifications --------------------------------------------------------------------------------------------------
 
 
-def gathered_by_the_product(notices: Iterable[Notice]) -> Gathered:
+def gathered_by_the_product(notices: Iterable[Notice]) -> NotificationGroup:
     gathered = None
     for notice in notices:
         gathered = merge(gathered, notice)

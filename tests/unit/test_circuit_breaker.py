@@ -53,13 +53,13 @@ def test_an_answer_about_a_message_ends_a_row_of_failures(between: Outcome) -> N
     assert breaker(FAILED, FAILED, between, FAILED, FAILED).state(NOW) == "closed"
 
 
-def test_a_verdict_on_one_recipient_opens_no_circuit() -> None:
+def test_a_reply_about_one_recipient_opens_no_circuit() -> None:
     full = Failed("452", "4.2.2 mailbox full", may_have_arrived=False, concerns="recipient", category="full")
     assert breaker(*[full] * 100).state(NOW) == "closed"
     assert breaker(FAILED, FAILED, full, FAILED).state(NOW) == "open"
 
 
-def test_a_verdict_on_one_recipient_shows_a_provider_that_works_again() -> None:
+def test_a_reply_about_one_recipient_shows_that_the_provider_works_again() -> None:
     circuit = breaker(MISCONFIGURED)
     at = circuit.admits_at(NOW)
     assert circuit.admit(at)
@@ -117,7 +117,7 @@ def test_a_probe_that_fails_opens_it_for_longer_up_to_a_limit(answer: Outcome) -
     assert pauses == [60, 100, 100, 100]
 
 
-def test_once_closed_it_begins_anew() -> None:
+def test_once_closed_it_starts_counting_again() -> None:
     circuit = breaker(MISCONFIGURED)
     at = failed_probe(circuit, NOW + PAUSE)
     circuit.admit(at)
@@ -129,7 +129,7 @@ def test_once_closed_it_begins_anew() -> None:
     assert circuit.admits_at(at) == at + PAUSE
 
 
-def test_a_probe_of_which_nothing_is_heard_is_followed_by_another() -> None:
+def test_a_probe_without_a_result_is_followed_by_another() -> None:
     circuit = breaker(MISCONFIGURED)
     at = NOW + PAUSE
     assert circuit.admit(at)

@@ -71,31 +71,31 @@ def test_the_key_is_the_same_at_every_attempt_and_no_other_message_has_it() -> N
 
 
 def test_nothing_hinders_what_nobody_minds() -> None:
-    assert ITEM.hindrance(EMAIL, DEFAULTS, NOON) is None
+    assert ITEM.blocked_by(EMAIL, DEFAULTS, NOON) is None
 
 
 def test_what_is_past_its_time_is_not_sent_however_urgent() -> None:
     urgent = replace(ITEM, priority=4, transactional=True)
-    assert urgent.hindrance(EMAIL, DEFAULTS, NOON + timedelta(days=90)) == "expired"
+    assert urgent.blocked_by(EMAIL, DEFAULTS, NOON + timedelta(days=90)) == "expired"
 
 
 def test_a_channel_that_is_turned_off_is_skipped_unless_the_person_must_know() -> None:
     wants = Preferences(channels_off=frozenset({"email"}))
-    assert ITEM.hindrance(EMAIL, wants, NOON) == "preferences"
-    assert replace(ITEM, transactional=True).hindrance(EMAIL, wants, NOON) is None
+    assert ITEM.blocked_by(EMAIL, wants, NOON) == "preferences"
+    assert replace(ITEM, transactional=True).blocked_by(EMAIL, wants, NOON) is None
 
 
 def test_at_night_it_waits_for_the_morning() -> None:
     wants = Preferences(quiet_hours=NIGHT)
     night = datetime(2026, 11, 23, 22, 30, tzinfo=UTC)
-    assert ITEM.hindrance(EMAIL, wants, night) == datetime(2026, 11, 24, 6, 30, tzinfo=UTC)
-    assert ITEM.hindrance(EMAIL, wants, NOON) is None
+    assert ITEM.blocked_by(EMAIL, wants, night) == datetime(2026, 11, 24, 6, 30, tzinfo=UTC)
+    assert ITEM.blocked_by(EMAIL, wants, NOON) is None
 
 
 @pytest.mark.parametrize("change", [{"priority": 4}, {"transactional": True}])
 def test_what_is_urgent_or_asked_for_passes_quiet_hours(change: dict[str, Any]) -> None:
     night = datetime(2026, 11, 23, 22, 30, tzinfo=UTC)
-    assert replace(ITEM, **change).hindrance(EMAIL, Preferences(quiet_hours=NIGHT), night) is None
+    assert replace(ITEM, **change).blocked_by(EMAIL, Preferences(quiet_hours=NIGHT), night) is None
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_at_night_it_is_silent_whether_or_not_the_hours_can_be_read(hours: tuple
     start, end, zone = hours
     wants = Preferences(quiet_hours=QuietHours(start=start, end=end, time_zone=zone))
     night = datetime(2026, 11, 23, 23, 30, tzinfo=UTC)
-    until = ITEM.hindrance(EMAIL, wants, night)
+    until = ITEM.blocked_by(EMAIL, wants, night)
     assert isinstance(until, datetime)
     assert timedelta(0) < until - night <= timedelta(hours=24)
-    assert replace(ITEM, priority=4).hindrance(EMAIL, wants, night) is None
-    assert replace(ITEM, transactional=True).hindrance(EMAIL, wants, night) is None
+    assert replace(ITEM, priority=4).blocked_by(EMAIL, wants, night) is None
+    assert replace(ITEM, transactional=True).blocked_by(EMAIL, wants, night) is None
 
 
 def test_who_wants_silence_all_day_is_sent_nothing_but_what_is_urgent() -> None:
     wants = Preferences(quiet_hours=QuietHours(start="00:00", end="24:00", time_zone="UTC"))
-    until = ITEM.hindrance(EMAIL, wants, NOON)
+    until = ITEM.blocked_by(EMAIL, wants, NOON)
     assert isinstance(until, datetime)
     assert until == datetime(2026, 11, 24, tzinfo=UTC)
-    assert isinstance(ITEM.hindrance(EMAIL, wants, until), datetime)
-    assert replace(ITEM, priority=4).hindrance(EMAIL, wants, NOON) is None
+    assert isinstance(ITEM.blocked_by(EMAIL, wants, until), datetime)
+    assert replace(ITEM, priority=4).blocked_by(EMAIL, wants, NOON) is None
 
 
 def test_an_item_may_have_attempts_of_its_own() -> None:

@@ -31,7 +31,7 @@ from notifications.messages import Email
 from notifications.notice import Words
 from notifications.quiet_hours import understand, zone_named
 from notifications.receipts import receipt
-from notifications.wording import Wording, line, paragraphs, phrase
+from notifications.rendering import Renderer, line, paragraphs, phrase
 from ops.commands.settings import masked_url
 from ops.notifications import masking
 from providers.email import addresses, ses
@@ -66,7 +66,7 @@ MAIL = Email(
     unsubscribe_url=None,
     metadata={},
 )
-WORDING = Wording("Blog", "https://blog.example")
+RENDERER = Renderer("Blog", "https://blog.example")
 LINKS = unsubscribing.UnsubscribeLinks("https://blog.example/unsubscribe", "a key of the tests")
 
 
@@ -124,8 +124,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "lines": lambda text: line(text, 2_000),
     "phrases": lambda text: phrase(text, 2_000),
     "paragraphs": lambda text: paragraphs(text, 4_000),
-    "e-mails": lambda text: WORDING.email(Words(text, text, text, text), unsubscribe_url=text),
-    "push messages": lambda text: WORDING.push(Words(text, text, text, text)),
+    "e-mails": lambda text: RENDERER.email(Words(text, text, text, text), unsubscribe_url=text),
+    "push messages": lambda text: RENDERER.push(Words(text, text, text, text)),
     "links to unsubscribe": read_link,
     "time zones": zone,
     "what a report says": lambda text: receipt.without_addresses(text, "ada@example.org"),

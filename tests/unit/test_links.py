@@ -13,7 +13,7 @@ from enrich.documents import Document
 from enrich.enricher import Enricher
 from notifications.links import ForeignLink, Site, picture
 from notifications.notice import Words
-from notifications.wording import Wording
+from notifications.rendering import Renderer
 from runtime.settings import Settings
 from schemas.envelope import InvalidEvent
 from tests.unit.test_cloudevents import decode
@@ -80,7 +80,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("link", ELSEWHERE, ids=ascii)
-def test_what_leads_elsewhere_is_refused_without_a_word_of_it(link: str) -> None:
+def test_a_link_to_another_site_is_refused_without_showing_it(link: str) -> None:
     for read in (SITE.absolute, SITE.stored):
         with pytest.raises(ForeignLink) as raised:
             read(link)
@@ -200,7 +200,7 @@ def test_a_picture_may_be_anywhere_and_one_that_is_none_costs_the_notification_n
 
 @pytest.mark.parametrize("link", ELSEWHERE, ids=ascii)
 def test_what_an_earlier_release_stored_leads_nowhere_in_a_mail_or_a_push_message(link: str) -> None:
-    wording = Wording("The Blog", "https://blog.example")
+    wording = Renderer("The Blog", "https://blog.example")
     words = Words("Title", "Message", link, "Open")
     assert wording.push(words).url is None
     email = wording.email(words, unsubscribe_url="https://mail.blog.example/unsubscribe?token=1")

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from enrich.documents import Document
 from enrich.enricher import Enricher
 from notifications.notice import ACTORS, KEPT, Notice, Recipient
+from notifications.rendering import Renderer
 from notifications.rules import LONGEST_WINDOW, Rules, RulesError, load
-from notifications.wording import Wording
 from runtime.settings import ROOT
 from schemas.envelope import Envelope
 from schemas.event import Event, Moment
@@ -381,7 +381,7 @@ def test_who_wrote_the_post_and_the_parent_are_properties_that_count() -> None:
 @pytest.mark.parametrize("name", RULES.by_type)
 def test_every_type_has_an_example_that_can_be_looked_at(name: str) -> None:
     notice = RULES.example(name)
-    preview = Wording("Inkwell", "https://blog.example").preview(notice)
+    preview = Renderer("Inkwell", "https://blog.example").preview(notice)
     assert notice.type == name
     for text in (preview.email.text, preview.email.html):
         assert preview.email.subject in text

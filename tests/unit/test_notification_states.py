@@ -22,10 +22,10 @@ from notifications.states import (
     BOUNCED,
     INTERRUPTED,
     TRANSITIONS,
+    Confirmation,
     Delivery,
     IllegalTransition,
     Reason,
-    Receipt,
     State,
     Status,
     begin,
@@ -292,7 +292,7 @@ def test_a_provider_that_refuses_us_burns_nothing_and_leaves_it_to_the_next(atte
 
 
 @pytest.mark.parametrize("outcome", [THROTTLED, MISCONFIGURED], ids=["throttled", "misconfigured"])
-def test_no_message_is_given_back_for_ever_by_its_own_verdicts(outcome: Outcome) -> None:
+def test_no_message_is_retried_for_ever_because_of_its_own_replies(outcome: Outcome) -> None:
     given_back = settled(replace(SENDING, given_back=MOST_GIVEN_BACK - 1), outcome)
     assert (given_back.state, given_back.attempts, given_back.given_back) == ("waiting", 0, MOST_GIVEN_BACK)
     counted = settled(replace(SENDING, given_back=MOST_GIVEN_BACK), outcome)
@@ -337,7 +337,7 @@ def test_what_is_under_way_cannot_be_cancelled() -> None:
         cancel(SENDING, NOW)
 
 
-def test_a_retry_gives_all_attempts_anew_and_keeps_the_last_error() -> None:
+def test_a_retry_resets_the_attempts_and_keeps_the_last_error() -> None:
     again = retry(settled(LAST, FAILED, LATER), LATER)
     assert (again.state, again.attempts, again.code) == ("waiting", 0, "503")
     assert is_due(again, LATER)
@@ -358,11 +358,13 @@ def test_an_old_receipt_does_not_undo_a_retry() -> None:
 
 @pytest.mark.parametrize("outcome", [SENT, REFUSED, LOST])
 @pytest.mark.parametrize("receipts", [["delivered"], ["bounced"], ["delivered", "bounced"]])
-def test_receipts_and_the_answer_lead_to_the_same_state_in_any_order(outcome: Outcome, receipts: list[Receipt]) -> None:
+def test_receipts_and_the_answer_lead_to_the_same_state_in_any_order(
+    outcome: Outcome, receipts: list[Confirmation]
+) -> None:
     def answer(delivery: Delivery) -> Delivery:
         return settled(delivery, outcome, LATER)
 
-    def report(receipt: Receipt) -> Callable[[Delivery], Delivery]:
+    def report(receipt: Confirmation) -> Callable[[Delivery], Delivery]:
         return lambda delivery: confirm(delivery, receipt, LATER)
 
     ends = set()
@@ -379,8 +381,8 @@ def test_receipts_and_the_answer_lead_to_the_same_state_in_any_order(outcome: Ou
 
 
 @pytest.mark.parametrize("delivery", [WAITING, store(NOW), skip(WAITING, "suppressed", NOW)])
-@pytest.mark.parametrize("receipt", get_args(Receipt))
-def test_a_receipt_of_what_was_never_sent_changes_nothing(delivery: Delivery, receipt: Receipt) -> None:
+@pytest.mark.parametrize("receipt", get_args(Confirmation))
+def test_a_receipt_of_what_was_never_sent_changes_nothing(delivery: Delivery, receipt: Confirmation) -> None:
     assert confirm(delivery, receipt, LATER) == delivery
 
 
@@ -502,8 +504,8 @@ class Deliveries(RuleBasedStateMachine):
         if delivery.state == "sending":
             self.write(at, recover(delivery, self.policy, self.now))
 
-    @rule(at=st.integers(0, 3), receipt=st.sampled_from(get_args(Receipt)), times=st.integers(1, 2))
-    def a_receipt_comes(self, at: int, receipt: Receipt, times: int) -> None:
+    @rule(at=st.integers(0, 3), receipt=st.sampled_from(get_args(Confirmation)), times=st.integers(1, 2))
+    def a_receipt_comes(self, at: int, receipt: Confirmation, times: int) -> None:
         at, delivery = self.read(at)
         after = delivery
         for _ in range(times):
@@ -587,7 +589,7 @@ TestDeliveries = Deliveries.TestCase
 
 
 @given(st.lists(outcomes.filter(lambda outcome: isinstance(outcome, Throttled)), min_size=1, max_size=60))
-def test_a_provider_that_only_throttles_is_given_up_when_the_notification_expires(answers: list[Outcome]) -> None:
+def test_a_delivery_that_is_only_throttled_is_skipped_when_the_notification_expires(answers: list[Outcome]) -> None:
     delivery, now, expires_at = WAITING, NOW, NOW + timedelta(hours=6)
     for answer in answers * 400:
         if expired(expires_at, now):

@@ -97,13 +97,13 @@ def test_channels_are_read_as_they_can_be_meant(stored: Any, off: frozenset[str]
 
 
 @pytest.mark.parametrize("stored", [7, [7], ["push", {}], [["email"]], 1.5])
-def test_channels_that_can_not_be_read_are_off_and_are_told(stored: Any) -> None:
+def test_unreadable_channels_are_off_and_reported(stored: Any) -> None:
     preferences = read({"channelsOff": stored})
     assert preferences.channels_off == ALL_OFF
     assert parts(preferences) == ["channelsOff"]
 
 
-def test_a_channel_that_is_not_ours_turns_none_of_ours_off_and_is_told() -> None:
+def test_an_unknown_channel_turns_none_off_and_is_reported() -> None:
     preferences = read({"channelsOff": ["sms", "push"]})
     assert preferences.channels_off == PUSH
     assert preferences.unreadable == (("channelsOff", "sms"),)
@@ -138,7 +138,7 @@ def test_types_are_read_as_they_can_be_meant(stored: Any, off: frozenset[str]) -
 
 
 @pytest.mark.parametrize("stored", [7, [7], [{"type": "post_liked"}], {"post_liked": 7}, {"post_liked": [7]}])
-def test_types_that_can_not_be_read_are_off_and_are_told(stored: Any) -> None:
+def test_unreadable_types_are_off_and_reported(stored: Any) -> None:
     preferences = read({"typesOff": stored})
     assert preferences.turns_off("email", "post_liked")
     assert parts(preferences) == ["typesOff"]
@@ -162,7 +162,7 @@ def test_hours_are_on_unless_it_is_said_that_they_are_not(other: Any) -> None:
 
 
 @pytest.mark.parametrize("stored", ["off", "{", 7, True, [1], '"off"', "[" * 100_000])
-def test_preferences_of_which_nothing_can_be_read_turn_all_off_and_are_told(stored: Any) -> None:
+def test_unreadable_preferences_turn_all_off_and_are_reported(stored: Any) -> None:
     preferences = read(stored)
     assert preferences.channels_off == ALL_OFF
     assert parts(preferences) == ["preferences"]
@@ -204,7 +204,7 @@ def test_who_names_no_hours_has_none(stored: Any) -> None:
         (["22:00", "07:00"], [("quietHours", "a list")]),
     ],
 )
-def test_hours_that_can_not_be_read_are_hours_all_the_same_and_are_told_without_what_is_personal(
+def test_unreadable_hours_count_as_hours_and_are_reported_without_personal_data(
     stored: Any, unreadable: list[tuple[str, str]]
 ) -> None:
     preferences = read({"quietHours": stored})

@@ -17,12 +17,13 @@ from notifications.messages import Push
 from notifications.outcome import Misconfigured, Outcome, Sent
 from notifications.rate import Rate
 from providers import registry
+from providers.base import ProviderSettingsError
 from providers.email.smtp import Smtp
 from providers.push.apns import Apns
 from providers.push.fcm import Fcm
 from providers.push.file import PushFile
 from providers.push.web_push import WebPush
-from providers.registry import Providers, ProviderSettingsError, Route
+from providers.registry import Providers, Route
 from runtime.settings import NEEDED_ELSEWHERE, Settings
 
 NOW = datetime.now(UTC)
@@ -372,12 +373,12 @@ def test_providers_of_email_are_in_the_order_that_is_set(monkeypatch: pytest.Mon
     assert len({id(route.breaker) for route in sent.email}) == 4
 
 
-def test_without_credentials_of_aws_its_provider_can_not_be_had() -> None:
+def test_without_credentials_of_aws_its_provider_is_an_error() -> None:
     with pytest.raises(ProviderSettingsError, match=r"names aws-ses, but there are no credentials.*AWS_ACCESS_KEY_ID"):
         Providers.of(Settings(email_providers=("aws-ses",), ses_region="eu-central-1"))
 
 
-def test_broken_credentials_of_aws_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_credentials_of_aws_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     with pytest.raises(ProviderSettingsError, match=r"aws-ses, but credentials of AWS can't be had \(Partial"):
         Providers.of(Settings(email_providers=("aws-ses",), ses_region="eu-central-1"))
@@ -393,13 +394,13 @@ def test_broken_credentials_of_aws_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_a_mail_server_is_reached_as_its_url_says(url: str, host: str, port: int, tls: str) -> None:
-    smtp = registry._smtp(SecretStr(url))
+    smtp = Smtp.from_url(SecretStr(url))
     assert (smtp._host, smtp._port, smtp._tls) == (host, port, tls)
     assert (smtp._username, smtp._password) == (None, None)
 
 
 def test_credentials_in_a_url_may_hold_anything() -> None:
-    smtp = registry._smtp(SecretStr("smtps://ada%40blog.example:p%2Fw%3A%40d@mail.example"))
+    smtp = Smtp.from_url(SecretStr("smtps://ada%40blog.example:p%2Fw%3A%40d@mail.example"))
     assert isinstance(smtp, Smtp)
     assert smtp._username == "ada@blog.example"
     assert smtp._password == SecretStr("p/w:@d")
@@ -433,7 +434,7 @@ def test_with_a_file_all_platforms_go_there_by_their_own_names(tmp_path: Path) -
         ({"private_key": EC_PEM}, "is no service account's key file"),
     ],
 )
-def test_a_broken_service_account_is_told(tmp_path: Path, content: str | dict[str, str] | None, told: str) -> None:
+def test_a_broken_service_account_is_reported(tmp_path: Path, content: str | dict[str, str] | None, told: str) -> None:
     path = tmp_path / "firebase.json"
     if isinstance(content, str):
         path.write_text(content)
@@ -446,7 +447,7 @@ def test_a_broken_service_account_is_told(tmp_path: Path, content: str | dict[st
 
 
 @pytest.mark.parametrize("content", [b"hush-hush", RSA_PEM.encode(), LOCKED_PEM.encode(), b"\xff\xfe"])
-def test_a_broken_signing_key_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_signing_key_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "AuthKey.p8"
     path.write_bytes(content)
     with pytest.raises(ProviderSettingsError) as caught:
@@ -456,7 +457,7 @@ def test_a_broken_signing_key_is_told(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"web_push_private_key": "hush-hush"}, {"web_push_subject": "mailto:@"}])
-def test_a_broken_key_of_web_push_is_told(changes: dict[str, Any]) -> None:
+def test_a_broken_key_of_web_push_is_reported(changes: dict[str, Any]) -> None:
     with pytest.raises((ProviderSettingsError, ValidationError)) as caught:
         Providers.of(Settings(**(WEB | changes)))
     assert "web_push_subject" in str(caught.value).lower()
@@ -488,7 +489,7 @@ def test_each_push_service_has_a_circuit_of_its_own() -> None:
     assert not web("down.example", sent).breaker.admit(NOW)
     assert not web("DOWN.example", sent).breaker.admit(NOW)
     assert web("up.example", sent).breaker.admit(NOW)
-    assert web("down.example", sent).refusals is web("down.example", sent).refusals
+    assert web("down.example", sent).refusal_guard is web("down.example", sent).refusal_guard
 
 
 @pytest.mark.parametrize("token", ["", "hush", "[" * 4_000, '{"endpoint": 1}', '{"endpoint": "https://"}', "{}"])

@@ -16,7 +16,7 @@ from notifications.replies import (
     SMTP,
     WEB_PUSH,
     Row,
-    Step,
+    SmtpStep,
     _smtp_row,
     confirms_gone,
     of_api,
@@ -43,9 +43,9 @@ def api_rows() -> Iterator[tuple[str, Row]]:
             yield name, row
 
 
-def steps(text: str) -> tuple[Step, int, str]:
+def steps(text: str) -> tuple[SmtpStep, int, str]:
     step, status, words = text.split(maxsplit=2)
-    assert step in get_args(Step)
+    assert step in get_args(SmtpStep)
     return step, int(status), words  # type: ignore[return-value]  # it is one of them
 
 
@@ -261,13 +261,13 @@ def test_another_address_to_which_mail_is_forwarded_means_nothing() -> None:
 
 @pytest.mark.parametrize("status", range(400, 500))
 def test_no_temporary_reply_is_for_good(status: int) -> None:
-    for step in get_args(Step):
+    for step in get_args(SmtpStep):
         for text in ("5.1.1 user unknown", "4.1.1 no such user", "no such user here", "4.1.10 null MX", "x"):
             assert MEANINGS[of_smtp(step, status, text, TO)].is_tried_again
 
 
 @pytest.mark.parametrize("step", ["CONNECT", "MAIL"])
-def test_before_the_recipient_was_named_nothing_is_about_them(step: Step) -> None:
+def test_before_the_recipient_was_named_nothing_is_about_them(step: SmtpStep) -> None:
     for text in ("5.1.1 user unknown", "5.2.1 disabled", "no such user", "5.1.10 null MX"):
         assert of_smtp(step, 550, text, TO) == "configuration"
 

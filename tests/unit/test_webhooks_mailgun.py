@@ -72,7 +72,7 @@ def test_a_digit_moved_from_the_token_into_the_timestamp_is_refused() -> None:
         verify(posted(signature={**signed, "timestamp": TIMESTAMP + "7", "token": TOKEN}), KEY, NOW)
 
 
-def test_what_somebody_else_signed_is_refused_without_a_word_of_the_key() -> None:
+def test_a_token_with_another_signature_is_refused_without_revealing_the_key() -> None:
     with pytest.raises(Unverified) as raised:
         verify(posted(signature=sign(key="another")), KEY, NOW)
     assert KEY not in str(raised.value)
@@ -168,7 +168,7 @@ def test_an_open_by_a_machine_says_so() -> None:
 
 
 @pytest.mark.parametrize("reason", ["suppress-unsubscribe", "espblock", "generic", None])
-def test_an_address_is_not_given_up_for_what_is_not_its_fault(reason: str | None) -> None:
+def test_an_address_is_not_suppressed_for_what_is_not_its_fault(reason: str | None) -> None:
     assert not only("failed permanently", reason=reason).data.permanent
 
 

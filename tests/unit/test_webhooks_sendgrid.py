@@ -84,7 +84,7 @@ def test_what_somebody_else_signed_is_refused() -> None:
     ],
     ids=["empty", "no base64", "no ASCII", "no DER", "another curve", "Ed25519", "RSA"],
 )
-def test_a_key_that_is_none_verifies_nothing(key: str) -> None:
+def test_an_invalid_key_verifies_nothing(key: str) -> None:
     with pytest.raises(Unverified, match="verification key") as raised:
         verify(BODY, signature(), TIMESTAMP, key, NOW)
     assert not key or key not in str(raised.value)
@@ -106,7 +106,7 @@ def test_what_was_signed_too_long_ago_or_ahead_is_refused(ago: timedelta) -> Non
 
 
 @pytest.mark.parametrize("timestamp", ["yesterday", "-1", "1e9", "٣", " 1769860800", "9" * 12, "9" * 5000])
-def test_a_signed_timestamp_that_is_none_is_refused(timestamp: str) -> None:
+def test_an_invalid_signed_timestamp_is_refused(timestamp: str) -> None:
     with pytest.raises(Unverified, match="no number of seconds"):
         verify(BODY, signature(timestamp=timestamp), timestamp, shown(KEY), NOW)
 
@@ -149,7 +149,7 @@ def test_the_same_body_gives_the_same_receipts_each_with_an_id_of_its_own() -> N
     assert len({receipt.id for receipt in read(BODY)}) == len(read(BODY))
 
 
-def test_a_bounce_tells_why_without_the_address() -> None:
+def test_a_bounce_has_its_reason_without_the_address() -> None:
     bounce = next(receipt.data for receipt in read(BODY) if receipt.data.kind == "bounced")
     assert (bounce.code, bounce.message) == ("5.1.1", "550 5.1.1 <recipient>: user unknown")
     assert ADDRESS not in repr(read(BODY))
@@ -179,7 +179,7 @@ def test_what_is_too_long_for_a_document_is_left_out() -> None:
     assert len(receipt.data.message or "") == 500
 
 
-def test_one_event_that_is_none_does_not_cost_the_others() -> None:
+def test_an_invalid_event_does_not_cost_the_others() -> None:
     events = json.loads(BODY)
     body = json.dumps([events[2], "garbage", {"event": ["x@y.z"], "timestamp": 1}, events[5]]).encode()
     with pytest.raises(Unreadable) as raised:

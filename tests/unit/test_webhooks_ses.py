@@ -105,7 +105,7 @@ def test_a_confirmation_that_was_tampered_with_is_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize("signature", ["", "no base64!", "ключ", b64encode(b"\0" * 256).decode()])
-def test_a_signature_that_is_none_is_refused(signature: str) -> None:
+def test_an_invalid_signature_is_refused(signature: str) -> None:
     with pytest.raises(Unverified, match="not of this message"):
         check({**signed(), "Signature": signature})
 
@@ -142,7 +142,7 @@ def test_another_topic_is_refused_although_sns_signed_it() -> None:
         (certificate(begins=NOW + timedelta(seconds=10)), "not valid now"),
     ],
 )
-def test_a_certificate_that_is_none_verifies_nothing(pem: bytes, why: str) -> None:
+def test_an_invalid_certificate_verifies_nothing(pem: bytes, why: str) -> None:
     with pytest.raises(Unverified, match=why):
         check(signed(), pem)
 
@@ -163,7 +163,7 @@ def test_what_was_published_too_long_ago_or_ahead_is_refused(ago: timedelta) -> 
 
 
 @pytest.mark.parametrize("timestamp", ["", "yesterday", "2026-01-31T12:00:00"])
-def test_a_signed_timestamp_that_is_none_is_refused(timestamp: str) -> None:
+def test_an_invalid_signed_timestamp_is_refused(timestamp: str) -> None:
     with pytest.raises(Unverified, match="no moment"):
         check(signed(Timestamp=timestamp))
 

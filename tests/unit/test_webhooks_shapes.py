@@ -190,7 +190,7 @@ def test_what_an_event_is_must_be_there(case: Case) -> None:
 
 
 @pytest.mark.parametrize("shape", [None, "text", 7, [], {}, REMOVED])
-def test_a_bounce_whose_reason_is_not_told_is_a_bounce_without_a_reason(shape: object) -> None:
+def test_a_bounce_without_a_reported_reason_has_no_reason(shape: object) -> None:
     event = json.loads((DATA / "mailgun.json").read_bytes())["failed permanently"]
     [bounce] = post_to_mailgun(changed(event, ("delivery-status",), shape))
     assert (bounce.data.kind, bounce.data.message, bounce.data.code) == ("bounced", None, event["reason"])

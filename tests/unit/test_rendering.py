@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 from jinja2 import TemplateError
 
 from notifications.notice import ACTORS, Words
-from notifications.wording import (
+from notifications.rendering import (
     NAME_LENGTH,
     PUSH_BODY_LENGTH,
     PUSH_TITLE_LENGTH,
     SUBJECT_LENGTH,
+    Renderer,
     Sentence,
-    Wording,
     line,
     paragraphs,
     people,
     phrase,
 )
 
-WORDING = Wording("Inkwell", "https://blog.example")
+RENDERER = Renderer("Inkwell", "https://blog.example")
 FSI, PDI, RLO, ZWJ = "\u2068", "\u2069", "\u202e", "\u200d"
 # Also what is no text at all, as a lone half of a surrogate pair.
 anything = st.text(st.characters(exclude_categories=()))
@@ -76,14 +76,14 @@ def said_by(name: str) -> Words:
 @pytest.mark.parametrize("name", HARMFUL.values(), ids=HARMFUL)
 def test_a_name_does_no_harm(name: str) -> None:
     words = said_by(name)
-    email, push = WORDING.email(words), WORDING.push(words)
-    assert tags(email.html) == tags(WORDING.email(said_by("Ada")).html)
-    assert email.text.count("\n") == WORDING.email(said_by("Ada")).text.count("\n")
+    email, push = RENDERER.email(words), RENDERER.push(words)
+    assert tags(email.html) == tags(RENDERER.email(said_by("Ada")).html)
+    assert email.text.count("\n") == RENDERER.email(said_by("Ada")).text.count("\n")
     assert is_harmless_line(email.subject)
     assert is_harmless_line(push.title)
     assert is_harmless_line(push.body)
     assert len(email.subject) <= NAME_LENGTH + 20
-    assert len(email.html) < len(WORDING.email(said_by("Ada")).html) + 4_000
+    assert len(email.html) < len(RENDERER.email(said_by("Ada")).html) + 4_000
     for text in (email.subject, email.text, email.html, push.title, push.body):
         text.encode()
 
@@ -106,7 +106,7 @@ def test_what_is_clean_stays_as_it_is(text: str) -> None:
 @given(anything, anything, anything)
 def test_any_words_become_an_email_and_a_push_message(title: str, message: str, url: str) -> None:
     words = Words(title, message, url, title)
-    email, push = WORDING.email(words, unsubscribe_url=url), WORDING.push(words)
+    email, push = RENDERER.email(words, unsubscribe_url=url), RENDERER.push(words)
     assert email.subject
     assert push.title
     assert is_harmless_line(email.subject)
@@ -194,7 +194,7 @@ def test_a_template_can_not_reach_into_the_program() -> None:
 
 def test_an_email_has_all_that_it_says_in_both_parts() -> None:
     words = Words("Ada answered", "First & foremost\nsecond", "/posts/a?b=1&c=2#d", "Read <it>")
-    email = WORDING.email(words, unsubscribe_url="https://blog.example/unsubscribe?t=1&u=2")
+    email = RENDERER.email(words, unsubscribe_url="https://blog.example/unsubscribe?t=1&u=2")
     assert email.subject == "Ada answered"
     for said in ("First & foremost", "second", "https://blog.example/posts/a?b=1&c=2#d", "Read <it>", "Inkwell"):
         assert said in email.text
@@ -210,14 +210,14 @@ def test_an_email_has_all_that_it_says_in_both_parts() -> None:
 
 
 def test_an_email_without_action_and_unsubscription_has_no_button_and_no_such_line() -> None:
-    email = WORDING.email(Words("Ada answered", "Hello"))
+    email = RENDERER.email(Words("Ada answered", "Hello"))
     assert 'class="button"' not in email.html
     assert [tag for tag, _ in tags(email.html)].count("a") == 1
     assert email.text == "Ada answered\n\nHello\n\n-- \nInkwell\nhttps://blog.example/\n"
 
 
 def test_an_email_loads_nothing() -> None:
-    html = WORDING.email(said_by("Ada")).html
+    html = RENDERER.email(said_by("Ada")).html
     assert not {"img", "link", "script", "iframe"} & {tag for tag, _ in tags(html)}
     assert "url(" not in html
 
@@ -225,7 +225,7 @@ def test_an_email_loads_nothing() -> None:
 def test_every_element_of_an_email_is_closed() -> None:
     void = {"meta", "br"}
     open_tags: list[str] = []
-    for tag, _ in tags(WORDING.email(said_by("Ada"), unsubscribe_url="/u").html):
+    for tag, _ in tags(RENDERER.email(said_by("Ada"), unsubscribe_url="/u").html):
         if tag.startswith("/"):
             assert open_tags.pop() == tag[1:]
         elif tag not in void:
@@ -234,8 +234,8 @@ def test_every_element_of_an_email_is_closed() -> None:
 
 
 def test_a_mail_that_says_nothing_has_the_sites_name_as_its_subject() -> None:
-    assert WORDING.email(Words("\u200b", "")).subject == "Inkwell"
-    assert WORDING.push(Words("", "")).title == "Inkwell"
+    assert RENDERER.email(Words("\u200b", "")).subject == "Inkwell"
+    assert RENDERER.push(Words("", "")).title == "Inkwell"
 
 
 @pytest.mark.parametrize(
@@ -259,15 +259,15 @@ def test_a_mail_that_says_nothing_has_the_sites_name_as_its_subject() -> None:
     ],
 )
 def test_an_action_leads_to_a_page_or_nowhere(url: str | None, link: str | None) -> None:
-    assert WORDING.push(Words("Title", "Message", url)).url == link
+    assert RENDERER.push(Words("Title", "Message", url)).url == link
 
 
 def test_a_push_message_is_short_enough_for_every_provider() -> None:
     words = Words("𓀀" * 10_000, "𓀀" * 10_000, "/" + "a" * 8_000)
-    push = WORDING.push(words)
+    push = RENDERER.push(words)
     assert (len(push.title), len(push.body), push.url) == (PUSH_TITLE_LENGTH, PUSH_BODY_LENGTH, None)
     assert len((push.title + push.body).encode()) < 1_024
 
 
 def test_a_subject_is_short() -> None:
-    assert len(WORDING.email(Words("word " * 1_000, "")).subject) <= SUBJECT_LENGTH
+    assert len(RENDERER.email(Words("word " * 1_000, "")).subject) <= SUBJECT_LENGTH

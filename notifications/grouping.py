@@ -1,23 +1,20 @@
-"""Gathering: likes of one post within a window become one notification, "Ada and 9 others".
+"""Grouping: merges likes of one post within a window into one notification, "Ada and 9 others".
 
-In come what a group has gathered so far and one notice more, out goes what it has gathered then: pure functions of
-both. As long as nobody has read the notification, the result is the same in whatever order and however often notices
-come: everything kept is a union, or the greatest of its kind. So a batch that is read twice counts once, and a writer
-who lost a race merges again with what is stored by then.
+Input: the stored group and one notice. Output: the merged group. These are pure functions. While nobody has read the
+notification, the result does not depend on the order of notices or on repetitions, because every field is a union or a
+maximum. So a batch that is read twice counts once, and a writer that lost a race merges again with the stored group.
 
-A person counts once in a group, that is for one user, type, entity and window. Once the notification was read, the next
-person begins a new one, whose id has the next generation's number; whoever was counted in an earlier generation is not
-counted again, whichever event of theirs comes.
+A person counts once in a group, which is one user, type, entity and window. After the notification was read, the next
+person begins a new one, whose id has the next generation's number. Whoever was counted in an earlier generation is not
+counted again, whatever that person does.
 
-What is kept is bounded. Of people there are eight bytes each, a digest of the id: up to `EXACT` of them per generation,
-and as many of all earlier ones together, the smallest first. So up to `EXACT` people in a window everything above holds
-exactly. Beyond it:
+The size is bounded. Of each person eight bytes are kept, a digest of the id: the `EXACT` smallest of each generation,
+and as many of all earlier ones together. Up to `EXACT` people in a window the rules above hold exactly. Beyond it:
 
-- the number of people is an estimate, off by 3 % as a rule ("Ada and about 5,200 others"), which is still the same in
-  any order, and the same when events come again. How many there are follows from how small the smallest digests are
-  (https://doi.org/10.1145/1562764.1562787);
-- of somebody whose digest was not kept, an event that is no later than the newest which counted before the notification
-  was read, is taken as counted. So nothing counts twice, but somebody whose event came that late may not count at all.
+- the number of people is an estimate, usually within 3 % ("Ada and about 5,200 others"). It too does not depend on
+  order or repetitions. It follows from the size of the smallest digests (https://doi.org/10.1145/1562764.1562787);
+- an event of a person whose digest was not kept is taken as counted if it is not later than the newest one that counted
+  before the notification was read. So nothing counts twice, but a person whose event came that late may not count.
 """
 
 from bisect import bisect_left
@@ -28,13 +25,13 @@ from hashlib import blake2b
 from typing import Any, Self
 
 from notifications.notice import ACTORS, Gather, Notice, Words
-from notifications.wording import people
+from notifications.rendering import people
 
 EXACT = 1_024
-"""Up to how many people a group's count is exact."""
+"""A group's count is exact up to this number of people."""
 
 NEWEST = 3
-"""How many people are kept by name: as many as are ever named."""
+"""How many people are stored with their names, which is as many as are ever shown."""
 
 _DIGEST_BYTES = 8
 _DIGESTS = 1 << 8 * _DIGEST_BYTES
@@ -42,13 +39,13 @@ _DIGESTS = 1 << 8 * _DIGEST_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What one person did, and when.
+    """One person's latest action.
 
     Attributes:
-        time: When, to the millisecond, as MongoDB keeps it.
-        notice_id: The notice's id: of two acts at the same time, it decides which counts as the newer.
-        actor_id: Who.
-        actor_name: That person's name; `None` where it is unknown.
+        time: The time in milliseconds, the precision of MongoDB.
+        notice_id: The notice's id, which orders acts at the same time.
+        actor_id: The person.
+        actor_name: The person's name; `None` if unknown.
     """
 
     time: datetime
@@ -58,22 +55,22 @@ class Act:
 
     @property
     def rank(self) -> tuple[datetime, str]:
-        """By what acts are ordered; the newest is the greatest."""
+        """The sort key of acts; the newest is the greatest."""
         return self.time, self.notice_id
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
-    """What a group has gathered; some 20 kB at most, and the words of one notice.
+class NotificationGroup:
+    """The state of a group: at most some 20 kB, and the content of one notice.
 
     Attributes:
         group: As `Gather.group` names it.
         generation: 1, and one more each time that a notification was read before the next person came.
-        newest: What the newest people did last, up to `NEWEST` of them, the newest first.
+        newest: The latest acts of up to `NEWEST` people, the newest first.
         actors: Digests of the people of this generation, ascending; the `EXACT` smallest.
         earlier: Digests of the people of earlier generations, likewise.
         earlier_until: When the newest event of the earlier generations happened; `None` in the first.
-        pattern: What the newest notice says, with `ACTORS` for who did it.
+        pattern: The content of the newest notice, with `ACTORS` for the people.
         actor_avatar: The newest person's picture.
     """
 
@@ -98,7 +95,7 @@ class Gathered:
 
     @property
     def count(self) -> int:
-        """How many people this generation's notification tells of."""
+        """The number of people in this generation's notification."""
         if self.is_exact:
             return len(self.actors)
         # Were n digests spread evenly, the k-th smallest would stand at k/n of the way.
@@ -107,13 +104,13 @@ class Gathered:
 
     @property
     def words(self) -> Words:
-        """What the notification says."""
+        """The content of the notification."""
         who = people([act.actor_name for act in self.newest], self.count, is_exact=self.is_exact)
         title, message = (text.replace(ACTORS, who) for text in (self.pattern.title, self.pattern.message))
         return replace(self.pattern, title=title, message=message)
 
     def document(self) -> dict[str, Any]:
-        """Return it as a document for MongoDB; what is `None` is left out."""
+        """Return the document for MongoDB, without fields that are `None`."""
         return _known(
             {
                 "group": self.group,
@@ -142,7 +139,7 @@ class Gathered:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Return what `document` was made of; other fields may stand beside its own. Times have a zone.
+        """Read what `document` returned; other fields are ignored. Times have a zone.
 
         A document of an earlier release has `null` for what is unknown.
         """
@@ -162,28 +159,28 @@ class Gathered:
         )
 
 
-def merge(stored: Gathered | None, notice: Notice, *, was_read: bool = False) -> Gathered:
-    """Return what a group has gathered with one notice more.
+def merge(stored: NotificationGroup | None, notice: Notice, *, was_read: bool = False) -> NotificationGroup:
+    """Return a group with one more notice.
 
     Args:
-        stored: What it has gathered so far; `None` where this is the first.
-        notice: One of the group.
+        stored: The stored group; `None` for the first notice.
+        notice: A notice of the group.
         was_read: Whether the stored generation's notification was read.
 
     Returns:
-        A state that equals the stored one where the notice changes nothing, as it was counted before. It has another
-        id where a new notification begins.
+        A group that equals the stored one if the notice was counted before. It has another id if a new notification
+        begins.
 
     Raises:
-        ValueError: The notice is not of this group, or is not to be gathered.
+        ValueError: The notice is not of this group, or of a type without grouping.
     """
     if notice.gather is None or notice.actor_id is None:
-        raise ValueError("the notice is not to be gathered")
+        raise ValueError("the notice has no group")
     one = _alone(notice.gather, notice, notice.actor_id)
     if stored is None:
         return one
     if one.group != stored.group:
-        raise ValueError("the notice is of another group")
+        raise ValueError("the notice belongs to another group")
     [act] = one.newest
     if not was_read:
         return stored if _was_counted(act, stored.earlier, stored.earlier_until) else _joined(stored, one)
@@ -194,12 +191,12 @@ def merge(stored: Gathered | None, notice: Notice, *, was_read: bool = False) ->
     return replace(one, generation=stored.generation + 1, earlier=earlier, earlier_until=until)
 
 
-def _alone(gather: Gather, notice: Notice, actor_id: str) -> Gathered:
-    """Return what a group has gathered with its first notice."""
+def _alone(gather: Gather, notice: Notice, actor_id: str) -> NotificationGroup:
+    """Return a group with its first notice."""
     time = notice.created_at
     # MongoDB would cut the rest, and what is stored must equal what is computed.
     time = time.replace(microsecond=time.microsecond // 1_000 * 1_000)
-    return Gathered(
+    return NotificationGroup(
         group=gather.group,
         generation=1,
         newest=(Act(time, notice.id, actor_id, notice.actor_name),),
@@ -211,11 +208,11 @@ def _alone(gather: Gather, notice: Notice, actor_id: str) -> Gathered:
     )
 
 
-def _joined(stored: Gathered, one: Gathered) -> Gathered:
-    """Return a generation with one notice more."""
+def _joined(stored: NotificationGroup, one: NotificationGroup) -> NotificationGroup:
+    """Return a generation with one more notice."""
     acts = sorted((*stored.newest, *one.newest), key=lambda act: act.rank)
-    # Of each person the last act stays. By that only, one who is pushed out comes back by a newer act alone, and brings
-    # everything with it: so the order in which notices come does not matter.
+    # Only the last act of each person stays. So a person who was dropped returns only with a newer act, which contains
+    # everything, and the order of notices does not matter.
     last_acts = {act.actor_id: act for act in acts}
     newest = tuple(sorted(last_acts.values(), key=lambda act: act.rank, reverse=True)[:NEWEST])
     is_newest = newest[0] == one.newest[0]
@@ -245,7 +242,7 @@ def _smallest(digests: Iterable[bytes]) -> tuple[bytes, ...]:
 
 
 def _with(digests: tuple[bytes, ...], digest: bytes) -> tuple[bytes, ...]:
-    """Return the smallest with one more; the same tuple where that changes nothing."""
+    """Return the smallest digests with one more; the same tuple if nothing changes."""
     at = bisect_left(digests, digest)
     if at == EXACT or digests[at : at + 1] == (digest,):
         return digests

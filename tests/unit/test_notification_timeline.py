@@ -1,4 +1,4 @@
-"""Stories of notifications: how things stand in a sentence, what to do, what happened, and what is not shown."""
+"""Timelines of notifications: the state, what to do, past and future events, and what is masked."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -6,13 +6,13 @@ from typing import Any, get_args
 
 import pytest
 
-from notifications.gathering import merge
+from notifications.grouping import merge
 from notifications.notice import Gather
 from notifications.preferences import Preferences, QuietHours
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, Reason, State, Status
-from ops.notifications.timeline import REASONS, Circumstances, Story, story
+from ops.notifications.timeline import REASONS, Circumstances, Timeline, build_timeline
 from runtime.settings import ROOT
-from sinks.mongo.notification_admin import UNREADABLE, Case
+from sinks.mongo.notification_admin import UNREADABLE, StoredNotification
 from tests.notification_documents import (
     ADDRESS,
     DEVICE,
@@ -48,16 +48,16 @@ def told(
     now: datetime = NOON + HOUR,
     full: bool = False,
     **known: Any,
-) -> Story:
-    case = Case("n-1", item, notification or (shown(N_1) if item else None), emails, pushes)
-    return story(case, Circumstances(**{"events": RULES, **known}), now, full=full)
+) -> Timeline:
+    case = StoredNotification("n-1", item, notification or (shown(N_1) if item else None), emails, pushes)
+    return build_timeline(case, Circumstances(**{"events": RULES, **known}), now, full=full)
 
 
 def lines(entries: Any) -> list[tuple[str, str, str]]:
     return [(f"{at:%H:%M:%S}", about, what) for at, about, what in entries]
 
 
-def all_of(one: Story) -> str:
+def all_of(one: Timeline) -> str:
     return "\n".join(
         [
             one.standing,
@@ -68,7 +68,7 @@ def all_of(one: Story) -> str:
     )
 
 
-def test_a_bounce_is_told_with_what_the_provider_said_and_how_to_try_again() -> None:
+def test_a_bounce_is_shown_with_the_providers_text_and_how_to_retry() -> None:
     bounced = {
         "provider": "sendgrid",
         "permanent": True,
@@ -93,22 +93,22 @@ def test_a_bounce_is_told_with_what_the_provider_said_and_how_to_try_again() -> 
     )
     one = told(entry(N_1, [failed]), emails=(log,), suppressed={("email", ADDRESS): "bounced"})
     assert one.standing == (
-        "Failed: the e-mail was taken by sendgrid and bounced: 5.1.1: 550 5.1.1 <recipient>: no such user, "
-        "and its address is suppressed: it bounced for good."
+        "Failed: the e-mail was accepted by sendgrid and bounced: 5.1.1: 550 5.1.1 <recipient>: no such user, "
+        "and its address is suppressed: it bounced permanently."
     )
     assert one.advice == (
         "If the address works again: `inkstream suppressions remove email …`, "
         "then `inkstream notifications retry n-1`.",
     )
     assert lines(one.past) == [
-        ("12:00:00", "", "asked for, as a service asked by notification.requested"),
+        ("12:00:00", "", "requested, by a service with notification.requested"),
         ("12:00:00", "e-mail", "queued"),
-        ("12:00:01", "", "taken up by a worker, for the last time so far"),
-        ("12:00:02", "e-mail", "taken by sendgrid, as 14c5d75ce93"),
-        ("12:00:09", "e-mail", "bounced, says sendgrid: 5.1.1: 550 5.1.1 <recipient>: no such user"),
+        ("12:00:01", "", "last claimed by a worker"),
+        ("12:00:02", "e-mail", "accepted by sendgrid, as 14c5d75ce93"),
+        ("12:00:09", "e-mail", "bounce reported by sendgrid: 5.1.1: 550 5.1.1 <recipient>: no such user"),
     ]
-    assert [what for _, _, what in one.coming] == ["past its time: not sent any more, and deleted"]
-    assert dict(one.facts)["e-mail address"] == "g…@example.org (suppressed: it bounced for good)"
+    assert [what for _, _, what in one.coming] == ["expires: not sent any more, and deleted"]
+    assert dict(one.facts)["e-mail address"] == "g…@example.org (suppressed: it bounced permanently)"
 
 
 def test_nothing_personal_is_shown_unless_it_is_asked_for() -> None:
@@ -132,38 +132,38 @@ def test_nothing_personal_is_shown_unless_it_is_asked_for() -> None:
     assert dict(masked.facts)["e-mail address"].endswith("g…@home.example today")
 
 
-def test_a_device_that_has_gone_is_told_when_the_receipt_came() -> None:
+def test_a_device_that_is_gone_is_shown_at_the_time_of_the_receipt() -> None:
     gone = delivery(
         "failed", channel="push", device=DEVICE, provider="fcm", attempts=1, code="bounced", message="it came back"
     )
     log = push_log(N_1, "failed", sentAt=NOON, error={"code": "UNREGISTERED", "message": "", "eventId": "fcm:1"})
     one = told(entry(N_1, [gone]), pushes=(log,), suppressed={("push", TOKEN): "gone"})
     assert one.standing == (
-        "Failed: the push message was taken by fcm and bounced: UNREGISTERED, "
-        "and its address is suppressed: the provider said that it is gone."
+        "Failed: the push message was accepted by fcm and bounced: UNREGISTERED, "
+        "and its address is suppressed: the provider reported that it does not exist any more."
     )
     assert lines(one.past)[-1] == (
         "12:00:01",
         f"push android device:{DEVICE}",
-        "was taken by fcm and bounced: UNREGISTERED",
+        "was accepted by fcm and bounced: UNREGISTERED",
     )
 
 
-def test_what_was_given_up_can_be_tried_again() -> None:
+def test_a_failed_delivery_can_be_retried() -> None:
     errors = [{"message": "smtp: 421: too busy", "timestamp": NOON + number * MINUTE} for number in range(5)]
     one = told(entry(N_1, [delivery("failed", since=NOON + 4 * MINUTE)], errors=errors))
-    assert one.standing == "Failed: the e-mail was given up after 5 attempts; smtp said 421: too busy."
-    assert one.advice == ("Once the cause is mended: `inkstream notifications retry n-1`.",)
+    assert one.standing == "Failed: the e-mail failed after 5 attempts; last error from smtp: 421: too busy."
+    assert one.advice == ("After fixing the cause: `inkstream notifications retry n-1`.",)
     assert lines(one.past)[-2:] == [
         ("12:04:00", "", "smtp: 421: too busy"),
-        ("12:04:00", "e-mail", "given up after 5 attempts"),
+        ("12:04:00", "e-mail", "failed after 5 attempts"),
     ]
 
 
 def test_an_interrupted_attempt_may_have_arrived() -> None:
     one = told(entry(N_1, [delivery("failed", code="interrupted", message="stopped")]))
-    assert one.standing == "Failed: the e-mail was given up after 5 attempts: a worker stopped during the last."
-    assert one.advice[0].endswith("It may have arrived, and may then come twice.")
+    assert one.standing == "Failed: the e-mail failed after 5 attempts: a worker stopped during the last one."
+    assert one.advice[0].endswith("It may have arrived already; then it arrives twice.")
 
 
 def test_a_refusal_is_no_exhaustion() -> None:
@@ -171,17 +171,17 @@ def test_a_refusal_is_no_exhaustion() -> None:
     assert one.standing == "Failed: the e-mail was refused by smtp: 550: no such user."
 
 
-def test_an_answer_is_told_with_what_it_means() -> None:
+def test_a_response_is_shown_with_its_meaning() -> None:
     full = delivery("failed", code="452", message="4.2.2 over quota", category="full")
     one = told(entry(N_1, [full]))
     assert one.standing == (
-        "Failed: the e-mail was given up after 5 attempts; smtp said the mailbox is full (452: 4.2.2 over quota)."
+        "Failed: the e-mail failed after 5 attempts; last error from smtp: the mailbox is full (452: 4.2.2 over quota)."
     )
 
 
 def test_what_failed_and_is_past_its_time_is_not_tried_again() -> None:
     one = told(entry(N_1, [delivery("failed")]), now=NOON + 100 * DAY)
-    assert one.advice == ("It is past its time and is not sent any more: ask for a new one.",)
+    assert one.advice == ("It has expired and is not sent any more: request a new one.",)
 
 
 def test_another_try_is_announced() -> None:
@@ -190,10 +190,13 @@ def test_another_try_is_announced() -> None:
     )
     one = told(entry(N_1, [again]), now=NOON + 5 * MINUTE)
     assert one.standing == (
-        "Waiting: the e-mail is tried again at 2026-01-31 12:10:00 UTC, as attempt 3 of 5; smtp said 421: too busy."
+        "Waiting: the e-mail is retried at 2026-01-31 12:10:00 UTC, attempt 3 of 5; "
+        "last error from smtp: 421: too busy."
     )
-    assert one.advice == ("Nothing: it goes on by itself. `inkstream notifications cancel n-1` gives up what waits.",)
-    assert lines(one.coming)[0] == ("12:10:00", "e-mail", "due, as attempt 3")
+    assert one.advice == (
+        "No action needed: it continues automatically. `inkstream notifications cancel n-1` cancels it.",
+    )
+    assert lines(one.coming)[0] == ("12:10:00", "e-mail", "due, attempt 3")
 
 
 def test_quiet_hours_are_named_where_they_are_why_it_waits() -> None:
@@ -205,22 +208,22 @@ def test_quiet_hours_are_named_where_they_are_why_it_waits() -> None:
     )
     assert dict(one.facts)["preferences today"] == "quiet from 11:00 to 14:00, UTC"
     other = told(entry(N_1, [waiting]))
-    assert "for a provider that is down or busy, or for quiet hours as they were then" in other.standing
+    assert "for a provider that is down or busy, or for quiet hours that have changed since" in other.standing
 
 
 @pytest.mark.parametrize(
     ("reason", "standing", "advice"),
     [
-        ("preferences", "the person has turned it off", "as the person wants it"),
+        ("preferences", "the person has turned it off", "this is the person's choice"),
         (
             "suppressed",
             "the address is suppressed, as the person reported spam",
-            "then ask for a new one, with a new id",
+            "then request a new one, with a new id",
         ),
-        ("throttled", "the person had had too many that day", "INKSTREAM_NOTIFY_LIMIT"),
-        ("expired", "it was past its time before it could be sent", "`expiresAt`"),
+        ("throttled", "the person had reached the daily limit", "INKSTREAM_NOTIFY_LIMIT"),
+        ("expired", "it expired before it could be sent", "`expiresAt`"),
         ("no-address", "there was no address", "INKSTREAM_RECIPIENTS_VIEW"),
-        ("no-provider", "no provider is set that takes it", "INKSTREAM_EMAIL_PROVIDERS"),
+        ("no-provider", "no provider is configured for it", "INKSTREAM_EMAIL_PROVIDERS"),
     ],
 )
 def test_what_was_not_sent_has_a_reason(reason: Any, standing: str, advice: str) -> None:
@@ -230,12 +233,12 @@ def test_what_was_not_sent_has_a_reason(reason: Any, standing: str, advice: str)
     assert advice in one.advice[0]
 
 
-def test_a_channel_that_worked_is_told_beside_one_that_was_left_out() -> None:
+def test_a_sent_channel_is_shown_beside_a_skipped_one() -> None:
     pushed = delivery("sent", channel="push", device=DEVICE, provider="fcm", provider_id="fcm-1")
     one = told(entry(N_1, [delivery("skipped", reason="preferences"), pushed]), pushes=(push_log(N_1, "sent"),))
     assert one.standing == (
         "Done: the e-mail was not sent: the person has turned it off; "
-        "the push message was taken by fcm, and no receipt has come since."
+        "the push message was accepted by fcm, with no receipt yet."
     )
 
 
@@ -246,35 +249,35 @@ def test_devices_of_which_the_same_is_to_be_said_are_counted() -> None:
     )
     one = told(entry(N_1, [*sent, gone]))
     assert one.standing == (
-        "Done: the push message was taken by fcm, and no receipt has come since (2 of 3 devices), "
+        "Done: the push message was accepted by fcm, with no receipt yet (2 of 3 devices), "
         "was refused by fcm: UNREGISTERED: gone (1 of 3 devices)."
     )
 
 
-def test_what_a_person_did_with_a_mail_is_told() -> None:
+def test_what_a_person_did_with_an_email_is_shown() -> None:
     log = email_log(N_1, "delivered", ("opened", NOON + MINUTE, {"provider": "sendgrid"}))
     one = told(entry(N_1, [delivery("delivered")]), emails=(log,))
     assert one.standing == "Done: the e-mail was delivered by sendgrid, and opened."
     assert one.advice == ()
     unseen = told(entry(N_1, [delivery("delivered")]), emails=(email_log(N_1, "delivered"),))
-    assert unseen.advice == ("It is in the person's mailbox: ask them to look into the spam folder.",)
+    assert unseen.advice == ("It is in the person's mailbox: ask them to check the spam folder.",)
 
 
 def test_of_a_mail_without_a_receipt_the_provider_can_be_asked() -> None:
     one = told(entry(N_1, [delivery("sent", provider="smtp", provider_id="queued as 7B2")]))
-    assert one.advice == ("Ask smtp for queued as 7B2, and the person to look into the spam folder.",)
+    assert one.advice == ("Ask smtp about queued as 7B2, and ask the person to check the spam folder.",)
 
 
 def test_a_worker_that_has_it_is_named_and_one_that_stopped_too() -> None:
     lease = {"worker": "host-1", "token": "t", "until": NOON + MINUTE}
     item = entry(N_1, status="processing", lease=lease, processedAt=NOON)
     assert told(item, now=NOON + SECOND).standing == (
-        "Under way: worker host-1 has it just now, until 2026-01-31 12:01:00 UTC at most."
+        "In progress: worker host-1 has it until 2026-01-31 12:01:00 UTC at the latest."
     )
     late = told(item, now=NOON + 5 * MINUTE)
-    assert late.standing == ("Interrupted: worker host-1 stopped while it had it; another takes it up within seconds.")
+    assert late.standing == ("Interrupted: worker host-1 stopped; another worker recovers it within seconds.")
     assert late.advice == (
-        "No worker has taken it up since 2026-01-31 12:01:00 UTC: `inkstream doctor` tells whether one runs.",
+        "No worker has claimed it since 2026-01-31 12:01:00 UTC: `inkstream doctor` shows whether one is running.",
     )
 
 
@@ -283,7 +286,7 @@ def test_what_no_worker_has_taken_is_due() -> None:
     assert one.standing == "Due: the next worker sends it by e-mail and push."
     assert one.advice == ()
     assert told(entry(N_1)).advice == (
-        "No worker has taken it up since 2026-01-31 12:00:00 UTC: `inkstream doctor` tells whether one runs.",
+        "No worker has claimed it since 2026-01-31 12:00:00 UTC: `inkstream doctor` shows whether one is running.",
     )
 
 
@@ -291,25 +294,23 @@ def test_what_was_just_retried_is_not_overdue() -> None:
     retried = delivery("waiting", since=NOON + HOUR, next_attempt_at=NOON + HOUR)
     one = told(entry(N_1, [retried], nextRetryAt=None), now=NOON + HOUR + SECOND)
     assert one.standing == "Waiting: the e-mail is due."
-    assert one.advice[0].startswith("Nothing: it goes on by itself.")
+    assert one.advice[0].startswith("No action needed: it continues automatically.")
 
 
-def test_what_is_gathered_waits_for_others_and_says_for_how_many() -> None:
+def test_a_group_waits_for_more_people_and_shows_how_many_joined() -> None:
     gather = Gather("5f2b1c0a9d8e7f6a5b4c3d2e1f0a9b8c", NOON, "\ufffc liked it", "Well")
     liked = [notice(f"like-{name}", NOON + at * SECOND, gather=gather, actor_id=name) for at, name in enumerate("ab")]
     gathered = merge(merge(None, liked[0]), liked[1])
     item = entry(N_1, nextRetryAt=NOON + MINUTE)
     one = told(item, notification={**shown(N_1), "gathered": gathered.document()}, now=NOON + 2 * SECOND)
-    assert one.standing == (
-        "Waiting: it is sent after 2026-01-31 12:01:00 UTC, and waits until then for others to join it."
-    )
-    assert ("12:00:01", "", "joined by the latest of 2 people whom it tells of") in lines(one.past)
+    assert one.standing == ("Waiting: it is sent after 2026-01-31 12:01:00 UTC; until then more people may join it.")
+    assert ("12:00:01", "", "the latest of 2 people joined it") in lines(one.past)
 
 
 def test_what_is_for_the_application_alone_is_read_or_not() -> None:
     alone = notice("n-1", NOON, "inApp")
     assert told(entry(alone), notification=shown(alone)).standing == (
-        "Done: it was for the application alone, where it is not read."
+        "Done: it was only for the application, where it is unread."
     )
     read = shown(alone)
     read["channels"]["inApp"] |= {"read": True, "readAt": NOON + MINUTE}
@@ -320,27 +321,32 @@ def test_what_is_for_the_application_alone_is_read_or_not() -> None:
 
 def test_the_event_of_a_rule_is_named() -> None:
     of_rule = notice(KEY_OF_A_RULE, NOON)
-    one = story(Case(KEY_OF_A_RULE, entry(of_rule), None, (), ()), Circumstances(events=RULES), NOON)
+    one = build_timeline(
+        StoredNotification(KEY_OF_A_RULE, entry(of_rule), None, (), ()), Circumstances(events=RULES), NOON
+    )
     assert dict(one.facts)["type"] == "comment_reply, by the rule on comment.created"
 
 
 def test_an_item_that_can_not_be_read_says_so() -> None:
     item = entry(N_1, status="failed", errors=[{"message": "the item can't be read: KeyError", "timestamp": NOON}])
-    assert told(item).standing == ("Failed: no worker could read it. The last error: the item can't be read: KeyError.")
+    assert told(item).standing == (
+        "Failed: its item in the queue could not be read. Last error: the item can't be read: KeyError."
+    )
     item["deliveries"] = [{"channel": "email"}]
     one = told(item)
-    assert one.standing.startswith("Failed: no worker can read its item of the queue.")
-    assert one.advice == (
-        "Its document in `notificationQueue` has what is wrong; then `inkstream notifications retry n-1`.",
-    )
+    assert one.standing.startswith("Failed: its item in the queue can't be read.")
+    assert one.advice == ("Correct its document in `notificationQueue`, then run `inkstream notifications retry n-1`.",)
 
 
 def test_after_the_queue_has_forgotten_it_the_log_speaks() -> None:
     log = email_log(N_1, "failed", error={"code": "421", "message": "too busy"})
     one = told(None, emails=(log,))
-    assert one.standing == "The queue has forgotten it; by its log, the e-mail failed with sendgrid: 421: too busy."
+    assert (
+        one.standing
+        == "The queue has deleted it; according to its log, the e-mail failed with sendgrid: 421: too busy."
+    )
     assert told(None, notification=shown(N_1)).standing == (
-        "The queue has forgotten it, as it does 7 days after its end, and no log of a message is left."
+        "The queue has deleted it, 7 days after it was completed, and no log of a message is left."
     )
 
 

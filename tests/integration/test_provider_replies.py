@@ -1,27 +1,22 @@
 """Verdicts of a real mail server, through the queue: who is not sent to any more, and that everybody else is."""
 
-import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.notifications.send import Limits, Send
 from dev.providers.server import AcceptedEmail, Answer, Fault, Reply
 from dev.providers.smtp import SmtpServer, Step
 from notifications.circuit_breaker import CircuitPolicy
-from notifications.composing import Composer
 from notifications.messages import Email
 from notifications.retry_policy import MOST_GIVEN_BACK
 from notifications.states import plan
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from providers.email.smtp import Smtp
 from providers.registry import Providers, Route
-from runtime.health import Health
 from runtime.metrics import REPLIES
-from tests.integration.test_deliver import Post, post
+from tests.integration.test_deliver import Post, deliver_notification, post
 
 __all__ = ["post"]
 
@@ -68,9 +63,7 @@ async def mail(post: Post) -> AsyncIterator[Mail]:
     async with SmtpServer() as server:
         providers = Providers([Smtp(server.host, server.port, tls="none")])
         links = UnsubscribeLinks("https://blog.example/unsubscribe", "secret")
-        composer = Composer(Wording("The Blog", "https://blog.example"), links, "The Blog <news@blog.example>")
-        send = Send(post.stores, providers, composer, Limits(of_type=3, of_all=5), Health(), random.Random(1))
-        yield Mail(replace(post, send=send), server, providers)
+        yield Mail(replace(post, deliver=deliver_notification(post.stores, providers, links)), server, providers)
         await providers.close()
 
 
@@ -180,7 +173,7 @@ async def test_the_same_refusal_of_everybody_is_ours_opens_the_circuit_and_loses
     assert {await mail.suppressed(name) for name in people} == {None}
 
 
-async def test_a_listed_ip_address_is_told_and_its_mails_are_tried_later(mail: Mail) -> None:
+async def test_a_listed_ip_address_is_reported_and_its_mails_are_retried_later(mail: Mail) -> None:
     mail.server.replies[Step.MAIL] = ["550 5.2.1 your IP address is listed"]
     [name] = await mail.write_to("any")
     await mail.post.turn()
@@ -194,7 +187,7 @@ async def test_what_one_provider_refuses_for_its_policy_is_given_to_another(mail
         other = Smtp(second.host, second.port, tls="none")
         other.name = "mailgun"
         providers = Providers([mail.route.provider, other])
-        mail.post.send._providers = providers
+        mail.post.deliver._router._providers = providers
         mail.server.mailboxes = {mail.address("any"): "550 5.7.1 client host [192.0.2.1] blocked using a list"}
         [name] = await mail.write_to("any")
         await mail.post.turn()
@@ -215,7 +208,7 @@ async def test_a_message_that_alone_seems_to_be_a_refusal_of_us_has_an_end(
         return Fault.REJECT_US if email.to == bad else None
 
     post.first.plan = post.second.plan = answer
-    for route in post.send._providers.email:
+    for route in post.deliver._router._providers.email:
         monkeypatch.setattr(route.breaker, "_policy", CircuitPolicy(pause=timedelta(0)))
     name = await post.ask("email", recipient={"email": bad})
     for number in range(12):

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from agents.notifications.notify_stored import Tell
+from agents.notifications.notify_stored import NotifyStored
 from enrich.documents import Document, Write
-from sinks.mongo.notification_groups import Joined
+from sinks.mongo.notification_groups import GroupResult
 from sinks.mongo.writer import Outcome, Refusal
 from sinks.redis.in_app import InApp
 from sinks.redis.wakeups import WakeUps
@@ -28,7 +28,7 @@ class Heard:
 
 async def hear(writes: list[Write], outcome: Outcome) -> Heard:
     heard = Heard()
-    await Tell(cast(InApp, heard), cast(WakeUps, heard))(writes, outcome, [])
+    await NotifyStored(cast(InApp, heard), cast(WakeUps, heard))(writes, outcome, [])
     return heard
 
 
@@ -39,9 +39,9 @@ def told(name: str, **item: object) -> list[Write]:
     ]
 
 
-def group(name: str, due: datetime | None) -> Joined:
+def group(name: str, due: datetime | None) -> GroupResult:
     document: Mapping[str, Any] = {"_id": name}
-    return Joined(document, 1, due)
+    return GroupResult(document, 1, due)
 
 
 async def test_what_is_sent_at_once_is_due_now() -> None:
@@ -50,12 +50,12 @@ async def test_what_is_sent_at_once_is_due_now() -> None:
     assert heard.due == [[timedelta(0), timedelta(0)]], "one call for each batch"
 
 
-async def test_deliverers_hear_nothing_of_what_is_for_the_application_alone() -> None:
+async def test_notifications_for_the_application_alone_wake_no_dispatcher() -> None:
     heard = await hear(told("a", status="completed"), Outcome({}, {}, []))
     assert (heard.notifications, heard.due) == ([["a"]], [[]])
 
 
-async def test_nobody_hears_of_what_was_refused() -> None:
+async def test_refused_notifications_are_not_announced() -> None:
     writes = [Document("analyticsEvents", {"_id": "event"}), *told("a"), *told("b")]
     refusal = Refusal("refused-by-store", "is refused")
     heard = await hear(writes, Outcome({}, {}, [(1, refusal), (2, refusal)]))

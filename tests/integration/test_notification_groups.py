@@ -17,7 +17,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from enrich.documents import Gathering
 from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, digest, expiry
 from schemas.notifications import RelatedEntity
-from sinks.mongo.notification_groups import GatheredNotifications, Joined
+from sinks.mongo.notification_groups import GroupResult, NotificationGroups
 from sinks.mongo.writer import Mongo, Outcome
 
 # Within this hour, as MongoDB deletes what is too old; in milliseconds, as it keeps no more.
@@ -92,7 +92,7 @@ async def test_what_comes_again_in_whatever_batches_changes_nothing(mongo: Mongo
         outcome = await join(mongo, likes(range(start, end)))
         assert (outcome.written, outcome.duplicates) == ({}, {"notifications": end - start})
         # Applications are told all the same: the worker may have died before it told them.
-        assert outcome.gathered == (Joined(before[0][0], 0, None),)
+        assert outcome.gathered == (GroupResult(before[0][0], 0, None),)
     assert (await stored(mongo), await stored(mongo, "notificationQueue")) == before
 
 
@@ -268,7 +268,7 @@ class Interruption(CommandListener):
         pass
 
 
-async def join_while(url: str, does: Callable[[Any], object], notices: list[Notice]) -> Joined:
+async def join_while(url: str, does: Callable[[Any], object], notices: list[Notice]) -> GroupResult:
     """Let notices join, and something else happen between the reading of their notification and its change."""
     with MongoClient[dict[str, Any]](url, tz_aware=True) as other:
         collection = other.get_default_database()["notifications"]
@@ -276,7 +276,7 @@ async def join_while(url: str, does: Callable[[Any], object], notices: list[Noti
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             url, tz_aware=True, event_listeners=[interruption], retryWrites=False
         )
-        [joined] = await GatheredNotifications(client.get_default_database()).join(notices)
+        [joined] = await NotificationGroups(client.get_default_database()).join(notices)
         await client.close()
     return joined
 

@@ -1,27 +1,27 @@
-"""From a notification to the messages that are sent of it, and to what their logs say of them at first.
+"""Builds messages from notifications, and the initial logs of messages.
 
-In come an item of the queue, its notification's document, and where one message goes; out go an e-mail or a push
-message that is ready for a provider, and the body of its log. The same delivery makes the same message at each attempt,
-unless more was gathered meanwhile.
+Input: an item of the queue, its notification's document, and an address. Output: an e-mail or a push message that is
+ready for a provider, and the body of its log. Each attempt of a delivery builds the same message, unless more people
+joined the group meanwhile.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from notifications.item import Item
 from notifications.messages import Email, Push
 from notifications.notice import Words
+from notifications.rendering import Renderer
 from notifications.states import Delivery
 from notifications.unsubscribing import UnsubscribeLinks
-from notifications.wording import Wording
 from schemas.notifications import Device
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one message goes.
+    """The address of one message.
 
     Attributes:
         text: An e-mail address, or a device's token.
@@ -31,25 +31,28 @@ class Address:
     text: str = field(repr=False)
     device: Device | None = field(repr=False)
 
+    @property
+    def channel(self) -> Literal["email", "push"]:
+        """The channel that reaches the address."""
+        return "email" if self.device is None else "push"
 
-class Composer:
-    """Composes messages.
+
+class MessageBuilder:
+    """Builds messages.
 
     Args:
-        wording: Lays out what a notification says.
-        links: Where one click unsubscribes; `None` where mails have no such link.
-        sender: From whom e-mails are: `Name <address>`.
+        renderer: Lays out the content of notifications.
+        links: Makes unsubscribe links; `None` if e-mails have none.
+        sender: The sender of e-mails: `Name <address>`.
     """
 
-    def __init__(self, wording: Wording, links: UnsubscribeLinks | None, sender: str) -> None:
-        self._wording = wording
+    def __init__(self, renderer: Renderer, links: UnsubscribeLinks | None, sender: str) -> None:
+        self._renderer = renderer
         self._links = links
         self._sender = sender
 
-    def message(
-        self, item: Item, delivery: Delivery, address: Address, notification: Mapping[str, Any]
-    ) -> Email | Push:
-        """Compose the message of a delivery."""
+    def build(self, item: Item, delivery: Delivery, address: Address, notification: Mapping[str, Any]) -> Email | Push:
+        """Build the message of a delivery."""
         key = delivery.key(item.notification_id)
         words = Words(
             notification["title"],
@@ -59,7 +62,7 @@ class Composer:
         )
         if address.device is None:
             return self._email(item, key, address.text, words)
-        push = self._wording.push(words)
+        push = self._renderer.push(words)
         return Push(
             key=key,
             token=address.text,
@@ -74,7 +77,7 @@ class Composer:
 
     def _email(self, item: Item, key: str, to: str, words: Words) -> Email:
         unsubscribe_url = self._links.url(key) if self._links is not None and not item.transactional else None
-        email = self._wording.email(words, unsubscribe_url=unsubscribe_url)
+        email = self._renderer.email(words, unsubscribe_url=unsubscribe_url)
         return Email(
             key=key,
             to=to,
@@ -87,8 +90,8 @@ class Composer:
         )
 
 
-def log_of(item: Item, message: Email | Push, provider: str, now: datetime) -> dict[str, Any]:
-    """Return a message's log as it is before the first attempt, without its `_id`."""
+def new_log(item: Item, message: Email | Push, provider: str, now: datetime) -> dict[str, Any]:
+    """Return the log of a message before the first attempt, without its `_id`."""
     body = {
         "provider": provider,
         "notificationId": item.notification_id,

@@ -11,7 +11,7 @@ from bson.codec_options import CodecOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifications.gathering import EXACT, NEWEST, Gathered, merge
+from notifications.grouping import EXACT, NEWEST, NotificationGroup, merge
 from notifications.notice import ACTORS, Gather, Notice, Words, digest, expiry
 from schemas.notifications import RelatedEntity
 
@@ -50,7 +50,9 @@ def crowd(size: int, *, first: int = 0) -> list[Notice]:
     return [like(f"reader-{number}", at=number) for number in range(first, first + size)]
 
 
-def gathered(notices: Iterable[Notice], stored: Gathered | None = None, *, was_read: bool = False) -> Gathered:
+def gathered(
+    notices: Iterable[Notice], stored: NotificationGroup | None = None, *, was_read: bool = False
+) -> NotificationGroup:
     for notice in notices:
         before, stored = stored, merge(stored, notice, was_read=was_read)
         # What was read was the generation that was stored; the new one is unread.
@@ -71,7 +73,7 @@ likes = st.lists(
 
 
 @given(likes, st.randoms(use_true_random=False))
-def test_any_order_and_any_repetition_gather_the_same(notices: list[Notice], random: Random) -> None:
+def test_any_order_and_any_repetition_give_the_same_group(notices: list[Notice], random: Random) -> None:
     again = [*notices, *random.choices(notices, k=len(notices))]
     random.shuffle(again)
     assert gathered(again) == gathered(notices)
@@ -94,7 +96,7 @@ def test_everybody_counts_once_and_the_newest_are_named(notices: list[Notice]) -
 def test_everybody_counts_in_one_generation_alone_whenever_it_is_read(
     notices: list[Notice], data: st.DataObject
 ) -> None:
-    stored: Gathered | None = None
+    stored: NotificationGroup | None = None
     read_generation = 0
     counted: dict[int, int] = {}
     for notice in notices:
@@ -156,7 +158,7 @@ def test_the_next_person_after_a_reading_begins_a_new_notification() -> None:
     assert (third.id, third.words.title) == (second.id, "grace and ada liked your post")
 
 
-def test_whoever_was_counted_in_an_earlier_generation_is_not_counted_again() -> None:
+def test_a_person_counted_in_an_earlier_generation_is_not_counted_again() -> None:
     first = gathered(crowd(3))
     assert merge(first, like("reader-1", at=1), was_read=True) is first
     assert merge(first, like("reader-1", at=99, event="another"), was_read=True) is first
@@ -210,14 +212,14 @@ def test_beyond_the_exact_number_nothing_that_came_before_counts_again() -> None
 
 def test_the_count_only_grows() -> None:
     counts = []
-    stored: Gathered | None = None
+    stored: NotificationGroup | None = None
     for notice in crowd(2_500):
         stored = merge(stored, notice)
         counts.append(stored.count)
     assert counts == sorted(counts)
 
 
-def bytes_of(state: Gathered) -> bytes:
+def bytes_of(state: NotificationGroup) -> bytes:
     return bson.encode(state.document())
 
 
@@ -234,7 +236,7 @@ def test_a_state_comes_back_from_mongodb_as_it_was(notices: list[Notice], was_re
     if was_read:
         state = merge(state, like("grace", at=10, microseconds=1), was_read=True)
     document = bson.decode(bytes_of(state), codec_options=ZONED)
-    assert Gathered.from_document({"_id": state.id, **document}) == state
+    assert NotificationGroup.from_document({"_id": state.id, **document}) == state
 
 
 def bare(actor: str, *, at: int) -> Notice:
@@ -261,7 +263,7 @@ def test_a_document_of_an_earlier_release_with_null_for_what_is_unknown_is_read(
     names = ("earlierUntil", "actionUrl", "actionText", "actorAvatar")
     document: dict[str, Any] = {**dict.fromkeys(names), **state.document()}
     document["newest"] = [{**act, "actorName": None} for act in document["newest"]]
-    stored = Gathered.from_document(document)
+    stored = NotificationGroup.from_document(document)
     assert stored == state
     after = merge(stored, like("grace", at=2), was_read=was_read).document()
     assert None not in after.values()
@@ -269,7 +271,7 @@ def test_a_document_of_an_earlier_release_with_null_for_what_is_unknown_is_read(
 
 def test_an_event_with_microseconds_equals_itself_after_it_was_stored() -> None:
     notice = like("ada", at=1, microseconds=999)
-    stored = Gathered.from_document(bson.decode(bytes_of(merge(None, notice)), codec_options=ZONED))
+    stored = NotificationGroup.from_document(bson.decode(bytes_of(merge(None, notice)), codec_options=ZONED))
     assert merge(stored, notice) == stored
 
 
@@ -283,7 +285,7 @@ def test_a_notice_of_another_group_is_refused() -> None:
 
 @pytest.mark.parametrize("alone", [replace(like("ada"), gather=None), replace(like("ada"), actor_id=None)])
 def test_a_notice_that_stands_alone_is_refused(alone: Notice) -> None:
-    with pytest.raises(ValueError, match="not to be gathered"):
+    with pytest.raises(ValueError, match="has no group"):
         merge(None, alone)
 
 
@@ -292,7 +294,7 @@ def test_nobodys_name_is_in_the_repr() -> None:
 
 
 def test_two_writers_who_merge_in_turns_end_with_the_same() -> None:
-    def fold(notices: Sequence[Notice]) -> Gathered:
+    def fold(notices: Sequence[Notice]) -> NotificationGroup:
         first, *others = notices
         return reduce(merge, others, merge(None, first))
 

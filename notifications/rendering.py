@@ -1,7 +1,7 @@
-"""The words: what people wrote made harmless, sentences filled in, e-mails and push messages laid out.
+"""Rendering: cleans what people wrote, fills in sentences, and lays out e-mails and push messages.
 
-In come templates of `notifications.yaml` and the words of a notification; out go texts that are ready to send. Nothing
-that a person can have as a name or put into a title raises here, breaks a line, turns the direction of what follows it,
+Input: templates of `notifications.yaml` and the content of a notification. Output: texts that are ready to send. No
+name or title, whatever its characters, raises an error here, breaks a line, changes the direction of the text after it,
 or becomes markup.
 """
 
@@ -21,7 +21,7 @@ NAME_LENGTH = 50
 """How many characters of a person's name are shown."""
 
 TEXT_LENGTH = 200
-"""How many characters of any other text that people wrote are shown within a sentence."""
+"""How many characters of other texts by people are shown within a sentence."""
 
 SUBJECT_LENGTH = 150
 MESSAGE_LENGTH = 4_000
@@ -31,10 +31,10 @@ BUTTON_LENGTH = 60
 PUSH_TITLE_LENGTH = 65
 PUSH_BODY_LENGTH = 180
 PUSH_URL_LENGTH = 1_000
-"""A longer URL is left out: with it, the message might pass the 4 kB that FCM, APNs and Web Push carry."""
+"""A longer URL is omitted: with it, the message might exceed the 4 kB limit of FCM, APNs and Web Push."""
 
 NOBODY = "Someone"
-"""Stands for a person whose name did not come."""
+"""The name of a person without a name."""
 
 _JOINER = "\N{ZERO WIDTH JOINER}"
 _ISOLATE, _END_OF_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
@@ -76,7 +76,7 @@ def phrase(text: str, longest: int) -> str:
 
 
 def paragraphs(text: str, longest: int) -> tuple[str, ...]:
-    """Return a text as lines of visible characters, cut to a length in all; lines that show nothing are left out."""
+    """Return a text as lines of visible characters, cut to a total length; lines that show nothing are omitted."""
     lines = []
     for one in text[: 20 * longest].splitlines():
         if longest <= 0:
@@ -88,12 +88,12 @@ def paragraphs(text: str, longest: int) -> tuple[str, ...]:
 
 
 def people(names: Sequence[str | None], count: int, *, is_exact: bool = True) -> str:
-    """Return who did it, as `Ada`, `Ada and Grace`, `Ada, Grace and Alan`, `Ada and 9 others`.
+    """Return the people as `Ada`, `Ada and Grace`, `Ada, Grace and Alan`, `Ada and 9 others`.
 
     Args:
-        names: Those of the newest, in this order, clean; up to three people are all named. `None` where one is unknown.
-        count: How many people there are.
-        is_exact: Whether that is their exact number.
+        names: The clean names of the newest people, newest first; up to three are all named. `None` for an unknown one.
+        count: The number of people.
+        is_exact: Whether the number is exact.
     """
     known = [name for name in names if name]
     if count <= 3 and len(known) == count:
@@ -114,7 +114,7 @@ class Sentence:
         names: The variables that it uses.
 
     Raises:
-        TemplateError: It is no template.
+        TemplateError: It is not a valid template.
     """
 
     def __init__(self, source: str) -> None:
@@ -122,17 +122,17 @@ class Sentence:
         self.names: Final = frozenset(meta.find_undeclared_variables(_SENTENCES.parse(source)))
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """Return the text, with each variable's value as it is.
+        """Return the text with the values of its variables, unescaped.
 
         Raises:
-            TemplateError: It can't be filled with these.
+            TemplateError: It can't be rendered with these values.
         """
         return self._template.render(values).strip()
 
 
 @dataclass(frozen=True, slots=True)
 class EmailWords:
-    """What an e-mail says."""
+    """The content of an e-mail."""
 
     subject: str = field(repr=False)
     text: str = field(repr=False)
@@ -141,7 +141,7 @@ class EmailWords:
 
 @dataclass(frozen=True, slots=True)
 class PushWords:
-    """What a push message says; `url` is `None` where it opens the application itself."""
+    """The content of a push message; `url` is `None` if it opens the application itself."""
 
     title: str = field(repr=False)
     body: str = field(repr=False)
@@ -150,10 +150,10 @@ class PushWords:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A notification as people get it, for a look at the words.
+    """A notification as people get it, for `inkstream notifications preview`.
 
     Attributes:
-        together: Title and message for two, three, ten and a great many people; empty where nothing is gathered.
+        together: Title and message for two, three, ten and very many people; empty if the type is not grouped.
     """
 
     words: Words
@@ -162,8 +162,8 @@ class Preview:
     together: tuple[tuple[str, str], ...]
 
 
-class Wording:
-    """Lays out what a notification says for its channels.
+class Renderer:
+    """Lays out notifications for their channels.
 
     Args:
         site_name: The blog's name, as e-mails sign.
@@ -207,7 +207,7 @@ class Wording:
         )
 
     def preview(self, notice: Notice) -> Preview:
-        """Return a notice as people get it, such as the example of a type that `Rules.example` makes."""
+        """Return the preview of a notice, such as the example of a type from `Rules.example`."""
         unsubscribe_url = None if notice.transactional else f"{self._site_url}notifications/unsubscribe"
         together: tuple[tuple[str, str], ...] = ()
         if gather := notice.gather:
@@ -219,7 +219,7 @@ class Wording:
         return Preview(notice.words, email, self.push(notice.words), together)
 
     def _link(self, url: str | None) -> str | None:
-        """Return an address as a whole, or `None` where it does not lead to the site."""
+        """Return a whole URL, or `None` if it does not lead to the site."""
         if not url:
             return None
         try:
@@ -258,7 +258,7 @@ def _joins(character: str) -> bool:
 
 
 def _closed(text: str) -> str:
-    """Close every isolate that is open, and drop ends that close none."""
+    """Close every open isolate, and remove ends without a beginning."""
     if _ISOLATE not in text and _END_OF_ISOLATE not in text:
         return text
     kept, depth = [], 0
@@ -274,7 +274,7 @@ def _closed(text: str) -> str:
 
 
 def _rounded(number: int) -> int:
-    """Keep two digits."""
+    """Round to two significant digits."""
     return round(number, 2 - len(str(number)))
 
 
