@@ -21,7 +21,7 @@ from dev.blog import Blog
 from dev.notifications import LOG_STATUSES, NotificationLedger, arrived
 from dev.stack import Platform
 from dev.traffic import Sample
-from notifications.grouping import Gathered
+from notifications.grouping import NotificationGroup
 from notifications.item import Item, UnreadableItemError
 from notifications.preferences import DEFAULTS
 from notifications.states import BOUNCED, INTERRUPTED, Delivery, status_of
@@ -472,7 +472,7 @@ def _likes_check(requests: Requests, notifications: Mapping[str, Document]) -> C
     for stored in notifications.values():
         if "gathered" not in stored:
             continue
-        gathered = Gathered.from_document(stored["gathered"])
+        gathered = NotificationGroup.from_document(stored["gathered"])
         counted[stored["relatedEntity"]["id"]] += gathered.actors
         if stored["title"] != gathered.words.title:
             what = f"{stored['_id']} says “{stored['title']}”, and has gathered “{gathered.words.title}”"
