@@ -13,7 +13,7 @@ from itertools import islice
 
 from delivery.batch import Record, RecordBatch
 from delivery.dead_letters.writer import DeadLetter, DeadLetters
-from delivery.retry import until_done
+from delivery.retry import Retrier
 from enrich.documents import Write
 from runtime.health import Health
 from runtime.metrics import DOCUMENTS_DUPLICATE, DOCUMENTS_WRITTEN, STORED_AFTER_SECONDS, WRITE_SECONDS
@@ -65,7 +65,7 @@ class Store:
         self._describe = describe
         self._mongo = mongo
         self._dead_letters = dead_letters
-        self._health = health
+        self._retrier = Retrier(mongo, health)
         self._announce = announce
         self._judges = judges
 
@@ -76,7 +76,7 @@ class Store:
             refused: dict[tuple[int, int], DeadLetter] = {}
             for writes, origins in self._portions(batch.records, invalid):
                 with WRITE_SECONDS.labels(self._name).time():
-                    outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
+                    outcome = await self._retrier.run(partial(self._mongo.write, writes))
                 for at, refusal in outcome.refused:
                     record = origins[at]  # of which several documents may be refused: the first counts
                     refused.setdefault((record.partition, record.offset), DeadLetter(record, *refusal))

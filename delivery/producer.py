@@ -16,7 +16,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from mode import Service
 
-from delivery.retry import until_done
+from delivery.retry import Retrier
 from runtime.health import Health
 
 # A record that came compressed may be far larger than Kafka's limit, which is on what is sent.
@@ -55,7 +55,7 @@ class RecordProducer(Service):
     def __init__(self, client_options: Mapping[str, Any], health: Health, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._client_options = client_options
-        self._health = health
+        self._retrier = Retrier(self, health)
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()  # many records may come at once, from several agents
 
@@ -67,7 +67,7 @@ class RecordProducer(Service):
 
     async def partition_count(self, topic: str) -> int:
         """Return how many partitions the topic has, once Kafka tells."""
-        return await until_done(partial(self._partition_count, topic), self, self._health)
+        return await self._retrier.run(partial(self._partition_count, topic))
 
     async def send(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         """Make the records durable, however long that takes.
@@ -76,7 +76,7 @@ class RecordProducer(Service):
             KafkaError: Kafka will never take them as they are. Some of them may be there.
         """
         if records:
-            await until_done(partial(self._send, topic, records), self, self._health)
+            await self._retrier.run(partial(self._send, topic, records))
 
     async def _partition_count(self, topic: str) -> int:
         return len(await (await self._connected()).partitions_for(topic))

@@ -11,7 +11,7 @@ from functools import partial
 from agents.decode import decode
 from delivery.batch import RecordBatch
 from delivery.dead_letters.writer import DeadLetters
-from delivery.retry import until_done
+from delivery.retry import Retrier
 from enrich.view_windows import Window, start_of
 from runtime.health import Health
 from runtime.metrics import COUNTED_AFTER_SECONDS, COUNTS_TOO_LATE, VIEWS_APPLIED, WRITE_SECONDS
@@ -42,7 +42,7 @@ class ApplyCounts:
         self._decoder = decoder
         self._counts = counts
         self._dead_letters = dead_letters
-        self._health = health
+        self._retrier = Retrier(counts, health)
         self._risen = risen
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
@@ -52,7 +52,7 @@ class ApplyCounts:
             counted = [event.data for event in events if isinstance(event.data, ViewsCounted)]
             counts = [WindowCount(_window(count), count.views, count.as_of) for count in counted]
             with WRITE_SECONDS.labels(batch.topic).time():
-                applied = await until_done(partial(self._counts.apply, counts), self._counts, self._health)
+                applied = await self._retrier.run(partial(self._counts.apply, counts))
             await self._dead_letters.send(batch.topic, batch.records, invalid)
             await batch.commit()
             self._risen(applied.risen)

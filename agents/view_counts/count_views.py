@@ -20,7 +20,7 @@ from agents.view_counts.touch_windows import Touch, TouchWindows
 from delivery.batch import RecordBatch
 from delivery.dead_letters.writer import DeadLetters
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
-from delivery.retry import Dependency, until_done
+from delivery.retry import Dependency, Retrier
 from enrich.view_windows import Window, start_of
 from runtime.health import Health
 from runtime.metrics import COUNT_SECONDS, VIEWS_NOT_COUNTED, WINDOWS_COUNTED
@@ -67,10 +67,9 @@ class CountViews:
         self._touch_windows = touch_windows
         self._decoder = decoder
         self._stored = stored
-        self._mongo = mongo
         self._producer = producer
         self._dead_letters = dead_letters
-        self._health = health
+        self._retrier = Retrier(mongo, health)
         self._every = every
         self._horizon = horizon
         self._recounts = Recounts(rate)
@@ -128,7 +127,7 @@ class CountViews:
         """Count the windows and make the counts durable; whoever waits for them goes on."""
         as_of = datetime.now(UTC)
         with COUNT_SECONDS.time():
-            views = await until_done(partial(self._stored.count, due), self._mongo, self._health)
+            views = await self._retrier.run(partial(self._stored.count, due))
         partitions = await self._producer.partition_count(self._topic)
         await self._producer.send(
             self._topic,
