@@ -23,6 +23,16 @@ from runtime.settings import Settings
 from runtime.web_address import in_url
 
 
+def application(namespace: str) -> str:
+    """Return Faust's name for the application, which begins the name of each consumer group."""
+    return f"{namespace}inkstream"
+
+
+def group_of(namespace: str, agent: str) -> str:
+    """Return the name of an agent's consumer group."""
+    return f"{application(namespace)}.{agent}"
+
+
 class QuietWorker(faust.Worker):
     """Faust's process, without its spinner and with the log as we configured it."""
 
@@ -53,7 +63,6 @@ class Pipeline(faust.App):
     """Faust's application, reading Kafka through `RecordConsumer`s.
 
     Args:
-        name: Names the application, and begins the name of each consumer group.
         settings: Where Kafka is and how much is in flight.
         health: Where consumers report.
         web_server: Serves the pages.
@@ -61,7 +70,7 @@ class Pipeline(faust.App):
 
     BootStrategy = WithoutKafka
 
-    def __init__(self, name: str, settings: Settings, health: Health, web_server: type[Web]) -> None:
+    def __init__(self, settings: Settings, health: Health, web_server: type[Web]) -> None:
         self._settings = settings
         self._web_server = web_server
         self._health = health
@@ -69,7 +78,7 @@ class Pipeline(faust.App):
         self._services: list[ServiceT] = []
         self._resources: list[Closable] = []
         super().__init__(
-            settings.namespace + name,
+            application(settings.namespace),
             # With autodiscovery a broken import leaves an empty agent table and exit code 0.
             autodiscover=False,
             agent_supervisor="mode.CrashingSupervisor",
@@ -96,7 +105,7 @@ class Pipeline(faust.App):
         consumer = RecordConsumer(
             topic,
             label,
-            group=f"{self.conf.id}.{name}",
+            group=group_of(self._settings.namespace, name),
             channel=channel,
             client_options=client_options(self._settings),
             batch_records=self._settings.batch_records,

@@ -24,8 +24,11 @@ from aiokafka.errors import KafkaError
 from dotenv import dotenv_values
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from agents.configuration import problems_of_providers
 from agents.server_problems import SERVER_ERRORS, first_line, problem_of
+from agents.topology import Topology
 from delivery.kafka import FEWEST_IN_SYNC, FEWEST_REPLICAS, client_options
+from delivery.pipeline import group_of
 from ops import kafka_topics
 from ops.bootstrap import MIGRATIONS, MOVE_IT, UNMOVED
 from ops.dead_letters import Contents, DeadLetterReader, Status
@@ -108,20 +111,16 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-async def examine(
-    settings: Settings, topics: Mapping[str, Topic], agents: Mapping[str, Topic], application: str
-) -> list[Finding]:
+async def examine(settings: Settings, topology: Topology) -> list[Finding]:
     """Look at everything, and return what was found.
 
     Args:
         settings: The settings in force.
-        topics: The declared topics.
-        agents: Which topic each agent reads.
-        application: Faust's name for the application, which begins the name of each consumer group.
+        topology: The topics, and the agents that read them.
     """
     mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace, timeout=ANSWER_TIMEOUT)
     postgres_url = settings.postgres_url.get_secret_value()
-    wanted = kafka_topics.declared(topics.values(), settings.namespace)
+    wanted = kafka_topics.declared(topology.topics.all.values(), settings.namespace)
     tables = migrations.read(MIGRATIONS)
     is_unmoved = await _is_unmoved(mongo, postgres_url)
     drift_of_collections, drift_of_tables = [
@@ -141,7 +140,7 @@ async def examine(
             partial(_kafka, settings),
             partial(_drift, "topics", partial(kafka_topics.converge, settings, wanted, check=True)),
             partial(_durability, settings, [topic.name for topic in wanted]),
-            partial(_traffic, settings, topics, agents, application),
+            partial(_traffic, settings, topology),
         ),
         mongodb.ask(
             partial(_mongodb, mongo),
@@ -198,6 +197,8 @@ def _settings_findings(settings: Settings) -> Iterator[Finding]:
             nearest = get_close_matches(name, known, n=1)
             advice = f"did you mean {nearest[0]}?" if nearest else "`inkstream settings` lists all there are"
             yield Finding("settings", State.PROBLEM, f"{name} is no setting, and has no effect", advice)
+    for problem in problems_of_providers(settings):
+        yield Finding("settings", State.PROBLEM, problem, "correct it: a worker does not start with it")
     if settings.ip_hash_key.get_secret_value() == DEVELOPMENT_IP_HASH_KEY:
         advice = "before real visitors come, set one: `openssl rand -hex 32`"
         yield Finding("settings", State.NOTE, "INKSTREAM_IP_HASH_KEY is the public development key", advice)
@@ -473,9 +474,7 @@ def _blocked(changes: Iterable[Change]) -> Iterator[str]:
         yield replace(first, what=_listed([first.what, *(other.what for other in others)])).line
 
 
-async def _traffic(
-    settings: Settings, topics: Mapping[str, Topic], agents: Mapping[str, Topic], application: str
-) -> list[Finding]:
+async def _traffic(settings: Settings, topology: Topology) -> list[Finding]:
     """Return, for each topic, how far its agents are, and the dead letters that wait."""
     findings = []
     deadline = asyncio.get_running_loop().time() + DEAD_LETTERS_READ_WITHIN_SECONDS
@@ -483,12 +482,12 @@ async def _traffic(
         partitions = await kafka_topics.partition_counts(admin)
         signer = ReplaySigner(settings.ip_hash_key.get_secret_value().encode())
         reading = DeadLetterReader(consumer, partitions, signer)
-        for topic in topics.values():
+        for topic in topology.topics.all.values():
             name = settings.namespace + topic.name
             if name in partitions:
                 findings += [
-                    await _progress(admin, consumer, name, partitions[name], f"{application}.{agent}")
-                    for agent, read in agents.items()
+                    await _progress(admin, consumer, name, partitions[name], group_of(settings.namespace, agent))
+                    for agent, read in topology.reads.items()
                     if read is topic
                 ]
             if settings.namespace + topic.dead_letter in partitions:

@@ -57,23 +57,30 @@ class InkstreamCommand(Command):
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         with reported_errors():
             if not self.kwargs.get("markdown"):  # the pages of docs/ are the same whatever is set
-                check_configuration()
+                self.check_configuration()
             raise SystemExit(asyncio.run(self.run(**self.kwargs)))
+
+    def check_configuration(self) -> None:
+        """Check the configuration before the command runs."""
+        check_configuration()
 
     async def run(self, *args: Any, **kwargs: Any) -> int:
         """Do what the command is for, and return the exit code."""
         raise NotImplementedError
 
 
-def check_configuration() -> Settings:
+def check_configuration(*, with_providers: bool = True) -> Settings:
     """Return the settings; settings, files and declarations have been checked.
+
+    Args:
+        with_providers: Whether the providers of e-mail and push are checked as well.
 
     Raises:
         ConfigurationError: It lists all that is missing or wrong.
     """
     from agents.configuration import check  # only now, so that `--help` comes at once
 
-    return check()
+    return check(with_providers=with_providers)
 
 
 def declared_topics(settings: Settings) -> Topics:

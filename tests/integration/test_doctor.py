@@ -1,6 +1,7 @@
 """`inkstream doctor` on the real servers."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.integration.command_line import inkstream
@@ -83,6 +84,20 @@ async def test_a_variable_that_is_no_setting_is_told_with_the_nearest(pipeline: 
     finding = problems(found)["settings"]
     assert "INKSTREAM_WEB_PROT" in finding["what"]
     assert finding["advice"] == "did you mean INKSTREAM_WEB_PORT?"
+
+
+async def test_a_wrong_key_file_of_a_provider_is_one_finding_beside_all_others(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    account = tmp_path / "firebase.json"
+    account.write_text("not an account")
+    code, found = await findings(
+        {**pipeline.environment, **NOWHERE, "INKSTREAM_FCM_SERVICE_ACCOUNT_FILE": str(account)}
+    )
+    assert code == 1
+    wrong = problems(found)
+    assert set(wrong) == {"settings", "Kafka", "MongoDB", "PostgreSQL", "Redis"}
+    assert wrong["settings"]["what"].startswith(f"INKSTREAM_FCM_SERVICE_ACCOUNT_FILE: {account}")
 
 
 async def test_drift_is_a_problem_with_its_first_lines(pipeline: Pipeline) -> None:
