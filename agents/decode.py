@@ -6,7 +6,7 @@ In come records; out go events, and dead letters for the rest. The same records 
 from collections.abc import Iterable
 
 from delivery.batch import Record
-from delivery.dead_letters.writer import DeadLetter
+from delivery.dead_letters.letter import DeadLetter
 from schemas.cloudevents import Decoder
 from schemas.envelope import Envelope, InvalidEvent
 from schemas.event import Event

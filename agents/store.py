@@ -12,7 +12,8 @@ from functools import partial
 from itertools import islice
 
 from delivery.batch import Record, RecordBatch
-from delivery.dead_letters.writer import DeadLetter, DeadLetters
+from delivery.dead_letters.letter import DeadLetter
+from delivery.dead_letters.writer import DeadLetters
 from delivery.retry import Retrier
 from enrich.documents import Write
 from runtime.health import Health

@@ -27,11 +27,12 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_f
 from agents.configuration import problems_of_providers
 from agents.server_problems import SERVER_ERRORS, first_line, problem_of
 from agents.topology import Topology
+from delivery.dead_letters.letter import Status
 from delivery.kafka import FEWEST_IN_SYNC, FEWEST_REPLICAS, client_options
 from delivery.pipeline import group_of
 from ops import kafka_topics
 from ops.bootstrap import MIGRATIONS, MOVE_IT, UNMOVED
-from ops.dead_letters import Contents, DeadLetterReader, Status
+from ops.dead_letters import Contents, EventReader
 from ops.supported_versions import OLDEST, is_kafka_too_old, is_too_old
 from runtime.settings import DEVELOPMENT_IP_HASH_KEY, NEEDED_ELSEWHERE, Settings
 from runtime.web_address import in_url
@@ -481,7 +482,7 @@ async def _traffic(settings: Settings, topology: Topology) -> list[Finding]:
     async with _clients(settings) as (admin, consumer):
         partitions = await kafka_topics.partition_counts(admin)
         signer = ReplaySigner(settings.ip_hash_key.get_secret_value().encode())
-        reading = DeadLetterReader(consumer, partitions, signer)
+        reading = EventReader(consumer, partitions, signer)
         for topic in topology.topics.all.values():
             name = settings.namespace + topic.name
             if name in partitions:

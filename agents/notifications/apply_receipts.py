@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from delivery.batch import Record, RecordBatch
-from delivery.dead_letters.writer import DeadLetter, DeadLetters
+from delivery.dead_letters.letter import DeadLetter
+from delivery.dead_letters.writer import DeadLetters
 from delivery.retry import until_done
 from notifications.receipts.receipt import ARRIVED, GIVEN_UP, Receipt
 from notifications.replies import OURS, of_bounce

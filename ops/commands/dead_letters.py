@@ -15,7 +15,7 @@ import click
 from faust.cli.base import argument, cli, option
 from rich.console import Console
 
-from delivery.dead_letters.writer import SUFFIX
+from delivery.dead_letters.letter import SUFFIX
 from ops.commands.command import PROBLEM, InkstreamCommand, declared_topics, fail
 from ops.commands.moment import Moment
 from runtime.settings import Settings
@@ -25,7 +25,8 @@ from schemas.topics import Topic
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
-    from ops.dead_letters import Letter, Selection, Status
+    from delivery.dead_letters.letter import Status
+    from ops.dead_letters import Letter, Selection
     from ops.refused_events import Found, RefusedEvent
 
 _SHOWN = 20
@@ -170,7 +171,7 @@ class _Decide(InkstreamCommand):
         **filters: Any,
     ) -> int:
         """Decide; return the exit code."""
-        from ops.dead_letters import Decision, Status
+        from delivery.dead_letters.letter import Decision, Status
         from ops.refused_events import refused_events
 
         settings = Settings()
@@ -314,7 +315,7 @@ def _topics(settings: Settings, names: Sequence[str]) -> list[Topic]:
 
 
 def _as_statuses(names: Iterable[str]) -> "list[Status]":
-    from ops.dead_letters import Status
+    from delivery.dead_letters.letter import Status
 
     return [Status(name) for name in names]
 
@@ -387,11 +388,11 @@ def _show_objects(objects: Iterable[tuple[Topic, Mapping[str, Any]]]) -> None:
 
 
 def _payload(record: "ConsumerRecord[Any, Any]") -> dict[str, Any]:
-    from ops.dead_letters import headers_before
+    from delivery.dead_letters.letter import headers_before
 
     return {
         "key": _readable(record.key),
-        "headers": [[name, _readable(value)] for name, value in headers_before(record)],
+        "headers": [[name, _readable(value)] for name, value in headers_before(record.headers)],
         "value": _readable(record.value),
     }
 
