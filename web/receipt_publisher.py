@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from aiokafka.errors import KafkaError
-from pydantic_core import to_json
 
-from delivery.producer import OutgoingRecord, RecordProducer, partition_of
+from delivery.event_sender import EventSender, OutgoingEvent
+from delivery.producer import RecordProducer
 from notifications.receipts.receipt import Receipt
 
 TIMEOUT = timedelta(seconds=5)
@@ -31,8 +31,7 @@ class ReportReceipts:
     """
 
     def __init__(self, topic: str, producer: RecordProducer) -> None:
-        self._topic = topic
-        self._producer = producer
+        self._sender = EventSender(topic, "delivery.reported", producer)
 
     async def __call__(self, receipts: Iterable[Receipt]) -> None:
         """Make receipts durable in Kafka.
@@ -42,21 +41,13 @@ class ReportReceipts:
         """
         try:
             async with asyncio.timeout(TIMEOUT.total_seconds()):
-                partitions = await self._producer.partition_count(self._topic)
-                await self._producer.send(self._topic, [_record(receipt, partitions) for receipt in receipts])
+                await self._sender.send(map(_event, receipts))
         except (TimeoutError, KafkaError) as error:
             raise NotReported(type(error).__name__) from error
 
 
-def _record(receipt: Receipt, partitions: int) -> OutgoingRecord:
-    """Return a receipt as a CloudEvent in binary mode, keyed by what the provider calls the message."""
-    key = receipt.data.provider_id.encode()
-    attributes = {
-        "ce_specversion": "1.0",
-        "ce_type": "delivery.reported",
-        "ce_id": receipt.id,
-        "ce_source": f"/inkstream/{receipt.data.provider}",
-        "content-type": "application/json",
-    }
-    headers = [(name, value.encode()) for name, value in attributes.items()]
-    return OutgoingRecord(partition_of(key, partitions), key, to_json(receipt.payload()), headers)
+def _event(receipt: Receipt) -> OutgoingEvent:
+    """Return a receipt as an event, keyed by the provider's id for the message."""
+    return OutgoingEvent(
+        receipt.id, receipt.data.provider_id, receipt.payload(), source=f"/inkstream/{receipt.data.provider}"
+    )

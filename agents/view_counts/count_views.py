@@ -12,14 +12,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import NAMESPACE_URL, uuid5
 
-from pydantic_core import to_json
-
 from agents.decode import decode
 from agents.view_counts.pending_windows import Recount, Recounts
 from agents.view_counts.touch_windows import Touch, TouchWindows
 from delivery.batch import RecordBatch
 from delivery.dead_letters.writer import DeadLetters
-from delivery.producer import OutgoingRecord, RecordProducer, partition_of
+from delivery.event_sender import EventSender, OutgoingEvent, iso
+from delivery.producer import RecordProducer
 from delivery.retry import Dependency, Retrier
 from enrich.view_windows import Window, start_of
 from runtime.health import Health
@@ -63,11 +62,10 @@ class CountViews:
         horizon: timedelta,
         rate: int,
     ) -> None:
-        self._topic = topic
         self._touch_windows = touch_windows
         self._decoder = decoder
         self._stored = stored
-        self._producer = producer
+        self._counts = EventSender(topic, "post.views_counted", producer)
         self._dead_letters = dead_letters
         self._retrier = Retrier(mongo, health)
         self._every = every
@@ -128,20 +126,16 @@ class CountViews:
         as_of = datetime.now(UTC)
         with COUNT_SECONDS.time():
             views = await self._retrier.run(partial(self._stored.count, due))
-        partitions = await self._producer.partition_count(self._topic)
-        await self._producer.send(
-            self._topic,
-            [self._record(window, views[window], as_of, recount, partitions) for window, recount in due.items()],
-        )
+        await self._counts.send(self._event(window, views[window], as_of, recount) for window, recount in due.items())
         WINDOWS_COUNTED.inc(len(due))
         now = time.monotonic()
         for window, recount in due.items():
             self._recounts.counted(window, views[window], now)
             recount.done.set_result(None)
 
-    def _record(self, window: Window, views: int, as_of: datetime, recount: Recount, partitions: int) -> OutgoingRecord:
-        """Return a count as a CloudEvent, keyed by window, in the partition of its post."""
-        window_id = f"{window.post_id}/{_iso(window.start)}"
+    def _event(self, window: Window, views: int, as_of: datetime, recount: Recount) -> OutgoingEvent:
+        """Return a count, keyed by window, for the partition of its post."""
+        window_id = f"{window.post_id}/{iso(window.start)}"
         payload = {
             "windowId": window_id,
             "postId": window.post_id,
@@ -151,21 +145,6 @@ class CountViews:
             "asOf": as_of,
             "oldestViewAt": recount.oldest_view_at,
         }
-        attributes = {
-            "ce_specversion": "1.0",
-            # The same count has the same id; in plain words it could be longer than an id may be.
-            "ce_id": str(uuid5(NAMESPACE_URL, f"{window_id}/{views}")),
-            "ce_type": "post.views_counted",
-            "ce_source": "/inkstream",
-            "ce_time": _iso(as_of),
-        }
-        return OutgoingRecord(
-            partition_of(window.post_id.encode(), partitions),
-            window_id.encode(),
-            to_json(payload),
-            [(name, value.encode()) for name, value in attributes.items()],
-        )
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+        # The same count has the same id; as text it could be longer than an id may be.
+        event_id = str(uuid5(NAMESPACE_URL, f"{window_id}/{views}"))
+        return OutgoingEvent(event_id, window_id, payload, time=as_of, partitioned_by=window.post_id)

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
-
-from pydantic_core import to_json
+from uuid import NAMESPACE_URL, uuid5
 
 from delivery.batch import Record
-from delivery.producer import OutgoingRecord, RecordProducer, partition_of
+from delivery.event_sender import EventSender, OutgoingEvent, iso
+from delivery.producer import RecordProducer
 from enrich.documents import Write
 from enrich.view_windows import Window, touched
 from sinks.mongo.writer import Outcome
@@ -41,8 +41,7 @@ class TouchWindows:
     """
 
     def __init__(self, topic: str, producer: RecordProducer) -> None:
-        self._topic = topic
-        self._producer = producer
+        self._sender = EventSender(topic, "view_window.touched", producer)
 
     async def __call__(self, writes: Iterable[Write], _: Outcome, records: Sequence[Record]) -> None:
         """Make known which windows the writes touch; `records` are those that the writes come from."""
@@ -54,17 +53,17 @@ class TouchWindows:
 
     async def send(self, touches: Sequence[Touch]) -> None:
         """Make known that windows are to be counted."""
-        partitions = await self._producer.partition_count(self._topic)
-        await self._producer.send(self._topic, [_record(touch, partitions) for touch in touches])
+        await self._sender.send(map(_event, touches))
 
 
-def _record(touch: Touch, partitions: int) -> OutgoingRecord:
+def _event(touch: Touch) -> OutgoingEvent:
     """Return a touch, keyed by post."""
-    key = touch.window.post_id.encode()
+    post_id, start = touch.window
     payload = {
-        "postId": touch.window.post_id,
-        "windowStart": touch.window.start,
+        "postId": post_id,
+        "windowStart": start,
         "views": touch.views,
         "oldestViewAt": touch.oldest_view_at,
     }
-    return OutgoingRecord(partition_of(key, partitions), key, to_json(payload))
+    event_id = uuid5(NAMESPACE_URL, f"{post_id}/{iso(start)}/{touch.views}/{iso(touch.oldest_view_at)}")
+    return OutgoingEvent(str(event_id), post_id, payload)
