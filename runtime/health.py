@@ -36,10 +36,10 @@ class Health:
         DEPENDENCY_UP.labels(name).set(problem is None)
         _report(self.dependencies, name, problem)
 
-    def agent(self, topic: str, problem: str | None) -> None:
-        """Report that a topic's agent reads its partitions (`problem` is `None`), or why it does not."""
-        AGENT_UP.labels(topic).set(problem is None)
-        _report(self.agents, topic, problem)
+    def agent(self, name: str, problem: str | None) -> None:
+        """Report that an agent reads its partitions (`problem` is `None`), or why it does not."""
+        AGENT_UP.labels(name).set(problem is None)
+        _report(self.agents, name, problem)
 
     def degraded(self, feature: str, problem: str | None) -> None:
         """Report that a feature goes on without one of its servers, or works again; it makes nothing unready."""
