@@ -13,14 +13,14 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
-from faust.channels import Channel
 from mode import Service
-from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from delivery.batch import Record, RecordBatch
 from delivery.commit import OffsetTracker
 from runtime.health import Health
 from runtime.metrics import BATCH_RECORDS, LAG_RECORDS, PAUSED_PARTITIONS, RECORDS_READ
+from runtime.patches import aiokafka as patch
+from runtime.patches.faust import OwnChannel
 
 log = structlog.get_logger(__name__)
 
@@ -31,19 +31,8 @@ POLL_TIMEOUT = timedelta(milliseconds=500)
 PAUSE_AFTER = timedelta(seconds=1)
 
 
-class BatchChannel(Channel[RecordBatch]):
-    """The channel between a consumer and its agent.
-
-    Faust's own channels are emptied and blocked whenever Faust's own consumer rebalances, which has nothing to do with
-    ours. This one is left alone; how much it holds is bounded by the consumer, which counts batches in flight.
-    """
-
-    @property
-    def queue(self) -> ThrowableQueue[RecordBatch]:
-        """The queue behind the channel, made on first use as it belongs to the running event loop."""
-        if self._queue is None:
-            self._queue = ThrowableQueue(flow_control=FlowControlEvent(initially_suspended=False))
-        return self._queue
+BatchChannel = OwnChannel[RecordBatch]
+"""The channel between a consumer and its agent; the consumer bounds it by counting batches in flight."""
 
 
 class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
@@ -255,14 +244,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     async def _close(self, consumer: AIOKafkaConsumer) -> None:
         """Leave the group and close all connections, as far as Kafka lets us."""
         try:
-            await consumer.stop()
+            if not await patch.stop(consumer):
+                log.warning("consumer not stopped cleanly", agent=self._agent, problem="no broker answers")
         except KafkaError as error:
             log.warning("consumer not stopped cleanly", agent=self._agent, problem=type(error).__name__)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Nobody cancelled us. While no broker answers, a fetch waits between two tries; aiokafka cancels it, lets
-            # that through, and does not come to its connections.
-            await consumer._client.close()
-            log.warning("consumer not stopped cleanly", agent=self._agent, problem="no broker answers")

@@ -1,17 +1,14 @@
 """The Faust application, with a transport of its own: `consume` joins a topic to an agent.
 
-In comes the topology; out goes an application that runs it, with its agents, consumers, pages and commands. An agent
-that raises ends the process with exit code 1 and nothing committed, and the supervisor starts it again.
+Input: agents, services and pages. Output: an application that runs them. An agent that raises ends the process with
+exit code 1 and commits nothing, and the supervisor starts the process again.
 """
 
 import asyncio
 import gc
-import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
-import faust
-from faust.app.base import BootStrategy
 from faust.web.base import Web
 from mode import ServiceT
 
@@ -19,6 +16,7 @@ from delivery.batch import RecordBatch
 from delivery.consumer import BatchChannel, RecordConsumer
 from delivery.kafka import client_options
 from runtime.health import Health
+from runtime.patches.faust import Application, QuietWorker
 from runtime.settings import Settings
 from runtime.web_address import in_url
 
@@ -33,13 +31,6 @@ def group_of(namespace: str, agent: str) -> str:
     return f"{application(namespace)}.{agent}"
 
 
-class QuietWorker(faust.Worker):
-    """Faust's process, without its spinner and with the log as we configured it."""
-
-    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-        """Leave the root logger alone; Faust would set the level of its own command-line option."""
-
-
 Agent = Callable[[AsyncIterable[RecordBatch]], Awaitable[None]]
 
 
@@ -50,16 +41,7 @@ class Closable(Protocol):
         """Close it."""
 
 
-class WithoutKafka(BootStrategy):
-    """What Faust starts: everything but its own consumer and producer, which nothing here uses.
-
-    They would join a consumer group of their own; after a crash the next worker waits a minute for the dead member.
-    """
-
-    enable_kafka = False
-
-
-class Pipeline(faust.App):
+class Pipeline(Application):
     """Faust's application, reading Kafka through `RecordConsumer`s.
 
     Args:
@@ -67,8 +49,6 @@ class Pipeline(faust.App):
         health: Where consumers report.
         web_server: Serves the pages.
     """
-
-    BootStrategy = WithoutKafka
 
     def __init__(self, settings: Settings, health: Health, web_server: type[Web]) -> None:
         self._settings = settings
@@ -137,10 +117,6 @@ class Pipeline(faust.App):
 
     def _new_web(self) -> Web:
         return self._web_server(self)
-
-    def _create_directories(self) -> None:
-        # Faust's directories are for tables, and there are none.
-        pass
 
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Return all services to start, in order; Faust stops them in the opposite order."""

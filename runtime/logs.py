@@ -27,6 +27,7 @@ _QUIETER = {
     "faust": "WARNING",
     "mode": "WARNING",
     "pymongo": "WARNING",
+    "runtime.patches": "WARNING",
     "aiohttp": "WARNING",
 }
 

@@ -11,7 +11,6 @@ is answered even while others hold all connections open.
 
 import asyncio
 import resource
-import socket
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -19,8 +18,6 @@ from typing import Any
 
 from aiohttp.web import (
     Application,
-    AppRunner,
-    BaseSite,
     HTTPException,
     HTTPRequestEntityTooLarge,
     HTTPRequestTimeout,
@@ -28,14 +25,14 @@ from aiohttp.web import (
     Request,
     RequestHandler,
     Server,
-    SockSite,
     StreamResponse,
     middleware,
 )
 from faust.types import AppT
-from faust.web.drivers.aiohttp import Web
 
 from runtime.metrics import WEB_CONNECTIONS, WEB_REFUSED
+from runtime.patches.aiohttp import Runner
+from runtime.patches.faust import Web
 
 CONNECTIONS = 128
 """At most so many at once, and at most one in eight of the files that the process may open; each may hold a body."""
@@ -71,24 +68,14 @@ class WebServer(Web):
     def __init__(self, app: AppT, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self.web_app = Application(client_max_size=LARGEST_BODY, middlewares=[self._one_whole_request])
-        self._runner = _Runner(
+        self._runner = Runner(
             self.web_app,
+            _Connections,
             access_log=None,
             auto_decompress=False,
             lingering_time=_LINGER.total_seconds(),
             shutdown_timeout=_STOP_WITHIN.total_seconds(),
         )
-
-    def _new_transport_tcp(self) -> BaseSite:
-        configuration = self.app.conf
-        if configuration.web_bind != "::" or not socket.has_dualstack_ipv6():
-            site: BaseSite = super()._new_transport_tcp()
-            return site
-        # An event loop makes the socket for IPv6 alone, and what asks at 127.0.0.1 would get no answer.
-        address = ("::", configuration.web_port)
-        listening = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
-        listening.setblocking(False)
-        return SockSite(self._runner, listening)
 
     @middleware
     async def _one_whole_request(self, request: Request, handler: _Handler) -> StreamResponse:
@@ -128,14 +115,6 @@ async def _read_body(request: Request, connections: "_Connections") -> None:
             await request.read()
     except TimeoutError:
         raise HTTPRequestTimeout(text=f"the body has to come within {BODY_WITHIN.seconds} s") from None
-
-
-class _Runner(AppRunner):
-    """Aiohttp's runner, with a server that limits connections."""
-
-    async def _make_server(self) -> "_Connections":
-        made = await super()._make_server()
-        return _Connections(made.request_handler, request_factory=made.request_factory, **self._kwargs)
 
 
 class _Connections(Server):
