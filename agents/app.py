@@ -31,9 +31,9 @@ from agents.store import AfterWrite, Store
 from agents.topology import DELIVER, DELIVERY_RECEIPTS, POST_VIEW_COUNTS, VIEW_WINDOWS, hooks_of, load
 from agents.view_counts.apply_counts import ApplyCounts
 from agents.view_counts.count_views import CountViews
-from agents.view_counts.maintain_counts import SettleCounts
+from agents.view_counts.maintain_counts import MaintainCounts
 from agents.view_counts.rank_posts import RankPosts
-from agents.view_counts.reconciliation import Verification
+from agents.view_counts.reconciliation import Reconciliation
 from agents.view_counts.touch_windows import TouchWindows
 from agents.view_counts.watch_drift import WatchDrift
 from agents.watch_servers import Ping, Probe
@@ -56,7 +56,7 @@ from schemas.identity import ReplaySigner
 from sinks import collections
 from sinks.stores import Stores
 from web import health_pages, unsubscribe_page, webhooks
-from web.receipt_publisher import ReportReceipts
+from web.receipt_publisher import ReceiptPublisher
 from web.server import WebServer
 
 log = structlog.get_logger(__name__)
@@ -129,9 +129,9 @@ if runs(post_view_counts.name):
     rank_posts = RankPosts(stores.recent_views, stores.view_counts)
     apply_counts = ApplyCounts(decoder(post_view_counts), stores.view_counts, dead_letters(), health, rank_posts.note)
     app.consume(settings.namespace + post_view_counts.name, apply_counts)
-    app.run(SettleCounts(stores.view_counts, settings.count_horizon, health))
+    app.run(MaintainCounts(stores.view_counts, settings.count_horizon, health))
     app.run(rank_posts)
-    app.run(WatchDrift(Verification(stores.stored_views, stores.view_counts, settings), settings.drift_every))
+    app.run(WatchDrift(Reconciliation(stores.stored_views, stores.view_counts, settings), settings.drift_every))
     pings["postgresql"] = stores.view_counts.ping
 
 # Notify, deliver, receive
@@ -169,9 +169,9 @@ if runs(delivery_receipts.name):
     pings["postgresql"] = stores.view_counts.ping
 
 # Pages, and what every worker runs
-report_receipts = ReportReceipts(settings.namespace + delivery_receipts.name, producer)
-webhooks.serve(app, settings, report_receipts)
-unsubscribe_page.serve(app, settings, report_receipts)
+publish_receipts = ReceiptPublisher(settings.namespace + delivery_receipts.name, producer)
+webhooks.serve(app, settings, publish_receipts)
+unsubscribe_page.serve(app, settings, publish_receipts)
 health_pages.serve(app, health)
 app.run(producer)
 app.run(Probe(pings, health))

@@ -102,7 +102,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 )
                 if self.should_stop:
                     return  # what came at the last moment is read again by the next worker
-                await self._hand_over(fetched)
+                await self._enqueue(fetched)
         except ConsumerStoppedError:
             if not self.should_stop:
                 raise
@@ -151,7 +151,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 consumer.pause(*paused)
                 PAUSED_PARTITIONS.labels(self._agent).set(len(paused))
                 # A partition assigned a moment ago is not paused: what comes from it is never dropped.
-                await self._hand_over(await consumer.getmany(timeout_ms=0, max_records=self._batch_records))
+                await self._enqueue(await consumer.getmany(timeout_ms=0, max_records=self._batch_records))
         if paused:
             consumer.resume(*(paused & consumer.assignment()))
             PAUSED_PARTITIONS.labels(self._agent).set(0)
@@ -159,7 +159,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     def _has_room(self) -> bool:
         return len(self._numbers) < self._batches_in_flight and not self._rebalancing
 
-    async def _hand_over(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
+    async def _enqueue(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
         """Put what was fetched on the channel, and keep track of it."""
         if not fetched:
             return

@@ -18,11 +18,11 @@ TIMEOUT = timedelta(seconds=5)
 """Less than providers wait; Amazon SNS does so for 15 seconds."""
 
 
-class NotReported(Exception):  # noqa: N818  # what happened, not a fault
+class NotPublished(Exception):  # noqa: N818  # what happened, not a fault
     """Kafka did not take the receipts, or not in time; some of them may be there."""
 
 
-class ReportReceipts:
+class ReceiptPublisher:
     """Sends `delivery.reported`.
 
     Args:
@@ -37,13 +37,13 @@ class ReportReceipts:
         """Make receipts durable in Kafka.
 
         Raises:
-            NotReported: Kafka is not up to it.
+            NotPublished: Kafka is not up to it.
         """
         try:
             async with asyncio.timeout(TIMEOUT.total_seconds()):
                 await self._sender.send(map(_event, receipts))
         except (TimeoutError, KafkaError) as error:
-            raise NotReported(type(error).__name__) from error
+            raise NotPublished(type(error).__name__) from error
 
 
 def _event(receipt: Receipt) -> OutgoingEvent:

@@ -21,12 +21,12 @@ from providers.webhooks import mailgun, sendgrid, ses
 from providers.webhooks.base import Unreadable, Unverified
 from runtime.metrics import WEBHOOKS
 from runtime.settings import Settings
-from web.receipt_publisher import NotReported
+from web.receipt_publisher import NotPublished
 
 log = structlog.get_logger(__name__)
 
-Report = Callable[[Iterable[Receipt]], Awaitable[None]]
-"""Makes receipts durable; raises `NotReported` where that can't be done now."""
+Publish = Callable[[Iterable[Receipt]], Awaitable[None]]
+"""Makes receipts durable; raises `NotPublished` where that can't be done now."""
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns what is at a URL; raises `Unreachable`."""
@@ -157,12 +157,12 @@ class Webhook:
 
     Args:
         source: Verifies and reads them.
-        report: Makes receipts durable.
+        publish: Makes receipts durable.
     """
 
-    def __init__(self, source: Source, report: Report) -> None:
+    def __init__(self, source: Source, publish: Publish) -> None:
         self._source = source
-        self._report = report
+        self._publish = publish
 
     async def answer(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Take in a request.
@@ -188,8 +188,8 @@ class Webhook:
         except Unreadable as error:
             receipts, answer = error.receipts, Answer(400, f"not as documented: {error}")
         try:
-            await self._report(receipts)
-        except NotReported as error:
+            await self._publish(receipts)
+        except NotPublished as error:
             return Answer(503, f"try again: {error}")
         return answer
 
@@ -218,14 +218,14 @@ async def fetch(url: str) -> bytes:
     return content
 
 
-def serve(app: faust.App, settings: Settings, report: Report) -> None:
+def serve(app: faust.App, settings: Settings, publish: Publish) -> None:
     """Add the pages of all providers whose requests can be verified."""
     if settings.sendgrid_verification_key is not None:
-        _serve(app, "/webhooks/sendgrid", Webhook(SendGrid(settings.sendgrid_verification_key), report))
+        _serve(app, "/webhooks/sendgrid", Webhook(SendGrid(settings.sendgrid_verification_key), publish))
     if settings.ses_topic is not None:
-        _serve(app, "/webhooks/ses", Webhook(Ses(settings.ses_topic, fetch), report))
+        _serve(app, "/webhooks/ses", Webhook(Ses(settings.ses_topic, fetch), publish))
     if settings.mailgun_signing_key is not None:
-        _serve(app, "/webhooks/mailgun", Webhook(Mailgun(settings.mailgun_signing_key.get_secret_value()), report))
+        _serve(app, "/webhooks/mailgun", Webhook(Mailgun(settings.mailgun_signing_key.get_secret_value()), publish))
 
 
 def _serve(app: faust.App, path: str, webhook: Webhook) -> None:

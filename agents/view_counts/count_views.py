@@ -13,7 +13,7 @@ from functools import partial
 from uuid import NAMESPACE_URL, uuid5
 
 from agents.decode import decode
-from agents.view_counts.pending_windows import Recount, Recounts
+from agents.view_counts.pending_windows import PendingCount, PendingWindows
 from agents.view_counts.touch_windows import Touch, TouchWindows
 from delivery.batch import RecordBatch
 from delivery.dead_letters.writer import DeadLetters
@@ -70,12 +70,12 @@ class CountViews:
         self._retrier = Retrier(mongo, health)
         self._every = every
         self._horizon = horizon
-        self._recounts = Recounts(rate)
+        self._windows = PendingWindows(rate)
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
         """Handle batches for as long as they come; many of them wait for the same count of a window."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_turns(tasks))
+            tasks.create_task(self._count_due(tasks))
             async for batch in batches:
                 tasks.create_task(self._finish(batch))
 
@@ -84,13 +84,13 @@ class CountViews:
         events, invalid = decode(self._decoder, batch.records)
         await self._dead_letters.send(batch.topic, batch.records, invalid)
         batch.forget_records()
-        await asyncio.gather(*self._wanted(events))
+        await asyncio.gather(*self._requested(events))
         await batch.commit()
 
-    def _wanted(self, events: Iterable[Envelope[Event]]) -> set["asyncio.Future[None]"]:
+    def _requested(self, events: Iterable[Envelope[Event]]) -> set["asyncio.Future[None]"]:
         """Ask for a count of each window that is young enough; return what is done when that is."""
         oldest_end = datetime.now(UTC) - self._horizon
-        wanted = set()
+        requested = set()
         for event in events:
             touch = event.data
             assert isinstance(touch, WindowTouched)
@@ -99,41 +99,41 @@ class CountViews:
                 # Its views may be deleted soon, and PostgreSQL is about to forget what it had.
                 VIEWS_NOT_COUNTED.inc(touch.views)
             else:
-                wanted.add(self._recounts.want(window, touch.oldest_view_at))
-        return wanted
+                requested.add(self._windows.request(window, touch.oldest_view_at))
+        return requested
 
-    async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
+    async def _count_due(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             await asyncio.sleep(self._every.total_seconds())
-            turn = self._recounts.take_turn(time.monotonic())
-            for window, recount in turn.large.items():
-                tasks.create_task(self._count({window: recount}))
-            if turn.resting:
-                await self._put_off(turn.resting)
-            if turn.small:
-                await self._count(turn.small)
+            due_windows = self._windows.next_due(time.monotonic())
+            for window, pending in due_windows.large.items():
+                tasks.create_task(self._count({window: pending}))
+            if due_windows.deferred:
+                await self._defer(due_windows.deferred)
+            if due_windows.small:
+                await self._count(due_windows.small)
 
-    async def _put_off(self, resting: Mapping[Window, Recount]) -> None:
+    async def _defer(self, deferred: Mapping[Window, PendingCount]) -> None:
         """Touch the windows again, durably, so that no batch waits until they may be counted."""
         await self._touch_windows.send(
-            [Touch(window, views=0, oldest_view_at=recount.oldest_view_at) for window, recount in resting.items()]
+            [Touch(window, views=0, oldest_view_at=pending.oldest_view_at) for window, pending in deferred.items()]
         )
-        for recount in resting.values():
-            recount.done.set_result(None)
+        for pending in deferred.values():
+            pending.done.set_result(None)
 
-    async def _count(self, due: Mapping[Window, Recount]) -> None:
+    async def _count(self, due: Mapping[Window, PendingCount]) -> None:
         """Count the windows and make the counts durable; whoever waits for them goes on."""
         as_of = datetime.now(UTC)
         with COUNT_SECONDS.time():
             views = await self._retrier.run(partial(self._stored.count, due))
-        await self._counts.send(self._event(window, views[window], as_of, recount) for window, recount in due.items())
+        await self._counts.send(self._event(window, views[window], as_of, pending) for window, pending in due.items())
         WINDOWS_COUNTED.inc(len(due))
         now = time.monotonic()
-        for window, recount in due.items():
-            self._recounts.counted(window, views[window], now)
-            recount.done.set_result(None)
+        for window, pending in due.items():
+            self._windows.counted(window, views[window], now)
+            pending.done.set_result(None)
 
-    def _event(self, window: Window, views: int, as_of: datetime, recount: Recount) -> OutgoingEvent:
+    def _event(self, window: Window, views: int, as_of: datetime, pending: PendingCount) -> OutgoingEvent:
         """Return a count, keyed by window, for the partition of its post."""
         window_id = f"{window.post_id}/{iso(window.start)}"
         payload = {
@@ -143,7 +143,7 @@ class CountViews:
             "windowEnd": window.end,
             "views": views,
             "asOf": as_of,
-            "oldestViewAt": recount.oldest_view_at,
+            "oldestViewAt": pending.oldest_view_at,
         }
         # The same count has the same id; as text it could be longer than an id may be.
         event_id = str(uuid5(NAMESPACE_URL, f"{window_id}/{views}"))

@@ -23,7 +23,7 @@ MARGIN = timedelta(days=1)
 _FEATURE = "view counts"
 
 
-class SettleCounts(Service):
+class MaintainCounts(Service):
     """Looks after the view counts.
 
     Args:
@@ -42,7 +42,7 @@ class SettleCounts(Service):
         self._is_locked = False
 
     @Service.timer(EVERY.total_seconds())
-    async def _settle(self) -> None:
+    async def _maintain(self) -> None:
         try:
             waiting = await self._counts.settle()
             POSTS_MISSING.set(waiting.missing)

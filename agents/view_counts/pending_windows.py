@@ -1,4 +1,4 @@
-"""Which windows are to be counted, and when: all touched ones at the next turn, but a large one not at every turn.
+"""Which windows are to be counted, and when: all touched ones at the next turn, but a large one not at every due.
 
 In come windows as they are touched and as they were counted; out go those that are due. Nothing here is kept: after a
 crash the records that touched the windows are read again.
@@ -17,7 +17,7 @@ _REMEMBERED_SECONDS = 600.0
 
 
 @dataclass
-class Recount:
+class PendingCount:
     """A count that is wanted.
 
     Attributes:
@@ -29,21 +29,21 @@ class Recount:
     done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Turn(NamedTuple):
+class DueWindows(NamedTuple):
     """What becomes of the windows that were touched since the turn before.
 
     Attributes:
         small: To be counted together.
         large: To be counted each by itself, so that no other window waits for it.
-        resting: To be put off.
+        deferred: To be put off.
     """
 
-    small: dict[Window, Recount]
-    large: dict[Window, Recount]
-    resting: dict[Window, Recount]
+    small: dict[Window, PendingCount]
+    large: dict[Window, PendingCount]
+    deferred: dict[Window, PendingCount]
 
 
-class Recounts:
+class PendingWindows:
     """The windows that wait to be counted, and those that rest.
 
     To count a window reads all its views, so counting a window with a million views at every turn would keep MongoDB
@@ -55,39 +55,39 @@ class Recounts:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._waiting: dict[Window, Recount] = {}
-        self._rest_until: dict[Window, float] = {}  # of large windows
+        self._waiting: dict[Window, PendingCount] = {}
+        self._deferred_until: dict[Window, float] = {}  # of large windows
 
-    def want(self, window: Window, oldest_view_at: datetime) -> "asyncio.Future[None]":
+    def request(self, window: Window, oldest_view_at: datetime) -> "asyncio.Future[None]":
         """Have the window counted from now on; return what is done when that is durable."""
-        recount = self._waiting.get(window)
-        if recount is None:
-            recount = self._waiting[window] = Recount(oldest_view_at)
+        pending = self._waiting.get(window)
+        if pending is None:
+            pending = self._waiting[window] = PendingCount(oldest_view_at)
         else:
-            recount.oldest_view_at = min(recount.oldest_view_at, oldest_view_at)
-        return recount.done
+            pending.oldest_view_at = min(pending.oldest_view_at, oldest_view_at)
+        return pending.done
 
-    def take_turn(self, now: float) -> Turn:
+    def next_due(self, now: float) -> DueWindows:
         """Return what is to be done now, on a monotonic clock in seconds; none of it waits any longer."""
-        self._rest_until = {
-            window: until for window, until in self._rest_until.items() if until + _REMEMBERED_SECONDS > now
+        self._deferred_until = {
+            window: until for window, until in self._deferred_until.items() if until + _REMEMBERED_SECONDS > now
         }
-        turn = Turn({}, {}, {})
-        for window, recount in self._waiting.items():
-            until = self._rest_until.get(window)
+        due = DueWindows({}, {}, {})
+        for window, pending in self._waiting.items():
+            until = self._deferred_until.get(window)
             if until is None:
-                turn.small[window] = recount
+                due.small[window] = pending
             elif until <= now:
-                turn.large[window] = recount
-                self._rest_until[window] = float("inf")  # until it was counted
+                due.large[window] = pending
+                self._deferred_until[window] = float("inf")  # until it was counted
             else:
-                turn.resting[window] = recount
+                due.deferred[window] = pending
         self._waiting = {}
-        return turn
+        return due
 
     def counted(self, window: Window, views: int, now: float) -> None:
         """Let a large window rest that was counted."""
         if views >= LARGE:
-            self._rest_until[window] = now + views / self._rate
+            self._deferred_until[window] = now + views / self._rate
         else:
-            self._rest_until.pop(window, None)
+            self._deferred_until.pop(window, None)

@@ -45,7 +45,7 @@ class Seen(NamedTuple):
     counted: int
 
 
-class Judgement(StrEnum):
+class WindowStatus(StrEnum):
     """What two looks at a window come to."""
 
     WELL = "well"
@@ -54,7 +54,7 @@ class Judgement(StrEnum):
     MOVING = "moving"
 
 
-def judge(first: Seen, now: Seen) -> Judgement:
+def status_of(first: Seen, now: Seen) -> WindowStatus:
     """Tell whether a window is well, wrong for certain, or has views that are not counted yet.
 
     A count is of views that were stored before, so when it is more than what is stored now, it is wrong, however
@@ -62,10 +62,10 @@ def judge(first: Seen, now: Seen) -> Judgement:
     and still moves when it was less at the first look.
     """
     if now.counted > now.stored:
-        return Judgement.WRONG
+        return WindowStatus.WRONG
     if now.counted >= min(first.stored, now.stored):
-        return Judgement.WELL
-    return Judgement.BEHIND if now.counted == first.counted else Judgement.MOVING
+        return WindowStatus.WELL
+    return WindowStatus.BEHIND if now.counted == first.counted else WindowStatus.MOVING
 
 
 class WindowDifference(NamedTuple):
@@ -118,7 +118,7 @@ def is_grouped(post: PostCounts) -> bool:
     return post.is_grouped and post.views == post.views_of_windows and post.view_count is not None
 
 
-def may_settle(post: PostCounts) -> bool:
+def may_catch_up(post: PostCounts) -> bool:
     """Whether nothing is wrong but that the platform's count has not all views yet, as when the post has appeared."""
     return (
         post.refused_code in (None, LOCKED)
@@ -159,8 +159,8 @@ class Changes(NamedTuple):
 
 
 @dataclass
-class Report:
-    """What a verification found.
+class Comparison:
+    """What a reconciliation found.
 
     Attributes:
         windows: How many windows were compared.
@@ -223,7 +223,7 @@ def _say_nothing(what: str, done: int, of: int) -> None:
     pass
 
 
-class Verification:
+class Reconciliation:
     """Compares stored views, windows, their sums, and the platform's counts.
 
     What is in flight is no difference: what differs is looked at again, some times, until it is as it should be or is
@@ -254,12 +254,12 @@ class Verification:
         counted = first_start(datetime.now(UTC) - self._horizon)
         return counted if self._since is None else max(counted, start_of(self._since))
 
-    async def verify(
+    async def compare(
         self,
         post_ids: Collection[str] | None = None,
         since: datetime | None = None,
         report: Progress = _say_nothing,
-    ) -> Report:
+    ) -> Comparison:
         """Compare all windows that are still counted, and all posts.
 
         Args:
@@ -270,7 +270,7 @@ class Verification:
         Raises:
             PyMongoError, psycopg.Error: A server is not up to it.
         """
-        found = Report()
+        found = Comparison()
         first = self.oldest_start if since is None else max(self.oldest_start, first_start(since))
         length = _SLICE if post_ids is None else _SLICE_OF_POSTS
         of_time = list(slices(first, datetime.now(UTC), length))
@@ -293,7 +293,7 @@ class Verification:
         await self._conclude(found, windows, posts, report)
         return found
 
-    async def sample(self, most: int) -> Report:
+    async def sample(self, most: int) -> Comparison:
         """Compare some windows of a random moment of the last day, and their posts.
 
         Raises:
@@ -302,7 +302,7 @@ class Verification:
         since = max(self.oldest_start, datetime.now(UTC) - _SAMPLE_AGE)
         counted = await self._counts.sample(since, most)
         windows = _unequal(await self._stored.count(counted), counted)
-        found = Report(windows=len(counted))
+        found = Comparison(windows=len(counted))
         posts: list[str] = []
         async for page in self._counts.posts({window.post_id for window in counted}):
             found.posts += len(page)
@@ -311,12 +311,12 @@ class Verification:
         return found
 
     async def repair(
-        self, found: Report, report: Progress = _say_nothing, *, overrule: bool = False
-    ) -> tuple[Repaired, Report]:
+        self, found: Comparison, report: Progress = _say_nothing, *, overrule: bool = False
+    ) -> tuple[Repaired, Comparison]:
         """Mend what differs, and look at it again; return what was changed, and what differs still.
 
         Args:
-            found: What a verification found.
+            found: What a reconciliation found.
             report: Gets the progress.
             overrule: Also undo what others did to the platform's counts.
 
@@ -334,7 +334,7 @@ class Verification:
             changed = await self._counts.repair(of_posts, of_windows, self._stored.count, overrule=overrule)
             done.windows.extend(changed.windows)
             done.posts.extend(changed.posts)
-        left = Report(found.windows, found.posts, found.missing)
+        left = Comparison(found.windows, found.posts, found.missing)
         left.changes = await self._changes_of(found.changes.post_ids) if overrule else found.changes
         mended = {window.post_id for window in windows}.union(posts)
         counted = await self._views_of(windows)
@@ -342,7 +342,7 @@ class Verification:
         return Repaired(done.windows, _joined(done.posts)), left
 
     async def _conclude(
-        self, found: Report, first: Mapping[Window, Seen], posts: Iterable[str], report: Progress
+        self, found: Comparison, first: Mapping[Window, Seen], posts: Iterable[str], report: Progress
     ) -> None:
         """Look at what differs until all of it is decided, or has had its time; add what is wrong to what was found."""
         now = await self._look(first)
@@ -352,20 +352,24 @@ class Verification:
         looks = self.LOOKS + int(most_views / self._rate / self._pause)
         for look in range(looks):
             if not any(_in_flight(first[window], seen) for window, seen in now.items()) and not any(
-                may_settle(post) for post in counts
+                may_catch_up(post) for post in counts
             ):
                 break
             report("in flight", look, looks)
             await asyncio.sleep(self._pause)
             now = await self._look(
-                {window: first[window] for window, seen in now.items() if judge(first[window], seen) != Judgement.WELL}
+                {
+                    window: first[window]
+                    for window, seen in now.items()
+                    if status_of(first[window], seen) != WindowStatus.WELL
+                }
             )
             counts = await self._differing([post.post_id for post in counts])
         for window, seen in sorted(now.items()):
-            match judge(first[window], seen):
-                case Judgement.MOVING:
+            match status_of(first[window], seen):
+                case WindowStatus.MOVING:
                     found.moving += 1
-                case Judgement.WRONG | Judgement.BEHIND:
+                case WindowStatus.WRONG | WindowStatus.BEHIND:
                     found.of_windows.append(WindowDifference(window, *seen))
         found.refused.update(post.refused_code for post in counts if post.refused_code is not None)
         found.of_posts += [difference for post in counts for difference in differences(post)]
@@ -412,8 +416,8 @@ class Verification:
 
 
 @asynccontextmanager
-async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
-    """Open the stores for a verification, and close them at the end.
+async def reconciliation_of(settings: Settings) -> AsyncIterator[Reconciliation]:
+    """Open the stores for a reconciliation, and close them at the end.
 
     Raises:
         ServerError: One of them does not answer.
@@ -432,7 +436,7 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
     table = PlatformTable.of(settings)
     counts = ViewCounts(pool.Pool(postgres_url, settings.namespace), table, settings.posts_update_every)
     try:
-        yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)
+        yield Reconciliation(StoredViews(mongo.database, settings.count_since), counts, settings)
     finally:
         await counts.close()
         await mongo.close()
@@ -455,7 +459,7 @@ def _joined(changes: Iterable[tuple[PostCounts, PostCounts]]) -> list[tuple[Post
 
 
 def _in_flight(first: Seen, now: Seen) -> bool:
-    return judge(first, now) in (Judgement.BEHIND, Judgement.MOVING)
+    return status_of(first, now) in (WindowStatus.BEHIND, WindowStatus.MOVING)
 
 
 def _unequal(stored: Mapping[Window, int], counted: Mapping[Window, int]) -> dict[Window, Seen]:

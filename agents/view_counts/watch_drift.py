@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from mode import Service
 
-from agents.view_counts.reconciliation import Verification
+from agents.view_counts.reconciliation import Reconciliation
 from runtime.metrics import VIEW_COUNT_DRIFT
 from sinks.servers import STORE_ERRORS
 
@@ -23,15 +23,15 @@ class WatchDrift(Service):
     """Measures the drift of the view counts.
 
     Args:
-        verification: Compares.
+        reconciliation: Compares.
         every: How often.
     """
 
     mundane_level = "debug"  # of the lines that say that a service starts and stops
 
-    def __init__(self, verification: Verification, every: timedelta, **kwargs: Any) -> None:
+    def __init__(self, reconciliation: Reconciliation, every: timedelta, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._verification = verification
+        self._reconciliation = reconciliation
         self._every = every
 
     @Service.task
@@ -45,7 +45,7 @@ class WatchDrift(Service):
     async def measure(self) -> None:
         """Look at a sample, and set the gauge; where a server is not up to it, the gauge stays as it is."""
         try:
-            found = await self._verification.sample(_WINDOWS)
+            found = await self._reconciliation.sample(_WINDOWS)
         except STORE_ERRORS as error:
             log.warning("drift of view counts not measured, trying later", problem=type(error).__name__)
         else:

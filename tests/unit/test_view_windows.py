@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from agents.view_counts.count_views import CountViews
-from agents.view_counts.pending_windows import Recount
+from agents.view_counts.pending_windows import PendingCount
 from agents.view_counts.touch_windows import TouchWindows
 from delivery.dead_letters.writer import DeadLetters
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
@@ -206,7 +206,7 @@ async def count(window: Window, views: int, oldest_view_at: datetime = NOON) -> 
         horizon=timedelta(days=7),
         rate=100_000,
     )
-    await agent._count({window: Recount(oldest_view_at)})
+    await agent._count({window: PendingCount(oldest_view_at)})
     return sent
 
 
