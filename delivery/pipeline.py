@@ -35,7 +35,7 @@ Agent = Callable[[AsyncIterable[RecordBatch]], Awaitable[None]]
 
 
 class Closable(Protocol):
-    """Connections, or other things that want to be closed."""
+    """Connections, or other resources to close."""
 
     async def close(self) -> None:
         """Close it."""
@@ -74,8 +74,8 @@ class Pipeline(Application):
         Args:
             topic: The topic's name in Kafka.
             agent: Commits each batch, before it takes the next one unless it `gathers`.
-            name: Names the agent, where its topic has another one that goes by the topic's name.
-            gathers: How many batches the agent may hold at once, where it takes more while others are unfinished.
+            name: The agent's name, if another agent of the topic has the topic's name.
+            gathers: How many batches the agent may hold at once, if it takes more while others are unfinished.
         """
         label = topic if name is None else self._settings.namespace + name
         name = label.removeprefix(self._settings.namespace)
@@ -102,14 +102,14 @@ class Pipeline(Application):
         self._services.append(service)
 
     def close_last(self, resource: Closable) -> None:
-        """Close the resource when all that may use it has stopped."""
+        """Close the resource after all that may use it has stopped."""
         self._resources.append(resource)
 
     async def on_start(self) -> None:
         """Start, with the garbage collector set for batches of short-lived objects.
 
-        Measured on page views: by default it takes a fifth of the time that decoding and enriching takes, to look
-        again and again at what was imported at the start and at batches that are in use.
+        Measured on page views: by default it takes a fifth of the time of decoding and enriching, to scan repeatedly
+        what was imported at the start and the batches in use.
         """
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -123,19 +123,19 @@ class Pipeline(Application):
         return [*super().on_init_dependencies(), *self._services, *self._consumers]
 
     async def on_stop(self) -> None:
-        """Let all consumers finish what is in flight, at the same time; what they need is stopped after that."""
+        """Let all consumers finish what is in flight, in parallel; stop what they need after that."""
         await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
         await super().on_stop()
 
     async def on_shutdown(self) -> None:
-        """Close what the services and consumers used, the last one first."""
+        """Close the resources of the services and consumers, the last one first."""
         await super().on_shutdown()
         for resource in reversed(self._resources):
             await resource.close()
 
 
 def _stream_function(agent: Agent, name: str, consumer: RecordConsumer) -> Callable[[Any], Awaitable[None]]:
-    # Faust tells a coroutine function from a callable object by inspection, and logs its name.
+    # Faust inspects whether an agent is a coroutine function, and logs its name.
     async def run(batches: AsyncIterable[RecordBatch]) -> None:
         try:
             await agent(batches)

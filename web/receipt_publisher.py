@@ -1,7 +1,7 @@
-"""Report receipts: brings what providers post to the worker's pages into Kafka.
+"""Publishes to Kafka what providers report to the worker's pages.
 
-In come receipts; out go records, durable when it returns. It waits for a few seconds only, as a provider does: one that
-gets no answer posts all of it again, and receipts that come twice do no harm.
+Input: receipts. Output: events, durable when the call returns. It waits for a few seconds only, as a provider does: one
+that gets no response sends all of it again, and receipts that come twice change nothing.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from delivery.producer import RecordProducer
 from notifications.receipts.receipt import Receipt
 
 TIMEOUT = timedelta(seconds=5)
-"""Less than providers wait; Amazon SNS does so for 15 seconds."""
+"""Less than providers wait; Amazon SNS waits for 15 seconds."""
 
 
 class NotPublished(Exception):  # noqa: N818  # what happened, not a fault
-    """Kafka did not take the receipts, or not in time; some of them may be there."""
+    """Kafka did not accept the receipts, or not in time; some of them may be stored."""
 
 
 class ReceiptPublisher:
@@ -37,7 +37,7 @@ class ReceiptPublisher:
         """Make receipts durable in Kafka.
 
         Raises:
-            NotPublished: Kafka is not up to it.
+            NotPublished: Kafka fails, or takes too long.
         """
         try:
             async with asyncio.timeout(TIMEOUT.total_seconds()):

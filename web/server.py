@@ -1,8 +1,8 @@
-"""The worker's web server: Faust's, with limits that keep strangers from holding up the worker.
+"""The worker's web server: Faust's, with limits that keep clients from blocking the worker.
 
-Input: requests from anybody who reaches the port. Output: requests that keep to the limits reach a page, each with its
-whole body; all others are refused, counted and disconnected. Nothing is unpacked, and a body is read before its page is
-called, so pages only see requests whose size and time are bounded.
+Input: requests from any client that reaches the port. Output: requests within the limits reach a page, each with its
+whole body; all others are refused, counted and disconnected. Nothing is decompressed, and a body is read before its
+page is called, so pages only see requests whose size and time are bounded.
 
 A connection is for one request. It waits for its client until the whole request is there, and again until the client
 has read the response. When there are too many connections, the one that has waited longest is closed: so a new request
@@ -35,7 +35,7 @@ from runtime.patches.aiohttp import Runner
 from runtime.patches.faust import Web
 
 CONNECTIONS = 128
-"""At most so many at once, and at most one in eight of the files that the process may open; each may hold a body."""
+"""Most connections at once, and at most an eighth of the files that the process may open; each may hold a body."""
 
 LARGEST_BODY = 2**20
 """Bytes. SendGrid posts 768 KB at most, Amazon SNS 256 KB."""
@@ -118,7 +118,7 @@ async def _read_body(request: Request, connections: "_Connections") -> None:
 
 
 class _Connections(Server):
-    """Aiohttp's server, which knows what each connection waits for, and until when."""
+    """aiohttp's server, which knows what each connection waits for, and until when."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -146,7 +146,7 @@ class _Connections(Server):
         super().connection_lost(handler, exc)
 
     def waits(self, handler: RequestHandler, within: timedelta, *, answer: bytes = b"") -> None:
-        """Close the connection, unless its client does its part in time; who waits already keeps its place."""
+        """Close the connection unless its client acts in time; a connection that already waits keeps its place."""
         if handler not in self._open:
             return
         if (timer := self._waiting.get(handler)) is not None:
@@ -155,7 +155,7 @@ class _Connections(Server):
         self._waiting[handler] = asyncio.get_running_loop().call_later(within.total_seconds(), late)
 
     def works(self, handler: RequestHandler) -> None:
-        """Keep the connection: it is our turn."""
+        """Keep the connection: the worker has to act."""
         if (timer := self._waiting.pop(handler, None)) is not None:
             timer.cancel()
 

@@ -1,8 +1,8 @@
 """The worker's page `/unsubscribe`, behind the link in an e-mail.
 
-In comes the token of a link; out go a page with one button and, once that is pressed, a receipt in Kafka. Looking at
-the page changes nothing, as scanners of mail open every link. A mail reader may press the button by itself, where its
-user has pressed one there: https://www.rfc-editor.org/rfc/rfc8058.
+Input: the token of a link. Output: a page with one button and, once that is pressed, a receipt in Kafka. Looking at the
+page changes nothing, as mail scanners open every link. A mail client may press the button itself when its user asks it
+to: https://www.rfc-editor.org/rfc/rfc8058.
 """
 
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ class UnsubscribePage:
         return self._shown("ask")
 
     async def press(self, token: str) -> Shown:
-        """Unsubscribe whom the link was sent to."""
+        """Unsubscribe the recipient of the link."""
         try:
             key = self._links.key(token)
             await self._publish([unsubscribed(key, datetime.now(UTC))])

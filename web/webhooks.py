@@ -1,8 +1,8 @@
 """The worker's pages for providers: `/webhooks/sendgrid`, `/webhooks/ses`, `/webhooks/mailgun`.
 
-In come requests that say what became of messages; out go receipts in Kafka. A request is answered with success only
-when Kafka has its receipts, so that a provider posts again what was not kept. Nothing of a request that can't be
-verified is looked at further. A page exists where the key is set by which its provider is known.
+Input: requests that report on messages. Output: receipts in Kafka. A request is answered with success only when Kafka
+has its receipts, so that the provider sends again what was not stored. A request that can't be verified is not read
+further. A page exists if the key that verifies its provider is set.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from web.receipt_publisher import NotPublished
 log = structlog.get_logger(__name__)
 
 Publish = Callable[[Iterable[Receipt]], Awaitable[None]]
-"""Makes receipts durable; raises `NotPublished` where that can't be done now."""
+"""Makes receipts durable; raises `NotPublished` if that can't be done now."""
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns what is at a URL; raises `Unreachable`."""
@@ -40,11 +40,11 @@ _LARGEST_ANSWER = 2**16
 
 
 class Unreachable(Exception):  # noqa: N818  # what happened, not a fault
-    """What is needed to answer a request can't be fetched now."""
+    """A resource that is needed to answer a request can't be fetched now."""
 
 
 class Answer(NamedTuple):
-    """What a provider is told: an HTTP status, and a line for whoever looks into its log."""
+    """The response to a provider: an HTTP status, and a line for its log."""
 
     status: int
     text: str
@@ -165,11 +165,11 @@ class Webhook:
         self._publish = publish
 
     async def answer(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Take in a request.
+        """Handle a request.
 
         Args:
-            body: As it came, to the byte.
-            headers: By name, whatever its case.
+            body: The bytes as they were received.
+            headers: By name, in any case.
         """
         answer = await self._answer(body, headers)
         WEBHOOKS.labels(self._source.provider, str(answer.status)).inc()

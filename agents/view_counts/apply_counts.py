@@ -1,6 +1,6 @@
-"""Apply counts: brings the counts of windows into PostgreSQL, and with them the platform's count of each post's views.
+"""Applies the counts of windows to PostgreSQL, and with them the platform's count of each post's views.
 
-In come absolute counts; out goes one transaction a batch. After a crash the batch is read again, and the same counts
+Input: absolute counts. Output: one transaction per batch. After a crash: the batch is read again, and the same counts
 change nothing.
 """
 
@@ -24,11 +24,11 @@ class ApplyCounts:
     """The agent of counts: decode, apply, commit.
 
     Args:
-        decoder: Reads the counts.
-        counts: Takes them.
-        dead_letters: Takes records that are no counts.
+        decoder: Decodes the counts.
+        counts: Where they are stored.
+        dead_letters: Takes invalid records.
         health: Where to report that PostgreSQL is down.
-        risen: Gets the windows that have more views than before, once they are in PostgreSQL; must not raise.
+        risen: Called with the windows that have more views than before, once they are in PostgreSQL; must not raise.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ApplyCounts:
         self._risen = risen
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
-        """Handle batches for as long as they come; the commit is the last thing done with each."""
+        """Handle batches until the channel ends; the commit is the last step of each."""
         async for batch in batches:
             events, invalid = decode(self._decoder, batch.records)
             counted = [event.data for event in events if isinstance(event.data, ViewsCounted)]

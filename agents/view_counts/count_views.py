@@ -1,8 +1,8 @@
-"""Count views: counts touched windows of page views anew, from what MongoDB has.
+"""Counts windows of page views from the views that MongoDB has; a count is recomputed, never incremented.
 
-In come records that name windows; out go absolute counts, for PostgreSQL and for other services. A batch is committed
-when each of its windows was counted after the batch was read, and the counts are durable in Kafka, or was touched again
-to be counted later. After a crash the windows are counted again, which gives the same counts or newer ones.
+Input: marks of windows. Output: absolute counts, for PostgreSQL and for other services. A batch is committed when each
+of its windows was counted after the batch was read and the counts are durable in Kafka, or was marked again to be
+counted later. After a crash: the windows are counted again, which gives the same counts or newer ones.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from sinks.mongo.page_view_counts import StoredViews
 
 
 class CountViews:
-    """The agent of touched windows: decode, gather, count, send, commit.
+    """The agent of marked windows: decode, collect, count, send, commit.
 
     Args:
         topic: Where the counts go: the topic's name in Kafka.
-        touch_windows: Takes windows that are put off.
-        decoder: Reads the records of touched windows.
-        stored: Counts views.
-        mongo: The server that `stored` asks.
-        producer: Takes the counts.
-        dead_letters: Takes records that name no window.
+        touch_windows: Marks deferred windows again.
+        decoder: Decodes the marks.
+        stored: Counts the views of windows.
+        mongo: The server that `stored` reads.
+        producer: Sends the counts.
+        dead_letters: Takes invalid records.
         health: Where to report that MongoDB is down.
-        every: How long windows are gathered before they are counted.
+        every: How long windows are collected before they are counted.
         horizon: A window is counted for so long after its end.
         rate: Views a second that counting one window may read on average.
     """
@@ -73,7 +73,7 @@ class CountViews:
         self._windows = PendingWindows(rate)
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
-        """Handle batches for as long as they come; many of them wait for the same count of a window."""
+        """Handle batches until the channel ends; many of them wait for the same count of a window."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._count_due(tasks))
             async for batch in batches:
@@ -88,7 +88,7 @@ class CountViews:
         await batch.commit()
 
     def _requested(self, events: Iterable[Envelope[Event]]) -> set["asyncio.Future[None]"]:
-        """Ask for a count of each window that is young enough; return what is done when that is."""
+        """Request a count of each window that is recent enough; return futures that end with the counts."""
         oldest_end = datetime.now(UTC) - self._horizon
         requested = set()
         for event in events:
@@ -114,7 +114,7 @@ class CountViews:
                 await self._count(due_windows.small)
 
     async def _defer(self, deferred: Mapping[Window, PendingCount]) -> None:
-        """Touch the windows again, durably, so that no batch waits until they may be counted."""
+        """Mark the windows again, durably, so that no batch waits until they may be counted."""
         await self._touch_windows.send(
             [Touch(window, views=0, oldest_view_at=pending.oldest_view_at) for window, pending in deferred.items()]
         )
@@ -122,7 +122,7 @@ class CountViews:
             pending.done.set_result(None)
 
     async def _count(self, due: Mapping[Window, PendingCount]) -> None:
-        """Count the windows and make the counts durable; whoever waits for them goes on."""
+        """Count the windows, make the counts durable, and end the futures of the batches that wait for them."""
         as_of = datetime.now(UTC)
         with COUNT_SECONDS.time():
             views = await self._retrier.run(partial(self._stored.count, due))

@@ -1,7 +1,7 @@
-"""Which windows are to be counted, and when: all touched ones at the next turn, but a large one not at every due.
+"""Decides when windows are counted: all marked ones at the next turn, but a large one not at every turn.
 
-In come windows as they are touched and as they were counted; out go those that are due. Nothing here is kept: after a
-crash the records that touched the windows are read again.
+Input: windows as they are marked and counted. Output: those that are due. After a crash: nothing is kept, and the
+records that mark the windows are read again.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from typing import NamedTuple
 from enrich.view_windows import Window
 
 LARGE = 20_000
-"""Views that take longer to count, at a microsecond each, than all the windows of a turn that have few."""
+"""Counting so many views, at a microsecond each, takes longer than counting all small windows of a turn."""
 _REMEMBERED_SECONDS = 600.0
 
 
 @dataclass
 class PendingCount:
-    """A count that is wanted.
+    """A count that was requested.
 
     Attributes:
-        oldest_view_at: When Kafka got the oldest view that it is wanted for.
-        done: Set when the count is durable, or when it was put off durably.
+        oldest_view_at: When Kafka got the oldest view that it was requested for.
+        done: Set when the count is durable, or durably deferred.
     """
 
     oldest_view_at: datetime
@@ -30,12 +30,12 @@ class PendingCount:
 
 
 class DueWindows(NamedTuple):
-    """What becomes of the windows that were touched since the turn before.
+    """The windows that were requested since the previous turn.
 
     Attributes:
-        small: To be counted together.
-        large: To be counted each by itself, so that no other window waits for it.
-        deferred: To be put off.
+        small: Count them together.
+        large: Count each by itself, so that no other window waits for it.
+        deferred: Count them later.
     """
 
     small: dict[Window, PendingCount]
@@ -44,10 +44,10 @@ class DueWindows(NamedTuple):
 
 
 class PendingWindows:
-    """The windows that wait to be counted, and those that rest.
+    """The windows that wait to be counted, and the large ones that are deferred.
 
-    To count a window reads all its views, so counting a window with a million views at every turn would keep MongoDB
-    busy with nothing else. After it was counted, a large window rests for as long as its views take at the rate.
+    Counting a window reads all its views, so counting a window with a million views at every turn would keep MongoDB
+    busy with nothing else. After a count, a large window is deferred for as long as its views take at the rate.
 
     Args:
         rate: Views a second that counting one window may read on average.
@@ -59,7 +59,7 @@ class PendingWindows:
         self._deferred_until: dict[Window, float] = {}  # of large windows
 
     def request(self, window: Window, oldest_view_at: datetime) -> "asyncio.Future[None]":
-        """Have the window counted from now on; return what is done when that is durable."""
+        """Request a count of the window as of now or later; return a future that ends when that is durable."""
         pending = self._waiting.get(window)
         if pending is None:
             pending = self._waiting[window] = PendingCount(oldest_view_at)
@@ -68,7 +68,7 @@ class PendingWindows:
         return pending.done
 
     def next_due(self, now: float) -> DueWindows:
-        """Return what is to be done now, on a monotonic clock in seconds; none of it waits any longer."""
+        """Return and remove all requested windows; `now` is seconds of a monotonic clock."""
         self._deferred_until = {
             window: until for window, until in self._deferred_until.items() if until + _REMEMBERED_SECONDS > now
         }
@@ -86,7 +86,7 @@ class PendingWindows:
         return due
 
     def counted(self, window: Window, views: int, now: float) -> None:
-        """Let a large window rest that was counted."""
+        """Record a count; a large window is deferred from now on."""
         if views >= LARGE:
             self._deferred_until[window] = now + views / self._rate
         else:

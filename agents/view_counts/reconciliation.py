@@ -1,7 +1,7 @@
-"""Compares the view counts with what they are derived from, while views come in; and mends what differs.
+"""Compares the view counts with the stored views, while views come in, and repairs what differs.
 
-In come the views in MongoDB and the counts in PostgreSQL; out go differences. Nothing is changed but by `repair`, which
-can be broken off and begun again: each of its transactions leaves whole posts.
+Input: the views in MongoDB and the counts in PostgreSQL. Output: differences. Only `repair` changes anything; it can be
+interrupted and started again, as each of its transactions leaves whole posts.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _SLICE = 3 * LENGTH
 """How much of event time is compared at once: as much as memory holds, with a million views and more."""
 _SLICE_OF_POSTS = timedelta(days=1)
 _AT_ONCE = 500
-"""How many windows are counted, or mended, at once."""
+"""How many windows are counted, or repaired, at once."""
 _MONGO_TIMEOUT = timedelta(minutes=1)
 """For a slice with many views; whether MongoDB is there is known sooner."""
 _SAMPLE_AGE = timedelta(days=1)
@@ -35,7 +35,7 @@ _SAMPLE_AGE = timedelta(days=1)
 Item = TypeVar("Item")
 
 Progress = Callable[[str, int, int], None]
-"""Gets what is being done, how much of it is done, and how much there is."""
+"""Takes the name of the step, how much of it is done, and how much there is."""
 
 
 class Seen(NamedTuple):
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
 
 class WindowStatus(StrEnum):
-    """What two looks at a window come to."""
+    """The status of a window after it was read twice."""
 
     WELL = "well"
     WRONG = "wrong"
@@ -55,7 +55,7 @@ class WindowStatus(StrEnum):
 
 
 def status_of(first: Seen, now: Seen) -> WindowStatus:
-    """Tell whether a window is well, wrong for certain, or has views that are not counted yet.
+    """Return whether a window is well, certainly wrong, or has views that are not counted yet.
 
     A count is of views that were stored before, so when it is more than what is stored now, it is wrong, however
     soon the looks follow each other. When it is less, it is well as soon as it has what was stored at the first look,
@@ -69,7 +69,7 @@ def status_of(first: Seen, now: Seen) -> WindowStatus:
 
 
 class WindowDifference(NamedTuple):
-    """A window that has not as many views in PostgreSQL as in MongoDB."""
+    """A window whose views in PostgreSQL and MongoDB differ."""
 
     window: Window
     stored: int
@@ -77,7 +77,7 @@ class WindowDifference(NamedTuple):
 
 
 class Column(StrEnum):
-    """What of a post may differ, by the column that has it."""
+    """The column of a post that may differ."""
 
     VIEWS = "views"
     APPLIED = "applied"
@@ -129,7 +129,7 @@ def may_catch_up(post: PostCounts) -> bool:
 
 
 class Changes(NamedTuple):
-    """What others did to the platform's counts since we count.
+    """What others changed in the platform's counts since we started to count.
 
     Attributes:
         posts: How many posts they are.
@@ -160,7 +160,7 @@ class Changes(NamedTuple):
 
 @dataclass
 class Comparison:
-    """What a reconciliation found.
+    """What a comparison found.
 
     Attributes:
         windows: How many windows were compared.
@@ -268,7 +268,7 @@ class Reconciliation:
             report: Gets the progress.
 
         Raises:
-            PyMongoError, psycopg.Error: A server is not up to it.
+            PyMongoError, psycopg.Error: A server fails.
         """
         found = Comparison()
         first = self.oldest_start if since is None else max(self.oldest_start, first_start(since))
@@ -297,7 +297,7 @@ class Reconciliation:
         """Compare some windows of a random moment of the last day, and their posts.
 
         Raises:
-            PyMongoError, psycopg.Error: A server is not up to it.
+            PyMongoError, psycopg.Error: A server fails.
         """
         since = max(self.oldest_start, datetime.now(UTC) - _SAMPLE_AGE)
         counted = await self._counts.sample(since, most)
@@ -313,15 +313,15 @@ class Reconciliation:
     async def repair(
         self, found: Comparison, report: Progress = _say_nothing, *, overrule: bool = False
     ) -> tuple[Repaired, Comparison]:
-        """Mend what differs, and look at it again; return what was changed, and what differs still.
+        """Repair what differs and compare it again; return what was changed, and what still differs.
 
         Args:
-            found: What a reconciliation found.
+            found: What a comparison found.
             report: Gets the progress.
             overrule: Also undo what others did to the platform's counts.
 
         Raises:
-            PyMongoError, psycopg.Error: A server is not up to it. What was mended by then stays mended.
+            PyMongoError, psycopg.Error: A server fails. What was repaired by then stays repaired.
         """
         windows = sorted(difference.window for difference in found.of_windows)
         differing = {difference.post_id for difference in found.of_posts} - {window.post_id for window in windows}
@@ -336,15 +336,15 @@ class Reconciliation:
             done.posts.extend(changed.posts)
         left = Comparison(found.windows, found.posts, found.missing)
         left.changes = await self._changes_of(found.changes.post_ids) if overrule else found.changes
-        mended = {window.post_id for window in windows}.union(posts)
+        repaired = {window.post_id for window in windows}.union(posts)
         counted = await self._views_of(windows)
-        await self._conclude(left, _unequal(await self._stored_of(windows), counted), mended, report)
+        await self._conclude(left, _unequal(await self._stored_of(windows), counted), repaired, report)
         return Repaired(done.windows, _joined(done.posts)), left
 
     async def _conclude(
         self, found: Comparison, first: Mapping[Window, Seen], posts: Iterable[str], report: Progress
     ) -> None:
-        """Look at what differs until all of it is decided, or has had its time; add what is wrong to what was found."""
+        """Read what differs again until each is decided or its time is up; add what is wrong to `found`."""
         now = await self._look(first)
         counts = await self._differing(sorted(posts))
         # A large window rests between two counts, for as long as its views take at the rate.
@@ -417,7 +417,7 @@ class Reconciliation:
 
 @asynccontextmanager
 async def reconciliation_of(settings: Settings) -> AsyncIterator[Reconciliation]:
-    """Open the stores for a reconciliation, and close them at the end.
+    """Open the stores for a reconciliation, and close them afterwards.
 
     Raises:
         ServerError: One of them does not answer.
@@ -451,7 +451,7 @@ async def _ping_mongo(settings: Settings) -> None:
 
 
 def _joined(changes: Iterable[tuple[PostCounts, PostCounts]]) -> list[tuple[PostCounts, PostCounts]]:
-    """Return each post once, as it was at first and as it is at last: its windows may have been mended in parts."""
+    """Return each post once, as it was at first and as it is at last: its windows may have been repaired in parts."""
     of_post: dict[str, tuple[PostCounts, PostCounts]] = {}
     for was, now in changes:
         of_post[was.post_id] = (of_post.get(was.post_id, (was, now))[0], now)
@@ -463,7 +463,7 @@ def _in_flight(first: Seen, now: Seen) -> bool:
 
 
 def _unequal(stored: Mapping[Window, int], counted: Mapping[Window, int]) -> dict[Window, Seen]:
-    """Return the windows that have not as many views here as there."""
+    """Return the windows whose views differ."""
     seen = {window: Seen(stored.get(window, 0), counted.get(window, 0)) for window in stored.keys() | counted.keys()}
     return {window: views for window, views in seen.items() if views.stored != views.counted}
 

@@ -1,7 +1,7 @@
-"""Touch windows: says which windows of page views have to be counted again, once their views are stored.
+"""Marks the windows of page views that have to be counted, once their views are stored.
 
-In come the writes of a batch that are durable; out goes a record for each window that they touch, durable before the
-batch is committed. After a crash the batch is read again and touches its windows again, which does no harm.
+Input: the writes of a batch that are durable. Output: an event for each window that they touch, durable before the
+batch is committed. After a crash: the batch is read again and marks its windows again, which changes nothing.
 """
 
 import time
@@ -23,7 +23,7 @@ class Touch(NamedTuple):
 
     Attributes:
         window: The window.
-        views: How many views were written to it, some of them perhaps again.
+        views: How many views were written to it; some may have been written before.
         oldest_view_at: When Kafka got the oldest of them.
     """
 
@@ -44,15 +44,15 @@ class TouchWindows:
         self._sender = EventSender(topic, "view_window.touched", producer)
 
     async def __call__(self, writes: Iterable[Write], _: Outcome, records: Sequence[Record]) -> None:
-        """Make known which windows the writes touch; `records` are those that the writes come from."""
+        """Mark the windows that the writes touch; `records` are those that the writes come from."""
         if windows := touched(writes):
-            # A producer may have put any number there: it is kept within the times that there are.
+            # A producer may have put any number there: limit it to valid times.
             seconds = min(record.timestamp for record in records) / 1000
             oldest = datetime.fromtimestamp(min(max(0, seconds), time.time()), UTC)
             await self.send([Touch(window, views, oldest) for window, views in windows.items()])
 
     async def send(self, touches: Sequence[Touch]) -> None:
-        """Make known that windows are to be counted."""
+        """Mark windows, durably."""
         await self._sender.send(map(_event, touches))
 
 

@@ -1,7 +1,6 @@
-"""Watch drift: compares a small sample of the view counts with what is stored, now and then.
+"""Measures the drift of the view counts at intervals, on a small sample.
 
-Nothing comes in; out goes a gauge, which is 0 as long as all is well. Nothing is changed: what differs is for
-`inkstream verify counts` to find and to mend.
+Output: a gauge, 0 while all is well. Changes nothing: `inkstream verify counts` finds and fixes what differs.
 """
 
 from datetime import timedelta
@@ -43,7 +42,7 @@ class WatchDrift(Service):
             await self.sleep(self._every.total_seconds())
 
     async def measure(self) -> None:
-        """Look at a sample, and set the gauge; where a server is not up to it, the gauge stays as it is."""
+        """Compare a sample and set the gauge; if a server fails, the gauge keeps its value."""
         try:
             found = await self._reconciliation.sample(_WINDOWS)
         except STORE_ERRORS as error:
