@@ -79,7 +79,7 @@ async def test_each_server_that_does_not_answer_is_named_with_its_setting(pipeli
         assert variable in wrong[server]["advice"]
 
 
-async def test_a_variable_that_is_no_setting_is_told_with_the_nearest(pipeline: Pipeline) -> None:
+async def test_a_variable_that_is_not_a_setting_is_reported_with_the_nearest(pipeline: Pipeline) -> None:
     _, found = await findings({**pipeline.environment, **NOWHERE, "INKSTREAM_WEB_PROT": "8080"})
     finding = problems(found)["settings"]
     assert "INKSTREAM_WEB_PROT" in finding["what"]
@@ -147,7 +147,7 @@ async def test_a_missing_table_of_posts_is_a_problem(counting: Pipeline) -> None
     assert "INKSTREAM_POSTS_TABLE" in advice
 
 
-async def test_a_missing_column_is_told_with_the_nearest(counting: Pipeline) -> None:
+async def test_a_missing_column_is_reported_with_the_nearest(counting: Pipeline) -> None:
     environment = {
         **counting.environment,
         "INKSTREAM_VIEW_COUNT_COLUMN": "viewcount",
@@ -159,7 +159,7 @@ async def test_a_missing_column_is_told_with_the_nearest(counting: Pipeline) -> 
     ]
 
 
-async def test_the_statements_that_doctor_advises_mend_what_is_missing(counting: Pipeline) -> None:
+async def test_the_statements_that_doctor_advises_fix_what_is_missing(counting: Pipeline) -> None:
     counting.rows('CREATE SCHEMA "Blog"')
     counting.rows('CREATE TABLE "Blog"."Post" ("Id" varchar(40) PRIMARY KEY, "order" integer)')
     environment = {
@@ -204,7 +204,7 @@ async def test_more_rights_than_are_needed_are_noted(counting: Pipeline) -> None
     assert [state for state, _, _ in await on_view_counts(counting.environment)] == ["well"]
 
 
-async def test_the_owner_of_the_posts_is_told_to_come_as_another_role(counting: Pipeline) -> None:
+async def test_the_owner_of_the_posts_is_advised_to_use_another_role(counting: Pipeline) -> None:
     ((state, _, advice),) = await on_view_counts(
         {**counting.environment, "INKSTREAM_POSTGRES_URL": counting.tables_url}
     )
@@ -219,7 +219,7 @@ async def test_views_that_wait_for_their_post_are_noted(counting: Pipeline) -> N
     assert (state, what) == ("note", "1 post with views not in posts; the views wait")
 
 
-async def test_people_whose_preferences_can_not_be_read_are_named_without_who_they_are(counting: Pipeline) -> None:
+async def test_unreadable_preferences_are_reported_without_the_people(counting: Pipeline) -> None:
     counting.rows("CREATE TABLE people (user_id text, email text, devices jsonb, preferences jsonb)")
     counting.rows("GRANT SELECT ON people TO inkstream")
     hours = '{"start": "22:00", "end": "07:00", "timeZone": "%s"}'

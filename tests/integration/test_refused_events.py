@@ -125,7 +125,7 @@ async def test_an_event_is_found_by_its_id_in_every_form_and_without_an_id_by_it
         assert f"{pipeline.namespace}searches:1:{offset}" in shown.output
 
 
-async def test_unknown_topics_types_and_causes_are_told_with_the_nearest(pipeline: Pipeline) -> None:
+async def test_unknown_topics_types_and_causes_are_reported_with_the_nearest(pipeline: Pipeline) -> None:
     for arguments, near in (
         (("--topic", "search"), "unknown topic search; did you mean searches?"),
         (("--type", "post.publishd"), "unknown type post.publishd; did you mean post.published?"),
@@ -143,7 +143,7 @@ async def test_unknown_topics_types_and_causes_are_told_with_the_nearest(pipelin
     assert ended.code == 2
 
 
-async def test_an_id_that_is_nowhere_is_told(pipeline: Pipeline) -> None:
+async def test_an_id_that_does_not_exist_is_reported(pipeline: Pipeline) -> None:
     await set_aside(pipeline, refused(pipeline, 1))
     for command in (("list", "--id"), ("show",), ("discard", "--reason", "x")):
         ended = await dead_letters(pipeline, *command, "e-7")

@@ -196,7 +196,7 @@ async def test_what_the_release_before_replayed_without_a_signature_is_known_by_
     }
 
 
-async def test_what_cannot_be_mended_is_one_letter_however_often_it_is_replayed(pipeline: Pipeline) -> None:
+async def test_a_record_that_stays_invalid_is_one_letter_however_often_it_is_replayed(pipeline: Pipeline) -> None:
     await pipeline.send(
         "searches", [Message(b"hello", key=b"key"), Message(b'{"type": "search.performed"}', key=b"key")]
     )
@@ -231,7 +231,7 @@ async def test_a_letter_that_is_refused_for_another_reason_shows_the_newest(pipe
     assert plan.found == {"refused-by-store": 1}
 
 
-async def test_ids_that_imitate_ours_take_nothing_from_anybody(pipeline: Pipeline) -> None:
+async def test_ids_that_imitate_ours_replace_no_other_event(pipeline: Pipeline) -> None:
     """Records of one partition: the producers that imitate know at which offsets events without an id will be."""
     example = pipeline.topics.all["searches"].events["search.performed"].examples[0]
     event = {**example, "type": "search.performed"}
@@ -273,7 +273,7 @@ async def test_a_record_that_is_no_letter_is_left_alone(pipeline: Pipeline) -> N
     assert result.sent == {"schema": 1}
 
 
-async def test_a_record_that_kafka_does_not_take_is_told_of_and_keeps_waiting(pipeline: Pipeline) -> None:
+async def test_a_record_that_kafka_refuses_is_reported_and_keeps_waiting(pipeline: Pipeline) -> None:
     larger_than_the_topic_takes = random.Random(1).randbytes(2_000_000)
     await set_aside(pipeline, letter(pipeline, offset=1, value=larger_than_the_topic_takes), letter(pipeline, offset=2))
     ended = await inkstream(pipeline.environment, "replay", "searches")
@@ -285,7 +285,7 @@ async def test_a_record_that_kafka_does_not_take_is_told_of_and_keeps_waiting(pi
     assert len(result.refused) == 1
 
 
-async def test_an_unknown_topic_is_told_with_the_nearest(pipeline: Pipeline) -> None:
+async def test_an_unknown_topic_is_reported_with_the_nearest(pipeline: Pipeline) -> None:
     ended = await inkstream(pipeline.environment, "replay", "search")
     assert ended.code == 2
     assert "unknown topic search; did you mean searches?" in ended.errors

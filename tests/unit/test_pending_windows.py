@@ -1,4 +1,4 @@
-"""Which windows are due to be counted: every touched one, a large one not at every due."""
+"""Which windows are due to be counted: every requested one, but a large one not at every turn."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from enrich.view_windows import LENGTH, Window
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOT, COLD = Window("hot", NOON), Window("cold", NOON)
 RATE = LARGE // 10
-"""So that the smallest of large windows rests for ten seconds."""
+"""Defers the smallest large window for ten seconds."""
 
 
 @pytest.fixture
@@ -22,20 +22,20 @@ def windows(due: DueWindows) -> tuple[list[Window], list[Window], list[Window]]:
     return list(due.small), list(due.large), list(due.deferred)
 
 
-async def test_a_touched_window_is_due_once(pending: PendingWindows) -> None:
+async def test_a_requested_window_is_due_once(pending: PendingWindows) -> None:
     pending.request(COLD, NOON)
     assert windows(pending.next_due(0)) == ([COLD], [], [])
     assert windows(pending.next_due(1)) == ([], [], [])
 
 
-async def test_whoever_touches_a_window_waits_for_the_same_count(pending: PendingWindows) -> None:
+async def test_two_requests_for_a_window_wait_for_the_same_count(pending: PendingWindows) -> None:
     first = pending.request(COLD, NOON)
     assert pending.request(COLD, NOON) is first
     pending.next_due(0).small[COLD].done.set_result(None)
     assert first.done()
 
 
-async def test_a_small_window_that_is_touched_while_it_is_counted_is_counted_again(pending: PendingWindows) -> None:
+async def test_a_small_window_that_is_requested_during_its_count_is_counted_again(pending: PendingWindows) -> None:
     first = pending.request(COLD, NOON)
     counting = pending.next_due(0).small
     second = pending.request(COLD, NOON)
@@ -46,7 +46,7 @@ async def test_a_small_window_that_is_touched_while_it_is_counted_is_counted_aga
     assert pending.next_due(1).small[COLD].done is second
 
 
-async def test_a_large_window_that_is_touched_while_it_is_counted_is_put_off(pending: PendingWindows) -> None:
+async def test_a_large_window_that_is_requested_during_its_count_is_deferred(pending: PendingWindows) -> None:
     pending.counted(HOT, LARGE, now=0)
     pending.request(HOT, NOON)
     assert windows(pending.next_due(10)) == ([], [HOT], [])
@@ -59,7 +59,7 @@ async def test_a_large_window_that_is_touched_while_it_is_counted_is_put_off(pen
     assert windows(pending.next_due(110)) == ([], [HOT], [])
 
 
-async def test_a_large_window_rests_for_as_long_as_its_views_take_at_the_rate(pending: PendingWindows) -> None:
+async def test_a_large_window_is_deferred_for_as_long_as_its_views_take_at_the_rate(pending: PendingWindows) -> None:
     pending.counted(HOT, LARGE, now=0)
     pending.counted(COLD, LARGE - 1, now=0)
     for now, expected in {0.0: ([COLD], [], [HOT]), 9.9: ([COLD], [], [HOT]), 10.0: ([COLD], [HOT], [])}.items():
@@ -68,7 +68,7 @@ async def test_a_large_window_rests_for_as_long_as_its_views_take_at_the_rate(pe
         assert windows(pending.next_due(now)) == expected
 
 
-async def test_a_window_rests_however_often_it_is_put_off(pending: PendingWindows) -> None:
+async def test_a_window_stays_deferred_when_it_is_requested_again(pending: PendingWindows) -> None:
     pending.counted(HOT, LARGE, now=0)
     for now in range(1, 10):
         pending.request(HOT, NOON)
@@ -77,21 +77,21 @@ async def test_a_window_rests_however_often_it_is_put_off(pending: PendingWindow
     assert windows(pending.next_due(10)) == ([], [HOT], [])
 
 
-async def test_another_window_of_a_hot_post_does_not_rest(pending: PendingWindows) -> None:
+async def test_another_window_of_a_hot_post_is_not_deferred(pending: PendingWindows) -> None:
     pending.counted(HOT, LARGE, now=0)
     other = Window(HOT.post_id, NOON + LENGTH)
     pending.request(other, NOON)
     assert windows(pending.next_due(0)) == ([other], [], [])
 
 
-async def test_a_window_that_is_small_by_now_no_longer_rests(pending: PendingWindows) -> None:
+async def test_a_window_that_has_become_small_is_no_longer_deferred(pending: PendingWindows) -> None:
     pending.counted(HOT, LARGE, now=0)
     pending.counted(HOT, LARGE - 1, now=1)
     pending.request(HOT, NOON)
     assert windows(pending.next_due(2)) == ([HOT], [], [])
 
 
-async def test_a_window_is_counted_for_the_oldest_of_the_views_that_want_it(pending: PendingWindows) -> None:
+async def test_a_window_is_counted_for_the_oldest_of_its_requested_views(pending: PendingWindows) -> None:
     for minutes in (2, 1, 3):
         pending.request(COLD, NOON + timedelta(minutes=minutes))
     assert pending.next_due(0).small[COLD].oldest_view_at == NOON + timedelta(minutes=1)
@@ -99,7 +99,7 @@ async def test_a_window_is_counted_for_the_oldest_of_the_views_that_want_it(pend
     assert pending.next_due(0).small[COLD].oldest_view_at == NOON + timedelta(minutes=4)
 
 
-async def test_large_windows_are_forgotten_some_time_after_their_rest(pending: PendingWindows) -> None:
+async def test_large_windows_are_forgotten_some_time_after_they_were_deferred(pending: PendingWindows) -> None:
     pending.counted(HOT, LARGE, now=0)
     pending.next_due(3_600)
     assert pending._deferred_until == {}

@@ -1,4 +1,4 @@
-"""What a reconciliation makes of what it sees; no server is there."""
+"""What a reconciliation concludes from what it reads, without servers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -99,7 +99,7 @@ def test_what_is_wrong_with_a_post_is_named(post: PostCounts, found: list[tuple[
     assert differences(post) == [PostDifference("post", *difference) for difference in found]
 
 
-def test_only_views_that_wait_for_their_post_may_settle() -> None:
+def test_only_views_that_wait_for_their_post_may_catch_up() -> None:
     assert may_catch_up(WELL._replace(applied=0, baseline=None, view_count=100))
     assert may_catch_up(WELL._replace(applied=5, view_count=105))
     assert not may_catch_up(WELL)

@@ -74,7 +74,7 @@ def test_a_window_is_the_same_in_every_time_zone() -> None:
 # The windows that writes touch
 
 
-def test_views_are_gathered_by_post_and_window() -> None:
+def test_views_are_grouped_by_post_and_window() -> None:
     minute = timedelta(minutes=1)
     writes = [view(), view(time=NOON + 4 * minute), view(time=NOON + 5 * minute), view("post-2", NOON + minute)]
     assert touched(writes) == {

@@ -124,7 +124,7 @@ def test_a_worker_can_be_made_for_any_address(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["", "http://[::1]", "127.0.0.1:8080", "[::1]:8080", "[worker]", "a b", ":::1"])
-def test_what_is_no_host_is_refused_as_a_setting(host: str) -> None:
+def test_an_invalid_host_is_refused_as_a_setting(host: str) -> None:
     with pytest.raises(ValidationError, match="INKSTREAM_WEB_PORT is the port"):
         Settings(web_host=host)
 
@@ -145,7 +145,7 @@ def test_brokers_may_have_ipv6_addresses(brokers: str, expected: list[tuple[str,
 @pytest.mark.parametrize(
     "brokers", ["::1:9092", "", "[kafka]:9092", "[::1:9092", "kafka:port", "PLAINTEXT://kafka:9092"]
 )
-def test_what_is_no_list_of_brokers_is_refused(brokers: str) -> None:
+def test_an_invalid_list_of_brokers_is_refused(brokers: str) -> None:
     with pytest.raises(ValidationError, match="should be kafka-1:9092"):
         Settings(kafka_brokers=brokers)
 
