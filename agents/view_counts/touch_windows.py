@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
-from uuid import NAMESPACE_URL, uuid5
 
 from delivery.batch import Record
-from delivery.event_sender import EventSender, OutgoingEvent, iso
+from delivery.event_sender import EventSender, OutgoingEvent
 from delivery.producer import RecordProducer
 from enrich.documents import Write
 from enrich.view_windows import Window, touched
@@ -65,5 +64,4 @@ def _event(touch: Touch) -> OutgoingEvent:
         "views": touch.views,
         "oldestViewAt": touch.oldest_view_at,
     }
-    event_id = uuid5(NAMESPACE_URL, f"{post_id}/{iso(start)}/{touch.views}/{iso(touch.oldest_view_at)}")
-    return OutgoingEvent(str(event_id), post_id, payload)
+    return OutgoingEvent(None, post_id, payload)
