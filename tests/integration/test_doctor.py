@@ -91,7 +91,9 @@ async def test_a_wrong_key_file_of_a_provider_is_one_finding_beside_all_others(
 ) -> None:
     account = tmp_path / "firebase.json"
     account.write_text("not an account")
-    wrong_file = {"INKSTREAM_AGENTS": "deliver", "INKSTREAM_FCM_SERVICE_ACCOUNT_FILE": str(account)}
+    # The inbox of tests takes push messages by a file in place of providers.
+    sending = {"INKSTREAM_AGENTS": "deliver", "INKSTREAM_PUSH_FILE": ""}
+    wrong_file = {**sending, "INKSTREAM_FCM_SERVICE_ACCOUNT_FILE": str(account)}
     code, found = await findings({**pipeline.environment, **NOWHERE, **wrong_file})
     assert code == 1
     wrong = problems(found)
