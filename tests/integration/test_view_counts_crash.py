@@ -233,9 +233,9 @@ def plain_plus() -> str:
 def with_query(name: str, statement: str) -> str:
     """Return the prelude of a worker that has another query of this name."""
     return (
-        "from sinks import postgres\n"
-        f"queries = {{**postgres._queries(), {name!r}: {statement!r}}}\n"
-        "postgres._queries = lambda: queries"
+        "from sinks.postgres import pool\n"
+        f"queries = {{**pool._queries(), {name!r}: {statement!r}}}\n"
+        "pool._queries = lambda: queries"
     )
 
 
