@@ -1,18 +1,18 @@
-"""The topology: what flows from where, through what, to where. Read this first.
+"""Builds the worker: its agents, the stores that they use, and its pages. Read this first.
 
-In come the topics of `topics.yaml`; out go documents in MongoDB, view counts in PostgreSQL and Redis, and messages to
-people. Each agent has a consumer group of its own, and all do the same: a batch of records in, an idempotent write out,
-the offset committed last.
+Input: the topics of `topics.yaml`. Output: documents in MongoDB, view counts in PostgreSQL and Redis, and messages to
+people. Each agent has its own consumer group, and each does the same: read a batch, write it idempotently, commit the
+offset last. Which agents there are is in `agents/topology.py`.
 
     inbound topics ──store──▶ MongoDB
       │                 └───▶ view-windows ──count_views──▶ post-view-counts ──apply_counts──▶ PostgreSQL
       │                                                                            rank_posts └───▶ Redis
       └──notify──▶ notificationQueue in MongoDB ──deliver──▶ e-mail, push
                                   ▲                               │
-                                  └──receive── delivery-receipts ◀┘ the providers' webhooks
+                                  └──apply── delivery-receipts ◀┘ the providers' webhooks
 
-Notify is store once more, over topics with events that `notifications.yaml` has a rule for. Deliver reads no topic: the
-queue in MongoDB is the truth there, and each message is written down before and after it is sent.
+The `notify-…` agents are `Store` too, for topics with events that `notifications.yaml` has a rule for. Deliver reads no
+topic: it works on the queue in MongoDB, and writes down each message before and after it sends it.
 """
 
 from functools import partial
@@ -30,12 +30,13 @@ from agents.notifications.eligibility import Eligibility, Limits
 from agents.notifications.notify_stored import NotifyStored
 from agents.notifications.routing import Router
 from agents.notifications.watch_queue import WatchQueue
-from agents.store import Announce, Store
+from agents.store import AfterWrite, Store
+from agents.topology import DELIVER, DELIVERY_RECEIPTS, POST_VIEW_COUNTS, VIEW_WINDOWS, hooks_of, load
 from agents.view_counts.apply_counts import ApplyCounts
 from agents.view_counts.count_views import CountViews
-from agents.view_counts.maintain_counts import SettleCounts
+from agents.view_counts.maintain_counts import MaintainCounts
 from agents.view_counts.rank_posts import RankPosts
-from agents.view_counts.reconciliation import Verification
+from agents.view_counts.reconciliation import Reconciliation
 from agents.view_counts.touch_windows import TouchWindows
 from agents.view_counts.watch_drift import WatchDrift
 from agents.watch_servers import Ping, Probe
@@ -47,7 +48,6 @@ from delivery.retry import Retrier
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from enrich.notifications import Notifier
-from notifications import rules
 from notifications.links import Site
 from notifications.message_builder import MessageBuilder
 from notifications.rendering import Renderer
@@ -57,40 +57,30 @@ from runtime.health import Health
 from runtime.logs import logging_config
 from schemas.cloudevents import Decoder
 from schemas.identity import ReplaySigner
-from schemas.topics import TopicsError, load
 from sinks import collections
 from sinks.stores import Stores
 from web import health_pages, unsubscribe_page, webhooks
-from web.receipt_publisher import ReportReceipts
+from web.receipt_publisher import ReceiptPublisher
 from web.server import WebServer
 
 log = structlog.get_logger(__name__)
 settings = configuration.check()
-topics = load(settings.topics_file, collections.NAMES, partitions=settings.partitions, replication=settings.replication)
-view_windows, post_view_counts = topics.derived["view-windows"], topics.derived["post-view-counts"]
-delivery_receipts = topics.inbound["delivery-receipts"]
-events = {name: event for topic in topics.inbound.values() for name, event in topic.events.items()}
-notifier = Notifier(rules.load(settings.notifications_file, events, window=settings.gather_window))
-notified = {f"notify-{topic.name}": topic for topic in topics.inbound.values() if notifier.events & topic.events.keys()}
-agents = [*topics.all, *notified, "deliver"]
-if unknown := set(settings.agents) - set(agents):
-    raise TopicsError(f"INKSTREAM_AGENTS: no agent {', '.join(sorted(unknown))}; expected some of {', '.join(agents)}")
-
-
-def runs(agent: str) -> bool:
-    """Whether this worker runs the agent; the one that stores a topic has the topic's name."""
-    return not settings.agents or agent in settings.agents
-
+topology = load(settings)
+view_windows = topology.topics.derived[VIEW_WINDOWS]
+post_view_counts = topology.topics.derived[POST_VIEW_COUNTS]
+delivery_receipts = topology.topics.inbound[DELIVERY_RECEIPTS]
 
 health = Health()
-app = Pipeline("inkstream", settings, health, WebServer)
+app = Pipeline(settings, health, WebServer)
 app.conf.logging_config = logging_config(settings)
 stores = Stores(settings, health)
 app.close_last(stores)
+producer = RecordProducer(kafka.client_options(settings), health)
 pings: dict[str, Ping] = {"kafka": partial(kafka.ping, settings), "mongodb": stores.mongo.ping}
 
-producer = RecordProducer(kafka.client_options(settings), health)
-# One for each agent, as the limit on their share is each agent's own.
+ip_hash_key = settings.ip_hash_key.get_secret_value().encode()
+decoder = partial(Decoder, ahead_limit=settings.ahead_limit, signer=ReplaySigner(ip_hash_key))
+# One for each agent, as each has its own limit on the share of dead letters.
 dead_letters = partial(
     DeadLetters,
     producer,
@@ -98,24 +88,28 @@ dead_letters = partial(
     share=settings.dead_letter_limit,
     sample=settings.dead_letter_sample,
 )
-ip_hash_key = settings.ip_hash_key.get_secret_value().encode()
-decoder = partial(Decoder, ahead_limit=settings.ahead_limit, signer=ReplaySigner(ip_hash_key))
+
+
+def runs(agent: str) -> bool:
+    """Whether this worker runs the agent."""
+    return agent in topology.running
+
+
+# Store
 geo_path = settings.geo_database_path()
 geo = GeoDatabase.open(geo_path) if geo_path and geo_path.exists() else None
 enricher = Enricher(ip_hash_key=ip_hash_key, geo=geo, site=Site(settings.site_url, settings.link_hosts))
-
-# Store
 touch_windows = TouchWindows(settings.namespace + view_windows.name, producer)
 notify_stored = NotifyStored(stores.in_app, stores.wake_ups)
-announces: dict[str, Announce] = {
-    collections.PAGE_VIEWS.name: touch_windows,
-    collections.NOTIFICATIONS.name: notify_stored,
+after_write: dict[str, list[AfterWrite]] = {
+    collections.PAGE_VIEWS.name: [touch_windows],
+    collections.NOTIFICATIONS.name: [notify_stored],
 }
-for topic in topics.inbound.values():
-    if runs(topic.name) and topic.collections:
+for topic in topology.stored.values():
+    if runs(topic.name):
         name = settings.namespace + topic.name
-        announce = next((announces[collection] for collection in topic.collections if collection in announces), None)
-        store = Store(name, decoder(topic), enricher.documents, stores.mongo, dead_letters(), health, announce)
+        hooks = hooks_of(topic, after_write)
+        store = Store(name, decoder(topic), enricher.documents, stores.mongo, dead_letters(), health, after_write=hooks)
         app.consume(name, store)
 
 # Count views
@@ -139,22 +133,29 @@ if runs(post_view_counts.name):
     rank_posts = RankPosts(stores.recent_views, stores.view_counts)
     apply_counts = ApplyCounts(decoder(post_view_counts), stores.view_counts, dead_letters(), health, rank_posts.note)
     app.consume(settings.namespace + post_view_counts.name, apply_counts)
-    app.run(SettleCounts(stores.view_counts, settings.count_horizon, health))
+    app.run(MaintainCounts(stores.view_counts, settings.count_horizon, health))
     app.run(rank_posts)
-    app.run(WatchDrift(Verification(stores.stored_views, stores.view_counts, settings), settings.drift_every))
+    app.run(WatchDrift(Reconciliation(stores.stored_views, stores.view_counts, settings), settings.drift_every))
     pings["postgresql"] = stores.view_counts.ping
 
 # Notify, deliver, apply receipts
 in_mongo, in_postgres = Retrier(stores.mongo, health), Retrier(stores.suppressions, health)
-for agent, topic in notified.items():
+notifier = Notifier(topology.rules)
+for agent, topic in topology.notified.items():
     if runs(agent):
-        name = settings.namespace + agent
         notify = Store(
-            name, decoder(topic), notifier.documents, stores.mongo, dead_letters(), health, notify_stored, judges=False
+            settings.namespace + agent,
+            decoder(topic),
+            notifier.documents,
+            stores.mongo,
+            dead_letters(),
+            health,
+            after_write=[notify_stored],
+            judges=False,
         )
         app.consume(settings.namespace + topic.name, notify, name=agent)
 
-if runs("deliver"):
+if runs(DELIVER):
     providers = Providers.of(settings)
     app.close_last(providers)
     unsubscribe_key = settings.unsubscribe_key.get_secret_value()
@@ -202,9 +203,10 @@ if runs(delivery_receipts.name):
     app.consume(settings.namespace + delivery_receipts.name, apply_receipts)
     pings["postgresql"] = stores.view_counts.ping
 
-report_receipts = ReportReceipts(settings.namespace + delivery_receipts.name, producer)
-webhooks.serve(app, settings, report_receipts)
-unsubscribe_page.serve(app, settings, report_receipts)
+# Pages, and what every worker runs
+publish_receipts = ReceiptPublisher(settings.namespace + delivery_receipts.name, producer)
+webhooks.serve(app, settings, publish_receipts)
+unsubscribe_page.serve(app, settings, publish_receipts)
 health_pages.serve(app, health)
 app.run(producer)
 app.run(Probe(pings, health))

@@ -37,8 +37,11 @@ class ConfigurationError(ValueError):
         self.lines = lines
 
 
-def check() -> Settings:
+def check(*, with_providers: bool = True) -> Settings:
     """Return the settings if the whole configuration is valid.
+
+    Args:
+        with_providers: Whether the providers of e-mail and push are checked as well.
 
     Raises:
         ConfigurationError: Something is missing or wrong; the error lists every problem.
@@ -52,6 +55,8 @@ def check() -> Settings:
     except SettingsError as error:
         raise ConfigurationError([str(error)]) from None
     lines += problems(settings)
+    if with_providers:
+        lines += problems_of_providers(settings)
     if lines:
         raise ConfigurationError(list(dict.fromkeys(lines)))
     return settings
@@ -72,7 +77,7 @@ def problems_of(error: ValidationError) -> Iterator[str]:
 
 
 def problems(settings: Settings) -> Iterator[str]:
-    """Yield the problems of everything that the settings refer to: URLs, files, declarations, providers."""
+    """Yield the problems of everything that the settings refer to: URLs, files, declarations."""
     yield from _problems_of_kafka_files(settings)
     addresses: Mapping[str, Callable[[], object]] = {
         "INKSTREAM_MONGO_URL": lambda: Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace),
@@ -88,8 +93,11 @@ def problems(settings: Settings) -> Iterator[str]:
         except OSError as error:  # a file that the URL names
             yield f"{setting}: {error.filename or 'a file'} cannot be read: {error.strerror}"
     yield from _problems_of_declarations(settings)
-    if not settings.agents or "deliver" in settings.agents:
-        yield from registry.problems(settings)
+
+
+def problems_of_providers(settings: Settings) -> list[str]:
+    """Return what is missing or wrong of the providers, a line for each; none where this worker does not deliver."""
+    return registry.problems(settings) if not settings.agents or "deliver" in settings.agents else []
 
 
 def _problems_of_kafka_files(settings: Settings) -> Iterator[str]:

@@ -1,19 +1,19 @@
-"""Decode: which records of a batch are valid events, and why the others are not.
+"""Decodes a batch: which records are valid events, and why the others are not.
 
-In come records; out go events, and dead letters for the rest. The same records give the same answer every time.
+Input: records. Output: events, and a dead letter for each invalid record; the same records give the same output.
 """
 
 from collections.abc import Iterable
 
 from delivery.batch import Record
-from delivery.dead_letters.writer import DeadLetter
+from delivery.dead_letters.letter import DeadLetter
 from schemas.cloudevents import Decoder
 from schemas.envelope import Envelope, InvalidEvent
 from schemas.event import Event
 
 
 def decode(decoder: Decoder, records: Iterable[Record]) -> tuple[list[Envelope[Event]], list[DeadLetter]]:
-    """Return the events in the records, and the records that are no valid events."""
+    """Return the events in the records, and a dead letter for each record that is not a valid event."""
     events: list[Envelope[Event]] = []
     invalid: list[DeadLetter] = []
     for record in records:

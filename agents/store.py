@@ -1,7 +1,7 @@
-"""Store: what the agents do with their topic's records.
+"""Stores a topic's events as documents in MongoDB.
 
-In come record batches; out go documents in MongoDB, and dead letters for the records that can't become any. After a
-crash the batch is read again, and writing it again leaves no trace.
+Input: record batches. Output: documents; invalid records become dead letters. After a crash: the batch is read again,
+and writing it again changes nothing.
 
 Where two agents read the same topic, one of them judges which records are valid events.
 """
@@ -12,8 +12,9 @@ from functools import partial
 from itertools import islice
 
 from delivery.batch import Record, RecordBatch
-from delivery.dead_letters.writer import DeadLetter, DeadLetters
-from delivery.retry import until_done
+from delivery.dead_letters.letter import DeadLetter
+from delivery.dead_letters.writer import DeadLetters
+from delivery.retry import Retrier
 from enrich.documents import Write
 from runtime.health import Health
 from runtime.metrics import DOCUMENTS_DUPLICATE, DOCUMENTS_WRITTEN, STORED_AFTER_SECONDS, WRITE_SECONDS
@@ -23,29 +24,28 @@ from schemas.event import Event
 from sinks.mongo.writer import Mongo, Outcome
 
 Describe = Callable[[Envelope[Event]], Iterable[Write]]
-"""Makes the writes of an event; raises `InvalidEvent` at once for one that can't be described."""
+"""Makes the writes of an event; raises `InvalidEvent` at once for an event that can't be stored."""
 
 MOST_WRITES = 10_000
-"""How many writes are made and written at once, about 20 MB: an event may notify a hundred thousand people."""
+"""Writes that are made and written at once, about 20 MB: an event may notify a hundred thousand people."""
 
-Announce = Callable[[Sequence[Write], Outcome, Sequence[Record]], Awaitable[None]]
-"""Takes some writes of a batch once they are durable, what became of them, and the records that they come from."""
+AfterWrite = Callable[[Sequence[Write], Outcome, Sequence[Record]], Awaitable[None]]
+"""An after-write hook: takes writes of a batch once they are durable, their outcome, and the batch's records."""
 
 
 class Store:
-    """The agent of one topic: decode, enrich, write, commit.
+    """The agent of one topic: decode, enrich, write, run the hooks, commit.
 
     Args:
         name: The agent's name, for metrics.
-        decoder: Reads the topic's records.
-        describe: Makes writes of an event.
-        mongo: Takes the documents.
-        dead_letters: Takes what can't be stored.
+        decoder: Decodes the topic's records.
+        describe: Makes the writes of an event.
+        mongo: Stores the documents.
+        dead_letters: Takes the records that can't be stored.
         health: Where to report that MongoDB is down.
-        announce: Makes known what was written, durably, before the batch is committed; `None` where nobody waits for
-            it.
-        judges: Whether records that are no valid events are dead letters of this agent; else they are another's, and
-            those alone are this one's that MongoDB refuses.
+        after_write: Run in this order after each write and before the batch is committed.
+        judges: Whether this agent sends a dead letter for a record that is not a valid event. If not, another agent
+            of the topic does, and this one sends dead letters only for what MongoDB refuses.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Store:
         mongo: Mongo,
         dead_letters: DeadLetters,
         health: Health,
-        announce: Announce | None = None,
         *,
+        after_write: Sequence[AfterWrite] = (),
         judges: bool = True,
     ) -> None:
         self._name = name
@@ -65,23 +65,23 @@ class Store:
         self._describe = describe
         self._mongo = mongo
         self._dead_letters = dead_letters
-        self._health = health
-        self._announce = announce
+        self._retrier = Retrier(mongo, health)
+        self._after_write = after_write
         self._judges = judges
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
-        """Handle batches for as long as they come; the commit is the last thing done with each."""
+        """Handle batches until the channel ends; the commit is the last step of each."""
         async for batch in batches:
             invalid: list[DeadLetter] = []
             refused: dict[tuple[int, int], DeadLetter] = {}
             for writes, origins in self._portions(batch.records, invalid):
                 with WRITE_SECONDS.labels(self._name).time():
-                    outcome = await until_done(partial(self._mongo.write, writes), self._mongo, self._health)
+                    outcome = await self._retrier.run(partial(self._mongo.write, writes))
                 for at, refusal in outcome.refused:
-                    record = origins[at]  # of which several documents may be refused: the first counts
+                    record = origins[at]  # several of its documents may be refused: the first reason counts
                     refused.setdefault((record.partition, record.offset), DeadLetter(record, *refusal))
-                if self._announce:
-                    await self._announce(writes, outcome, batch.records)
+                for hook in self._after_write:
+                    await hook(writes, outcome, batch.records)
                 self._measure(origins, outcome)
             letters = [*invalid, *refused.values()] if self._judges else [*refused.values()]
             await self._dead_letters.send(batch.topic, batch.records, letters)
@@ -90,9 +90,9 @@ class Store:
     def _portions(
         self, records: Iterable[Record], invalid: list[DeadLetter]
     ) -> Iterator[tuple[list[Write], list[Record]]]:
-        """Yield what to write and the record that each write comes from, in portions; mostly a batch is one.
+        """Yield writes and, for each, the record that it comes from; most batches are one portion.
 
-        Records that are no valid events are added to `invalid`.
+        Records that are not valid events are added to `invalid`.
         """
         writes: list[Write] = []
         origins: list[Record] = []

@@ -1,4 +1,4 @@
-"""Asks each server, every few seconds, whether it is there; so readiness is known before any event needs the server.
+"""Pings each server every few seconds, so that readiness is known before any event needs the server.
 
 Input: functions that raise when their server does not answer. Output: reports to `Health`, and a line in the log when
 a server stops answering or answers again. A probe changes nothing.
@@ -49,7 +49,7 @@ class Probe(Service):
         try:
             async with asyncio.timeout(self.TIMEOUT_SECONDS):
                 await ping()
-        except Exception as error:  # whatever it is, it is what readiness has to show
+        except Exception as error:  # readiness shows it, whatever it is
             self._health.dependency(name, type(error).__name__)
             if name not in self._silent:
                 self._silent.add(name)

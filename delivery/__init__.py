@@ -1,1 +1,1 @@
-"""The guarantee: a batch in, an idempotent write out, the offset committed last. Knows nothing of blogs."""
+"""The delivery guarantee: read a batch, write it idempotently, commit the offset last. Knows nothing of blogs."""

@@ -1,7 +1,7 @@
-"""A batch of records, as an agent gets it: read from Kafka, handled, and committed last.
+"""A batch of records as an agent gets it: read from Kafka, handled, and committed last.
 
-In come lists of records per partition; out goes one `RecordBatch`. A batch that is never committed is read again by
-whoever owns its partitions next, so a failure at any moment before the commit loses nothing.
+Input: lists of records per partition. Output: one `RecordBatch`. After a crash: a batch that was never committed is
+read again by the next owner of its partitions, so a failure at any moment before the commit loses nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from delivery.commit import Span
 
 
 class Record(Protocol):
-    """A record as Kafka has it; `timestamp` is milliseconds since 1970, or -1 where there is none."""
+    """A record of Kafka; `timestamp` is milliseconds since 1970, or -1 if it has none."""
 
     topic: str
     partition: int
@@ -49,13 +49,13 @@ class RecordBatch:
         self._commit = commit
 
     def forget_records(self) -> None:
-        """Let go of the records, to hold the batch for long without them."""
+        """Drop the records, to hold the batch for long without them."""
         self.records = []
 
     async def commit(self) -> None:
-        """Say that every effect of the batch is durable, so that it need never be read again.
+        """Declare that every effect of the batch is durable, so that it need not be read again.
 
         The offsets are committed once all older batches of their partitions are finished too. Where a partition has
-        gone to another worker, this does nothing: that worker reads its records again.
+        moved to another worker, this does nothing: that worker reads its records again.
         """
         await self._commit(self)

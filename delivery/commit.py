@@ -1,7 +1,7 @@
-"""Which offsets may be committed: those of the contiguous finished prefix of each partition, and no other.
+"""Decides which offsets may be committed: those of the contiguous finished prefix of each partition, and no other.
 
-In come the spans of offsets of batches, as they are begun and finished in any order; out go the offsets to commit.
-Nothing here is kept: after a crash, Kafka's committed offset says where to begin.
+Input: the spans of offsets of batches, begun in order and finished in any order. Output: the offsets to commit. After a
+crash: nothing is kept, and Kafka's committed offset says where to begin.
 """
 
 from collections import deque
@@ -33,16 +33,16 @@ class OffsetTracker:
         self._partitions: dict[TopicPartition, _Partition] = {}
 
     def begin(self, spans: Mapping[TopicPartition, Span]) -> int:
-        """Take note of a batch, whose spans follow those of the batch before; return its number."""
+        """Record a batch, whose spans follow those of the previous batch; return its number."""
         number = next(self._numbers)
         for partition, span in spans.items():
             self._partitions.setdefault(partition, _Partition()).begun.append((number, span))
         return number
 
     def finish(self, number: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Mark a batch finished; return the offsets that may be committed now, where that moved.
+        """Mark a batch finished; return the offsets that may be committed now and could not before.
 
-        A partition that was revoked since is passed over: whoever owns it now reads it again.
+        A partition that was revoked since is skipped: its new owner reads it again.
         """
         committable = {}
         for partition in partitions:
@@ -62,6 +62,6 @@ class OffsetTracker:
             self._partitions.pop(partition, None)
 
     def first_unfinished(self, partition: TopicPartition) -> int | None:
-        """Return the oldest offset of the partition that is in flight, or `None` where nothing is."""
+        """Return the oldest offset of the partition that is in flight; `None` if nothing is."""
         state = self._partitions.get(partition)
         return state.begun[0][1][0] if state is not None and state.begun else None

@@ -1,7 +1,7 @@
-"""From Kafka to an agent: reads one topic in a consumer group of its own, puts record batches on the agent's channel.
+"""Reads one topic in a consumer group of its own, and puts record batches on the agent's channel.
 
-In come records; out go `RecordBatch`es, a bounded number at a time, and the offsets of those that were committed. After
-a crash, or when a partition goes to another worker, all that was not committed is read again.
+Input: records. Output: `RecordBatch`es, a bounded number at a time, and the committed offsets. After a crash, or when a
+partition moves to another worker: all that was not committed is read again.
 """
 
 import asyncio
@@ -13,37 +13,26 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
-from faust.channels import Channel
 from mode import Service
-from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from delivery.batch import Record, RecordBatch
 from delivery.commit import OffsetTracker
 from runtime.health import Health
 from runtime.metrics import BATCH_RECORDS, LAG_RECORDS, PAUSED_PARTITIONS, RECORDS_READ
+from runtime.patches import aiokafka as patch
+from runtime.patches.faust import OwnChannel
 
 log = structlog.get_logger(__name__)
 
-# A worker that died is noticed after the session; its partitions are with another worker in less than 10 s.
+# A dead worker is noticed after the session; another worker has its partitions in less than 10 s.
 SESSION_TIMEOUT = timedelta(seconds=6)
 HEARTBEAT_INTERVAL = timedelta(seconds=2)
 POLL_TIMEOUT = timedelta(milliseconds=500)
 PAUSE_AFTER = timedelta(seconds=1)
 
 
-class BatchChannel(Channel[RecordBatch]):
-    """The channel between a consumer and its agent.
-
-    Faust's own channels are emptied and blocked whenever Faust's own consumer rebalances, which has nothing to do with
-    ours. This one is left alone; how much it holds is bounded by the consumer, which counts batches in flight.
-    """
-
-    @property
-    def queue(self) -> ThrowableQueue[RecordBatch]:
-        """The queue behind the channel, made on first use as it belongs to the running event loop."""
-        if self._queue is None:
-            self._queue = ThrowableQueue(flow_control=FlowControlEvent(initially_suspended=False))
-        return self._queue
+BatchChannel = OwnChannel[RecordBatch]
+"""The channel between a consumer and its agent; the consumer bounds it by counting batches in flight."""
 
 
 class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
@@ -52,11 +41,11 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     Args:
         topic: The topic's name in Kafka.
         agent: Names the topic's agent in metrics, logs and on the health page.
-        group: The consumer group, which belongs to this topic's agent alone: so a slow sink holds up nobody else.
+        group: The consumer group, which belongs to this topic's agent alone: so a slow sink delays no other agent.
         channel: Where the agent takes its batches from.
         client_options: How to reach Kafka.
         batch_records: Most records in a batch.
-        batches_in_flight: Most batches that are handed out and not finished.
+        batches_in_flight: Most batches that are enqueued and not finished.
         stop_timeout: How long a stop or a rebalance waits for batches in flight before it abandons them.
         health: Where to report.
     """
@@ -101,7 +90,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
 
     @Service.task
     async def _read(self) -> None:
-        """Fetch batches and hand them over, until the service stops."""
+        """Fetch batches and enqueue them, until the service stops."""
         self._health.agent(self._agent, "joining the consumer group")
         self._consumer = consumer = await self._connect()
         self._health.agent(self._agent, None)
@@ -112,14 +101,14 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                     timeout_ms=int(POLL_TIMEOUT.total_seconds() * 1000), max_records=self._batch_records
                 )
                 if self.should_stop:
-                    return  # what came at the last moment is read again by the next worker
-                await self._hand_over(fetched)
+                    return  # records fetched at the last moment are read again by the next worker
+                await self._enqueue(fetched)
         except ConsumerStoppedError:
             if not self.should_stop:
                 raise
 
     async def _connect(self) -> AIOKafkaConsumer:
-        """Join the group; try again for as long as no broker answers."""
+        """Join the group; retry while no broker answers."""
         while True:
             consumer = AIOKafkaConsumer(
                 **self._client_options,
@@ -139,7 +128,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 self._health.dependency("kafka", type(error).__name__)
                 await self._close(consumer)
                 await self.sleep(1)
-            except BaseException:  # told to stop while the group was still forming
+            except BaseException:  # stopped while the group was still forming
                 await self._close(consumer)
                 raise
             else:
@@ -148,8 +137,8 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     async def _wait_for_room(self, consumer: AIOKafkaConsumer) -> None:
         """Return once another batch may be in flight.
 
-        Where that takes long, the partitions are paused and polled all the same: so Kafka sees that this worker lives,
-        and gives its partitions to nobody else while a store is down.
+        If that takes long, the partitions are paused and still polled: so Kafka sees that this worker lives, and keeps
+        its partitions here while a store is down.
         """
         paused: set[TopicPartition] = set()
         while not self.should_stop:
@@ -161,8 +150,8 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
                 paused = set(consumer.assignment())
                 consumer.pause(*paused)
                 PAUSED_PARTITIONS.labels(self._agent).set(len(paused))
-                # A partition assigned a moment ago is not paused: what comes from it is never dropped.
-                await self._hand_over(await consumer.getmany(timeout_ms=0, max_records=self._batch_records))
+                # A partition that was assigned a moment ago is not paused: its records must not be dropped.
+                await self._enqueue(await consumer.getmany(timeout_ms=0, max_records=self._batch_records))
         if paused:
             consumer.resume(*(paused & consumer.assignment()))
             PAUSED_PARTITIONS.labels(self._agent).set(0)
@@ -170,8 +159,8 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
     def _has_room(self) -> bool:
         return len(self._numbers) < self._batches_in_flight and not self._rebalancing
 
-    async def _hand_over(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        """Put what was fetched on the channel, and keep track of it."""
+    async def _enqueue(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """Put fetched records on the channel as a batch, and track it."""
         if not fetched:
             return
         batch = RecordBatch(self._topic, fetched, self._finish)
@@ -181,7 +170,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         await self._channel.put(batch)  # type: ignore[arg-type]  # a channel may carry any value
 
     async def _finish(self, batch: RecordBatch) -> None:
-        """Commit what a finished batch makes committable, then make room for another."""
+        """Commit the offsets that a finished batch makes committable, then make room for another."""
         offsets = self._tracker.finish(self._numbers[batch], batch.spans)
         try:
             await self._commit(offsets)
@@ -198,11 +187,11 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await self._consumer.commit(ours)
         except (CommitFailedError, ConsumerStoppedError, IllegalStateError) as error:
-            # The group has moved on without us. Whoever owns the partitions now does the work again, without a trace.
+            # The group moved on without us. The new owner of the partitions repeats the work, which changes nothing.
             log.info("offsets not committed, partitions have moved", agent=self._agent, problem=type(error).__name__)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Let go of partitions: finish what is in flight, for a bounded time, then forget the rest."""
+        """Release partitions: finish what is in flight, for a bounded time, then forget the rest."""
         self._rebalancing = True
         await self._drain()
         self._tracker.revoke(revoked)
@@ -210,7 +199,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             LAG_RECORDS.remove(self._agent, partition.partition)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Begin with partitions, each from its committed offset."""
+        """Start reading partitions, each from its committed offset."""
         partitions = sorted(partition.partition for partition in assigned)
         log.info("partitions assigned", agent=self._agent, partitions=partitions)
         self._rebalancing = False
@@ -218,7 +207,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             self._changed.notify_all()
 
     async def agent_failed(self) -> None:
-        """Note that the agent has raised, so nobody finishes what it had in flight."""
+        """Record that the agent raised: what it had in flight is not finished."""
         self._agent_failed = True
         async with self._changed:
             self._changed.notify_all()
@@ -237,7 +226,7 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._consumer
         if consumer is None:
             return
-        with suppress(IllegalStateError):  # a partition goes to another worker meanwhile
+        with suppress(IllegalStateError):  # a partition moves to another worker meanwhile
             for partition in consumer.assignment():
                 end = consumer.highwater(partition)
                 if end is not None:
@@ -253,16 +242,9 @@ class RecordConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]
             await self._close(self._consumer)
 
     async def _close(self, consumer: AIOKafkaConsumer) -> None:
-        """Leave the group and close all connections, as far as Kafka lets us."""
+        """Leave the group and close all connections, as far as Kafka allows."""
         try:
-            await consumer.stop()
+            if not await patch.stop(consumer):
+                log.warning("consumer not stopped cleanly", agent=self._agent, problem="no broker answers")
         except KafkaError as error:
             log.warning("consumer not stopped cleanly", agent=self._agent, problem=type(error).__name__)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Nobody cancelled us. While no broker answers, a fetch waits between two tries; aiokafka cancels it, lets
-            # that through, and does not come to its connections.
-            await consumer._client.close()
-            log.warning("consumer not stopped cleanly", agent=self._agent, problem="no broker answers")

@@ -1,6 +1,6 @@
-"""How to reach Kafka: one place that turns settings into the options of every client.
+"""How to reach Kafka: turns settings into the options of every client.
 
-In come settings; out go keyword arguments for aiokafka's clients. Nothing here keeps a connection open.
+Input: settings. Output: keyword arguments for aiokafka's clients. Keeps no connection open.
 """
 
 import ssl
@@ -13,16 +13,16 @@ from runtime.patches import aiokafka as patch
 from runtime.settings import Settings
 
 FEWEST_REPLICAS = 3
-"""With so many, and `FEWEST_IN_SYNC` of them for each write, a lost broker loses no acknowledged event."""
+"""With so many replicas, `FEWEST_IN_SYNC` of them for each write, a lost broker loses no acknowledged event."""
 
 FEWEST_IN_SYNC = 2
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Return the connection options that every aiokafka client takes; from then on consumers read every record.
+    """Return the connection options of every aiokafka client, and patch its consumers to read every record.
 
     Raises:
-        OSError: A file for TLS can't be read, or is no certificate or key.
+        OSError: A file for TLS can't be read, or is not a certificate or key.
     """
     patch.apply()
     options: dict[str, Any] = {
@@ -42,10 +42,10 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return how to encrypt connections to Kafka; `None` where they are not encrypted.
+    """Return how to encrypt connections to Kafka; `None` if they are not encrypted.
 
     Raises:
-        OSError: A file can't be read, or is no certificate or key; an `ssl.SSLError` is one too.
+        OSError: A file can't be read, or is not a certificate or key; an `ssl.SSLError` is an `OSError` too.
     """
     if not settings.kafka_security_protocol.endswith("SSL"):
         return None
@@ -61,7 +61,7 @@ async def ping(settings: Settings) -> None:
     """Return when a broker answers.
 
     Raises:
-        KafkaError: None did.
+        KafkaError: No broker answers.
     """
     admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=4_000)
     try:

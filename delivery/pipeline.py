@@ -1,17 +1,14 @@
 """The Faust application, with a transport of its own: `consume` joins a topic to an agent.
 
-In comes the topology; out goes an application that runs it, with its agents, consumers, pages and commands. An agent
-that raises ends the process with exit code 1 and nothing committed, and the supervisor starts it again.
+Input: agents, services and pages. Output: an application that runs them. An agent that raises ends the process with
+exit code 1 and commits nothing, and the supervisor starts the process again.
 """
 
 import asyncio
 import gc
-import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
-import faust
-from faust.app.base import BootStrategy
 from faust.web.base import Web
 from mode import ServiceT
 
@@ -19,49 +16,41 @@ from delivery.batch import RecordBatch
 from delivery.consumer import BatchChannel, RecordConsumer
 from delivery.kafka import client_options
 from runtime.health import Health
+from runtime.patches.faust import Application, QuietWorker
 from runtime.settings import Settings
 from runtime.web_address import in_url
 
 
-class QuietWorker(faust.Worker):
-    """Faust's process, without its spinner and with the log as we configured it."""
+def application(namespace: str) -> str:
+    """Return Faust's name for the application, which begins the name of each consumer group."""
+    return f"{namespace}inkstream"
 
-    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-        """Leave the root logger alone; Faust would set the level of its own command-line option."""
+
+def group_of(namespace: str, agent: str) -> str:
+    """Return the name of an agent's consumer group."""
+    return f"{application(namespace)}.{agent}"
 
 
 Agent = Callable[[AsyncIterable[RecordBatch]], Awaitable[None]]
 
 
 class Closable(Protocol):
-    """Connections, or other things that want to be closed."""
+    """Connections, or other resources to close."""
 
     async def close(self) -> None:
         """Close it."""
 
 
-class WithoutKafka(BootStrategy):
-    """What Faust starts: everything but its own consumer and producer, which nothing here uses.
-
-    They would join a consumer group of their own; after a crash the next worker waits a minute for the dead member.
-    """
-
-    enable_kafka = False
-
-
-class Pipeline(faust.App):
+class Pipeline(Application):
     """Faust's application, reading Kafka through `RecordConsumer`s.
 
     Args:
-        name: Names the application, and begins the name of each consumer group.
         settings: Where Kafka is and how much is in flight.
         health: Where consumers report.
         web_server: Serves the pages.
     """
 
-    BootStrategy = WithoutKafka
-
-    def __init__(self, name: str, settings: Settings, health: Health, web_server: type[Web]) -> None:
+    def __init__(self, settings: Settings, health: Health, web_server: type[Web]) -> None:
         self._settings = settings
         self._web_server = web_server
         self._health = health
@@ -69,7 +58,7 @@ class Pipeline(faust.App):
         self._services: list[ServiceT] = []
         self._resources: list[Closable] = []
         super().__init__(
-            settings.namespace + name,
+            application(settings.namespace),
             # With autodiscovery a broken import leaves an empty agent table and exit code 0.
             autodiscover=False,
             agent_supervisor="mode.CrashingSupervisor",
@@ -85,8 +74,8 @@ class Pipeline(faust.App):
         Args:
             topic: The topic's name in Kafka.
             agent: Commits each batch, before it takes the next one unless it `gathers`.
-            name: Names the agent, where its topic has another one that goes by the topic's name.
-            gathers: How many batches the agent may hold at once, where it takes more while others are unfinished.
+            name: The agent's name, if another agent of the topic has the topic's name.
+            gathers: How many batches the agent may hold at once, if it takes more while others are unfinished.
         """
         label = topic if name is None else self._settings.namespace + name
         name = label.removeprefix(self._settings.namespace)
@@ -96,7 +85,7 @@ class Pipeline(faust.App):
         consumer = RecordConsumer(
             topic,
             label,
-            group=f"{self.conf.id}.{name}",
+            group=group_of(self._settings.namespace, name),
             channel=channel,
             client_options=client_options(self._settings),
             batch_records=self._settings.batch_records,
@@ -113,14 +102,14 @@ class Pipeline(faust.App):
         self._services.append(service)
 
     def close_last(self, resource: Closable) -> None:
-        """Close the resource when all that may use it has stopped."""
+        """Close the resource after all that may use it has stopped."""
         self._resources.append(resource)
 
     async def on_start(self) -> None:
         """Start, with the garbage collector set for batches of short-lived objects.
 
-        Measured on page views: by default it takes a fifth of the time that decoding and enriching takes, to look
-        again and again at what was imported at the start and at batches that are in use.
+        Measured on page views: by default it takes a fifth of the time of decoding and enriching, to scan repeatedly
+        what was imported at the start and the batches in use.
         """
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -129,28 +118,24 @@ class Pipeline(faust.App):
     def _new_web(self) -> Web:
         return self._web_server(self)
 
-    def _create_directories(self) -> None:
-        # Faust's directories are for tables, and there are none.
-        pass
-
     def on_init_dependencies(self) -> Iterable[ServiceT]:
         """Return all services to start, in order; Faust stops them in the opposite order."""
         return [*super().on_init_dependencies(), *self._services, *self._consumers]
 
     async def on_stop(self) -> None:
-        """Let all consumers finish what is in flight, at the same time; what they need is stopped after that."""
+        """Let all consumers finish what is in flight, in parallel; stop what they need after that."""
         await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
         await super().on_stop()
 
     async def on_shutdown(self) -> None:
-        """Close what the services and consumers used, the last one first."""
+        """Close the resources of the services and consumers, the last one first."""
         await super().on_shutdown()
         for resource in reversed(self._resources):
             await resource.close()
 
 
 def _stream_function(agent: Agent, name: str, consumer: RecordConsumer) -> Callable[[Any], Awaitable[None]]:
-    # Faust tells a coroutine function from a callable object by inspection, and logs its name.
+    # Faust inspects whether an agent is a coroutine function, and logs its name.
     async def run(batches: AsyncIterable[RecordBatch]) -> None:
         try:
             await agent(batches)

@@ -1,7 +1,7 @@
-"""To Kafka: sends records, durable when `send` returns.
+"""Sends records to Kafka, durable when `send` returns.
 
-In come records with the partition that each belongs in; out they go in batches, acknowledged by all replicas. While
-Kafka is unwell, all of them are tried again, so after any failure some may be there twice.
+Input: records, each with its partition. Output: batches, acknowledged by all replicas. While Kafka is unwell, all of
+them are retried, so after a failure some may be there twice.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from mode import Service
 
-from delivery.retry import until_done
+from delivery.retry import Retrier
 from runtime.health import Health
 
-# A record that came compressed may be far larger than Kafka's limit, which is on what is sent.
+# A record that was compressed may be far larger than Kafka's limit, which is on what is sent.
 MAX_RECORD_BYTES = 256 * 2**20
 # Within Kafka's default of 1 MiB for a batch. A larger record goes alone.
 MAX_BATCH_BYTES = 512 * 2**10
@@ -42,7 +42,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 class RecordProducer(Service):
-    """Owns the worker's producer, which it makes when the first record comes.
+    """Owns the worker's producer, which it creates with the first record.
 
     Args:
         client_options: How to reach Kafka.
@@ -55,35 +55,35 @@ class RecordProducer(Service):
     def __init__(self, client_options: Mapping[str, Any], health: Health, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._client_options = client_options
-        self._health = health
+        self._retrier = Retrier(self, health)
         self._producer: AIOKafkaProducer | None = None
-        self._connecting = asyncio.Lock()  # many records may come at once, from several agents
+        self._connecting = asyncio.Lock()  # several agents may send at once
 
     def is_transient(self, error: BaseException) -> bool:
-        """Whether Kafka may take the same records later."""
+        """Whether Kafka may accept the same records later."""
         return isinstance(error, KafkaConnectionError | KafkaTimeoutError) or (
             isinstance(error, KafkaError) and bool(error.retriable)
         )
 
     async def partition_count(self, topic: str) -> int:
-        """Return how many partitions the topic has, once Kafka tells."""
-        return await until_done(partial(self._partition_count, topic), self, self._health)
+        """Return how many partitions the topic has, as soon as Kafka answers."""
+        return await self._retrier.run(partial(self._partition_count, topic))
 
     async def send(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         """Make the records durable, however long that takes.
 
         Raises:
-            KafkaError: Kafka will never take them as they are. Some of them may be there.
+            KafkaError: Kafka will never accept them as they are. Some of them may be stored.
         """
         if records:
-            await until_done(partial(self._send, topic, records), self, self._health)
+            await self._retrier.run(partial(self._send, topic, records))
 
     async def _partition_count(self, topic: str) -> int:
         return len(await (await self._connected()).partitions_for(topic))
 
     async def _send(self, topic: str, records: Sequence[OutgoingRecord]) -> None:
         if self.should_stop:
-            # Of a batch that was abandoned, whose store came back too late. It is not committed, and read again.
+            # The batch was abandoned, as its store came back too late. It is not committed, and is read again.
             await asyncio.Event().wait()
         producer = await self._connected()
         # Ready batches cost a tenth of what `producer.send` does, which makes a future for each record; and only they
@@ -125,7 +125,7 @@ class RecordProducer(Service):
 
 
 def _batches(producer: AIOKafkaProducer, records: Sequence[OutgoingRecord]) -> Mapping[int, list[BatchBuilder]]:
-    """Return the records in batches for each partition, in the order in which they came."""
+    """Return the records in batches for each partition, in their order."""
     batches: defaultdict[int, list[BatchBuilder]] = defaultdict(list)
     for partition, key, value, headers in records:
         of_partition = batches[partition]

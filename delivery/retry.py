@@ -92,8 +92,3 @@ class Retrier:
             attempt=state.attempt_number,
             seconds=round(state.upcoming_sleep, 2),
         )
-
-
-async def until_done(operation: Callable[[], Awaitable[T]], dependency: Dependency, health: Health) -> T:
-    """Run the operation until it succeeds, as `Retrier` does."""
-    return await Retrier(dependency, health).run(operation)

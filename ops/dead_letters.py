@@ -1,91 +1,28 @@
-"""Reads dead-letter topics: which letters there are, why, and which were replayed.
+"""Dead letters as events: their types and ids, which are one and the same, and which of them wait.
 
-In comes a dead-letter topic, out come its letters without their values. A dead-letter topic is its own history: beside
-the letters it holds a note for each that was replayed, and for each decision to acknowledge, discard or reopen one, so
-no other store is needed to know which are open. A record that was replayed and refused again is one letter still, with
-the reason of the last time.
+Input: a dead-letter topic. Output: its letters without their values, with the status of each. A dead-letter topic is
+its own history: beside the letters it holds a note for each replay and each decision, so no other store is needed. A
+record that was replayed and refused again is one letter still, with the reason of the last time.
 """
 
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from delivery.commit import Span
-from delivery.dead_letters.writer import CAUSES
+from delivery.dead_letters.letter import CAUSES, Decision, Refusal, Replayed, Status, entry, headers_before
+from delivery.dead_letters.reader import DeadLetterReader
 from delivery.kafka import client_options
-from delivery.producer import MAX_RECORD_BYTES
 from ops import kafka_topics
 from runtime.settings import Settings
 from schemas.cloudevents import names_of
 from schemas.identity import REPLAY_ATTEMPT, REPLAYED_FROM, ReplaySigner, content
 from schemas.nearest import suggestion
 from schemas.topics import Topic
-
-NOTHING = object()
-"""Stands for no value, as aiokafka refuses a record that has neither key nor value."""
-REPLAYED = "dl_replayed"
-"""Header of a note: the origin of the letter that was replayed."""
-
-_OURS = frozenset(
-    f"dl_{name}" for name in ("topic", "partition", "offset", "reason", "message", "time", "timestamp", "release")
-)
-"""Headers that a record gets when it becomes a dead letter, after all that it had."""
-_STALLED_AFTER_SECONDS = 30.0
-_POLL_MS = 200
-_RECORDS_AT_ONCE = 500
-
-
-class Status(StrEnum):
-    """What became of a dead letter since it was refused last."""
-
-    OPEN = "open"
-    ACKNOWLEDGED = "acknowledged"
-    DISCARDED = "discarded"
-    REPLAYED = "replayed"
-
-
-class Decision(NamedTuple):
-    """What somebody decided about a dead letter; the latest decision counts.
-
-    Attributes:
-        origin: The origin of the dead letter.
-        status: `acknowledged`: it no longer counts as open, and a replay sends it; `discarded`: a replay leaves it out;
-            `open`: the decision before is undone.
-        by: Who decided.
-        time: When.
-        reason: Why.
-    """
-
-    origin: str
-    status: Status
-    by: str
-    time: datetime
-    reason: str
-
-    def headers(self) -> list[tuple[str, bytes]]:
-        """Return the headers of the note that keeps it."""
-        values = (self.origin, self.status, self.by, self.time.isoformat(), self.reason)
-        return [(name, value.encode()) for name, value in zip(_DECISION, values, strict=True)]
-
-    @classmethod
-    def read(cls, headers: Mapping[str, bytes | None]) -> Self | None:
-        """Return the decision that a record keeps; `None` where it keeps none."""
-        try:
-            origin, status, by, time, reason = ((headers[name] or b"").decode(errors="replace") for name in _DECISION)
-            return cls(origin, Status(status), by, datetime.fromisoformat(time).astimezone(UTC), reason)
-        except (KeyError, ValueError, OverflowError):
-            return None
-
-
-_DECISION = ("dl_decided", "dl_status", "dl_by", "dl_at", "dl_because")
-"""Headers of a note: the origin of the dead letter, and what was decided."""
 
 
 class Letter(NamedTuple):
@@ -250,18 +187,17 @@ class Selection:
                 raise SelectionError(f"unknown {what} {name}; {suggestion(name, list(declared), listed_by)}")
 
 
-class DeadLetterReader:
-    """Reads dead-letter topics, from the beginning to where they end when the reading starts.
+class EventReader(DeadLetterReader):
+    """Reads dead-letter topics, and what their letters say about events.
 
     Args:
         consumer: Belongs to no group, and commits nothing.
         partitions: How many partitions each topic has.
-        signer: Tells where a record was before it was replayed.
+        signer: Proves where a record was before it was replayed.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, partitions: Mapping[str, int], signer: ReplaySigner) -> None:
-        self._consumer = consumer
-        self.partitions = partitions
+        super().__init__(consumer, partitions)
         self.signer = signer
 
     async def contents(
@@ -282,71 +218,28 @@ class DeadLetterReader:
         deadline = time.monotonic() + seconds
         partition_of: dict[str, int] = {}
         async for record in self.records(await self.spans(topic)):
-            named = dict(record.headers)
-            # The letter first: its record may have a header by the name of a note's.
-            if (letter := letter_of(record, self.signer, declaration)) is not None:
-                contents.letters.append(letter)
-            elif (origin := named.get(REPLAYED)) is not None:
-                contents.replayed.add(origin.decode(errors="replace"))
-            elif (decision := Decision.read(named)) is not None:
-                before = contents.decisions.get(decision.origin)
-                # Of a partition the later record is the later decision, whatever the clocks of those who decided say.
-                if before is None or partition_of[decision.origin] == record.partition or before.time <= decision.time:
-                    contents.decisions[decision.origin] = decision
-                    partition_of[decision.origin] = record.partition
-            else:
-                contents.foreign += 1
+            match entry(record.headers):
+                case Refusal() as refusal:
+                    contents.letters.append(_letter(record, refusal, self.signer, declaration))
+                case Replayed(origin):
+                    contents.replayed.add(origin)
+                case Decision() as decision:
+                    before = contents.decisions.get(decision.origin)
+                    # Of a partition the later record is the later decision, whatever the clocks of the deciders say.
+                    same_partition = partition_of.get(decision.origin) == record.partition
+                    if before is None or same_partition or before.time <= decision.time:
+                        contents.decisions[decision.origin] = decision
+                        partition_of[decision.origin] = record.partition
+                case None:
+                    contents.foreign += 1
             if time.monotonic() > deadline:
                 contents.is_complete = False
                 break
         return contents
 
-    async def records(self, spans: Mapping[TopicPartition, Span]) -> AsyncIterator[ConsumerRecord[Any, Any]]:
-        """Yield the records of the spans, those of a partition in order.
-
-        Raises:
-            KafkaError: Kafka does not answer.
-        """
-        unread = {partition: last for partition, (first, last) in spans.items() if first < last}
-        if not unread:
-            return
-        self._consumer.assign(list(unread))
-        for partition in unread:
-            self._consumer.seek(partition, spans[partition][0])
-        last_progress = time.monotonic()
-        while unread:
-            fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_AT_ONCE)
-            for partition, records in fetched.items():
-                for record in records:
-                    if record.offset < spans[partition][1]:
-                        yield record
-            for partition in list(unread):
-                # A position, not an offset: the last of a span may be no record but a transaction's marker.
-                if await self._consumer.position(partition) >= unread[partition]:
-                    del unread[partition]
-                    self._consumer.pause(partition)
-            if fetched:
-                last_progress = time.monotonic()
-            elif time.monotonic() - last_progress > _STALLED_AFTER_SECONDS:
-                raise KafkaTimeoutError(f"nothing came of {', '.join(sorted({p.topic for p in unread}))}")
-
-    async def spans(self, topic: str) -> dict[TopicPartition, Span]:
-        """Return the offsets that each partition of a topic has now.
-
-        Raises:
-            UnknownTopicOrPartitionError: There is no such topic.
-            KafkaError: Kafka does not answer.
-        """
-        if topic not in self.partitions:
-            raise UnknownTopicOrPartitionError(f"there is no topic {topic}; `inkstream bootstrap` makes it")
-        partitions = [TopicPartition(topic, number) for number in range(self.partitions[topic])]
-        first = await self._consumer.beginning_offsets(partitions)
-        last = await self._consumer.end_offsets(partitions)
-        return {partition: (first[partition], last[partition]) for partition in partitions}
-
 
 @asynccontextmanager
-async def reader(settings: Settings) -> AsyncIterator[DeadLetterReader]:
+async def reader(settings: Settings) -> AsyncIterator[EventReader]:
     """Open a reader.
 
     Raises:
@@ -357,43 +250,9 @@ async def reader(settings: Settings) -> AsyncIterator[DeadLetterReader]:
     consumer = AIOKafkaConsumer(**client_options(settings), auto_offset_reset="earliest", enable_auto_commit=False)
     try:
         await consumer.start()
-        yield DeadLetterReader(consumer, partitions, ReplaySigner(settings.ip_hash_key.get_secret_value().encode()))
+        yield EventReader(consumer, partitions, ReplaySigner(settings.ip_hash_key.get_secret_value().encode()))
     finally:
         await consumer.stop()
-
-
-@asynccontextmanager
-async def writer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    """Open a producer of records and of notes, which have `NOTHING` as their value.
-
-    Raises:
-        KafkaError: Kafka does not answer.
-    """
-    producer = AIOKafkaProducer(
-        **client_options(settings),
-        acks="all",
-        enable_idempotence=True,
-        compression_type="zstd",
-        max_request_size=MAX_RECORD_BYTES,
-        value_serializer=lambda value: None if value is NOTHING else value,
-    )
-    try:
-        await producer.start()
-        yield producer
-    finally:
-        await producer.stop()
-
-
-def _our_headers(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
-    """Return what the record's headers say of it as a dead letter."""
-    # A header's value may be null, and anybody's name may be the same as one of ours, which come last.
-    return {name: (value or b"").decode(errors="replace") for name, value in record.headers if name in _OURS}
-
-
-def headers_before(record: ConsumerRecord[Any, Any]) -> list[tuple[str, bytes]]:
-    """Return the headers that the record had before it became a dead letter."""
-    ours = {name: place for place, (name, _) in enumerate(record.headers) if name in _OURS}
-    return [header for place, header in enumerate(record.headers) if ours.get(header[0]) != place]
 
 
 def letter_of(
@@ -403,34 +262,30 @@ def letter_of(
 
     Args:
         record: A record of a dead-letter topic.
-        signer: Tells where the record was before it was replayed.
+        signer: Proves where the record was before it was replayed.
         declaration: The topic whose dead letters these are; without it the dead letter has no type and no id.
     """
-    headers = _our_headers(record)
-    try:
-        letter = Letter(
-            partition=record.partition,
-            offset=record.offset,
-            origin=f"{headers['dl_topic']}:{int(headers['dl_partition'])}:{int(headers['dl_offset'])}",
-            reason=headers["dl_reason"],
-            message=headers["dl_message"],
-            time=datetime.fromisoformat(headers["dl_time"]).astimezone(UTC),
-            timestamp=int(headers["dl_timestamp"]),
-            release=headers.get("dl_release", ""),
-        )
-    except (KeyError, ValueError, OverflowError):  # a moment at the end of time may be in no other zone
-        return None
-    before = headers_before(record)
+    refusal = Refusal.read(record.headers)
+    return None if refusal is None else _letter(record, refusal, signer, declaration)
+
+
+def _letter(
+    record: ConsumerRecord[Any, Any], refusal: Refusal, signer: ReplaySigner | None, declaration: Topic | None
+) -> Letter:
+    before = headers_before(record.headers)
     named, said = dict(before), content(record.value, before)
     first = signer.origin(said, named) if signer else None
-    if declaration is not None:
-        event_type, event_id = names_of(record.value, before, declaration)
-        letter = letter._replace(event_type=event_type, event_id=event_id)
-    return letter._replace(
+    event_type, event_id = names_of(record.value, before, declaration) if declaration is not None else ("", "")
+    return Letter(
+        partition=record.partition,
+        offset=record.offset,
+        **refusal._asdict(),
         first=first or "",
         claimed="" if first else (named.get(REPLAYED_FROM) or b"").decode(errors="replace"),
         attempts=_number(named.get(REPLAY_ATTEMPT)),
         content=said,
+        event_type=event_type,
+        event_id=event_id,
     )
 
 

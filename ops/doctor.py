@@ -5,10 +5,10 @@ does not answer is a finding.
 """
 
 import asyncio
-from collections.abc import Mapping
 from functools import partial
 
 from agents.server_problems import SERVER_ERRORS
+from agents.topology import Topology
 from ops import kafka_topics
 from ops.bootstrap import MIGRATIONS, MOVE_IT, UNMOVED
 from ops.checks.consumers import check_consumers
@@ -23,7 +23,6 @@ from ops.checks.server import ANSWER_WITHIN_SECONDS, Server
 from ops.checks.settings import check_settings
 from ops.checks.view_counts import check_posts
 from runtime.settings import Settings
-from schemas.topics import Topic
 from sinks.mongo import schema_sync
 from sinks.mongo.writer import Mongo
 from sinks.postgres import installation, migrations
@@ -31,20 +30,16 @@ from sinks.postgres.view_counts import PlatformTable
 from sinks.servers import ANSWER_TIMEOUT
 
 
-async def examine(
-    settings: Settings, topics: Mapping[str, Topic], agents: Mapping[str, Topic], application: str
-) -> list[Finding]:
+async def examine(settings: Settings, topology: Topology) -> list[Finding]:
     """Run all checks and return the findings.
 
     Args:
         settings: The effective settings.
-        topics: The declared topics.
-        agents: The topic that each agent reads.
-        application: Faust's name for the application, the prefix of each consumer group's name.
+        topology: The topics, and the agents that read them.
     """
     mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace, timeout=ANSWER_TIMEOUT)
     postgres_url = settings.postgres_url.get_secret_value()
-    wanted = kafka_topics.declared(topics.values(), settings.namespace)
+    wanted = kafka_topics.declared(topology.topics.all.values(), settings.namespace)
     tables = migrations.read(MIGRATIONS)
     is_unmoved = await _is_unmoved(mongo, postgres_url)
     drift_of_collections, drift_of_tables = [
@@ -64,7 +59,7 @@ async def examine(
             partial(check_brokers, settings),
             partial(check_drift, "topics", partial(kafka_topics.converge, settings, wanted, check=True)),
             partial(check_durability, settings, [topic.name for topic in wanted]),
-            partial(check_consumers, settings, topics, agents, application),
+            partial(check_consumers, settings, topology),
         ),
         mongodb.run(
             partial(check_mongodb, mongo),

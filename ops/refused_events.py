@@ -14,16 +14,9 @@ from typing import Any, NamedTuple
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from ops.dead_letters import (
-    NOTHING,
-    DeadLetterReader,
-    Decision,
-    Letter,
-    Selection,
-    Status,
-    reader,
-    writer,
-)
+from delivery.dead_letters.letter import Decision, Status
+from delivery.dead_letters.writer import NOTHING, writer
+from ops.dead_letters import EventReader, Letter, Selection, reader
 from runtime.settings import Settings
 from schemas.topics import Topic
 
@@ -70,7 +63,7 @@ class RefusedEvents:
         reading: Where they come from.
     """
 
-    def __init__(self, settings: Settings, topics: Collection[Topic], reading: DeadLetterReader) -> None:
+    def __init__(self, settings: Settings, topics: Collection[Topic], reading: EventReader) -> None:
         self._settings = settings
         self._topics = topics
         self._reading = reading

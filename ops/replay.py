@@ -16,17 +16,9 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 
 from delivery.commit import Span
-from ops.dead_letters import (
-    NOTHING,
-    REPLAYED,
-    DeadLetterReader,
-    Letter,
-    Selection,
-    Status,
-    headers_before,
-    reader,
-    writer,
-)
+from delivery.dead_letters.letter import Replayed, Status, headers_before
+from delivery.dead_letters.writer import NOTHING, writer
+from ops.dead_letters import EventReader, Letter, Selection, reader
 from runtime.settings import Settings
 from schemas.identity import REPLAY_ATTEMPT, REPLAY_SIGNATURE, REPLAYED_FROM, ReplaySigner, content
 from schemas.topics import Topic
@@ -89,7 +81,7 @@ class Replay:
         topic: str,
         dead_letter_topic: str,
         declaration: Topic,
-        reading: DeadLetterReader,
+        reading: EventReader,
         producer: AIOKafkaProducer,
     ) -> None:
         self._topic = topic
@@ -173,7 +165,7 @@ class Replay:
         await self._producer.send_and_wait(
             self._dead_letter_topic,
             value=NOTHING,
-            headers=[(REPLAYED, letter.origin.encode())],
+            headers=Replayed(letter.origin).headers(),
             partition=letter.partition,
         )
         return None
@@ -199,7 +191,7 @@ async def replay_of(settings: Settings, topic: Topic) -> AsyncIterator[Replay]:
 def _headers_to_send(record: ConsumerRecord[Any, Any], letter: Letter, signer: ReplaySigner) -> list[tuple[str, bytes]]:
     """Return the record's original headers, with where it was first and how often it has been replayed."""
     ours = (REPLAYED_FROM, REPLAY_ATTEMPT, REPLAY_SIGNATURE)
-    headers = [(name, value) for name, value in headers_before(record) if name not in ours]
+    headers = [(name, value) for name, value in headers_before(record.headers) if name not in ours]
     # The place it first had stays: an event without an id of its own is known by it.
     first = letter.place
     return [

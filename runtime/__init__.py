@@ -1,1 +1,1 @@
-"""What every other room stands on: settings, metrics, health, logging."""
+"""The basis of every other room: settings, metrics, health, logging, patches."""

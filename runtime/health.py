@@ -1,7 +1,7 @@
-"""What this worker knows of its own health: each dependency and each agent, and since when something is wrong.
+"""The health of this worker: each dependency and each agent, and since when something is wrong.
 
-In come reports from the parts that do the work; out goes one answer for the readiness page. A report replaces the one
-before it, so nothing here needs to be undone after a failure.
+Input: reports from the parts that do the work. Output: the readiness page. A report replaces the previous one, so
+nothing needs to be undone after a failure.
 """
 
 from dataclasses import dataclass, field
@@ -21,10 +21,9 @@ class State(TypedDict):
 
 @dataclass
 class Health:
-    """The last known state of all that this worker needs. An unknown dependency is not ready.
+    """The last known state of everything that this worker needs. An unknown dependency is not ready.
 
-    `features` are those that go on with less, as Redis refuses what they ask or the platform holds a lock; they make
-    nothing unready.
+    `features` work in part, because Redis refuses their commands or the platform holds a lock; the worker stays ready.
     """
 
     dependencies: dict[str, State] = field(default_factory=dict)
@@ -36,13 +35,13 @@ class Health:
         DEPENDENCY_UP.labels(name).set(problem is None)
         _report(self.dependencies, name, problem)
 
-    def agent(self, topic: str, problem: str | None) -> None:
-        """Report that a topic's agent reads its partitions (`problem` is `None`), or why it does not."""
-        AGENT_UP.labels(topic).set(problem is None)
-        _report(self.agents, topic, problem)
+    def agent(self, name: str, problem: str | None) -> None:
+        """Report that an agent reads its partitions (`problem` is `None`), or why it does not."""
+        AGENT_UP.labels(name).set(problem is None)
+        _report(self.agents, name, problem)
 
     def degraded(self, feature: str, problem: str | None) -> None:
-        """Report that a feature goes on without one of its servers, or works again; it makes nothing unready."""
+        """Report that a feature works without one of its servers, or works again; the worker stays ready."""
         if problem is None:
             self.features.pop(feature, None)
         else:
@@ -50,7 +49,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether everything that this worker needs is known to be well."""
+        """Whether everything that this worker needs is known to work."""
         return bool(self.dependencies) and all(
             state["ready"] for state in (*self.dependencies.values(), *self.agents.values())
         )

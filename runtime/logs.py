@@ -1,7 +1,7 @@
-"""How Inkstream logs: one line an event, as JSON for machines or coloured for people.
+"""The log: one line per event, as JSON for machines or coloured for people.
 
-In come log calls from our code and from Faust, aiokafka and pymongo; out go lines on standard output, without personal
-data: what a record holds is never logged, only where it is.
+Input: log calls of our code and of Faust, aiokafka and pymongo. Output: lines on standard output, without personal
+data: the content of a record is never logged, only its place.
 """
 
 import logging
@@ -20,38 +20,39 @@ _PROCESSORS: list[Any] = [
 ]
 # The values of local variables would be personal data.
 _FRAMES = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-# Libraries that are chatty at the level that we want of ourselves.
+# Libraries that log too much at our own level.
 _QUIETER = {
     "aiokafka": "WARNING",
     "delivery.pipeline": "WARNING",
     "faust": "WARNING",
     "mode": "WARNING",
     "pymongo": "WARNING",
+    "runtime.patches": "WARNING",
     "aiohttp": "WARNING",
 }
 
 
 class Sparingly(logging.Filter):
-    """Lets each message of a library through once in a while: a client without its server tells so ten times a second.
+    """Limits how often each message of a library is logged: a client without its server logs ten times a second.
 
-    A message is told by its template, so there are few, and the values in it may differ.
+    A message is identified by its template, so there are few, and the values in it may differ.
     """
 
     INTERVAL_SECONDS = 10.0
 
     def __init__(self) -> None:
         super().__init__()
-        self._last_told: dict[str, float] = {}
+        self._last_logged: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be logged."""
-        # What is printed comes line by line, and of a traceback every line counts.
+        # Printed text comes line by line, and every line of a traceback matters.
         if record.name == "mode.redirect" or record.name.partition(".")[0] not in _QUIETER:
             return True
         message = f"{record.name} {record.msg}"
-        if record.created - self._last_told.get(message, 0.0) < self.INTERVAL_SECONDS:
+        if record.created - self._last_logged.get(message, 0.0) < self.INTERVAL_SECONDS:
             return False
-        self._last_told[message] = record.created
+        self._last_logged[message] = record.created
         return True
 
 
@@ -89,7 +90,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
                 "filters": ["sparingly"],
                 "class": "logging.StreamHandler",
                 "formatter": "structured",
-                # Faust redirects sys.stdout into the log; the log itself must not go round in a circle.
+                # Faust redirects sys.stdout into the log; the log itself must not be redirected.
                 "stream": sys.__stdout__,
             }
         },

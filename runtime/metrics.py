@@ -1,7 +1,7 @@
 """All metrics, each with what it means and when to look at it. Served as `/metrics` by the worker.
 
-In come counts from every part of the program; out go Prometheus families. Labels are bounded: topics, partitions,
-collections, reasons and dependencies, never ids. A metric says what this process has seen since it started.
+Input: counts from every part of the program. Output: Prometheus families. Labels are bounded: agents, topics,
+partitions, collections, reasons and dependencies, never ids. A metric says what this process has seen since it started.
 """
 
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 
 class BatchHistogram(Collector):
-    """A histogram of seconds that takes a whole batch of observations at once, in milliseconds.
+    """A histogram of seconds that takes a batch of observations at once, in milliseconds.
 
     A client library's histogram costs a microsecond an observation, as much as decoding an event; sorting the batch and
     counting each bucket by bisection costs a twentieth.
@@ -37,7 +37,7 @@ class BatchHistogram(Collector):
         self._sums[label] = self._sums.get(label, 0.0) + sum(ordered) / 1000
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the family in Prometheus' form: cumulative counts up to each bound, and up to infinity."""
+        """Yield the family as Prometheus has it: cumulative counts up to each bound, and up to infinity."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
         bounds = [*(str(bound) for bound in self._seconds), "+Inf"]
         for label, counts in self._counts.items():
@@ -46,10 +46,12 @@ class BatchHistogram(Collector):
 
 
 RECORDS_READ = Counter(
-    "inkstream_records_read", "Records read from Kafka, by topic; read again after a crash counts again.", ["topic"]
+    "inkstream_records_read",
+    "Records read from Kafka, by agent; a record read again after a crash counts again.",
+    ["agent"],
 )
 DOCUMENTS_WRITTEN = Counter(
-    "inkstream_documents_written", "Documents that a write made or changed, by collection.", ["collection"]
+    "inkstream_documents_written", "Documents that a write created or changed, by collection.", ["collection"]
 )
 DOCUMENTS_DUPLICATE = Counter(
     "inkstream_documents_duplicate",
@@ -58,7 +60,7 @@ DOCUMENTS_DUPLICATE = Counter(
 )
 STORED_DOCUMENTS_SPOILED = Counter(
     "inkstream_stored_documents_spoiled",
-    "Stored documents that somebody else has changed so that updates fail: repaired, or left and worked around. "
+    "Stored documents that something else has changed so that updates fail: repaired, or left and worked around. "
     "The log names each of them.",
     ["collection", "outcome"],
 )
@@ -69,47 +71,47 @@ DEAD_LETTERS = Counter(
 )
 RETRIES = Counter(
     "inkstream_retries",
-    "Writes tried again because a dependency was down or failing over. Rising: look at that dependency.",
+    "Writes retried because a dependency was down or failing over. Rising: look at that dependency.",
     ["dependency"],
 )
 BATCH_RECORDS = Histogram(
     "inkstream_batch_records",
     "Records in a batch. Large batches under load are good; always full ones mean that the agent is behind.",
-    ["topic"],
+    ["agent"],
     buckets=(1, 5, 10, 50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 20_000),
 )
 WRITE_SECONDS = Histogram(
     "inkstream_write_seconds",
     "How long the stores took to make a batch durable, retries included.",
-    ["topic"],
+    ["agent"],
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 STORED_AFTER_SECONDS = BatchHistogram(
     "inkstream_stored_after_seconds",
     "From an event's Kafka timestamp to its document being durable: how old the newest data is that an analyst sees.",
-    "topic",
+    "agent",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200),
 )
 COUNTED_AFTER_SECONDS = BatchHistogram(
     "inkstream_counted_after_seconds",
-    "From the Kafka timestamp of the oldest view that a count has anew to that count in our tables in PostgreSQL.",
-    "topic",
+    "From the Kafka timestamp of the oldest new view in a count to that count in our tables in PostgreSQL.",
+    "agent",
     buckets=(0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12.5, 15, 20, 30, 60, 300, 1_800, 7_200),
 )
 COUNT_SECONDS = Histogram(
     "inkstream_count_seconds",
-    "How long MongoDB took to count the windows that were gathered, retries included.",
+    "How long MongoDB took to count the windows that were due, retries included.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 WINDOWS_COUNTED = Counter("inkstream_windows_counted", "Windows of page views counted; touched again, counted again.")
 VIEWS_APPLIED = Counter("inkstream_views_applied", "Views by which counts of posts in PostgreSQL have risen.")
 VIEWS_NOT_COUNTED = Counter(
     "inkstream_views_not_counted",
-    "Views stored so late that their window is no longer counted. A view that came twice counts twice here.",
+    "Views stored so late that their window is no longer counted. A view that was sent twice counts twice here.",
 )
 COUNTS_TOO_LATE = Counter(
     "inkstream_counts_too_late",
-    "Counts that came after their window was folded, and changed nothing. Rising: PostgreSQL's agent is days behind.",
+    "Counts that came after their window was rolled up and changed nothing. Rising: PostgreSQL's agent is days behind.",
 )
 POSTS_MISSING = Gauge(
     "inkstream_posts_missing",
@@ -117,7 +119,7 @@ POSTS_MISSING = Gauge(
 )
 POSTS_SET_ASIDE = Gauge(
     "inkstream_posts_set_aside",
-    "Posts whose view count PostgreSQL refuses to change; they are tried again. Above 0: `inkstream doctor` says why.",
+    "Posts whose view count PostgreSQL refuses to change; they are retried. Above 0: `inkstream doctor` says why.",
 )
 POSTS_CHANGED_BY_OTHERS = Counter(
     "inkstream_posts_changed_by_others",
@@ -126,7 +128,7 @@ POSTS_CHANGED_BY_OTHERS = Counter(
 )
 POSTS_LOCKED_SECONDS = Gauge(
     "inkstream_posts_locked_seconds",
-    "For how long view counts have waited for a lock that the platform holds on its posts; 0 while none do. Above 300: "
+    "How long view counts have waited for a lock that the platform holds on its posts; 0 while none wait. Above 300: "
     "`/readyz` says who holds it.",
 )
 VIEW_COUNT_DRIFT = Gauge(
@@ -135,23 +137,23 @@ VIEW_COUNT_DRIFT = Gauge(
 )
 RECENT_VIEWS_UP = Gauge(
     "inkstream_recent_views_up",
-    "1 while this worker brings the views of the last hour to Redis, else 0. At 0 nothing else suffers.",
+    "1 while this worker writes the views of the last hour to Redis, else 0. At 0 nothing else is affected.",
 )
 CLAIMED = Counter("inkstream_notifications_claimed", "Items that this worker took from the queue of notifications.")
-DELIVERING = Gauge("inkstream_notifications_delivering", "Items of the queue that this worker has in hand.")
+DELIVERING = Gauge("inkstream_notifications_delivering", "Items of the queue that this worker is processing.")
 DELIVERY_ATTEMPTS = Counter(
     "inkstream_delivery_attempts",
-    "Messages given to a provider, by what came of it: sent, refused, throttled, failed or misconfigured.",
+    "Messages given to a provider, by outcome: sent, refused, throttled, failed or misconfigured.",
     ["provider", "outcome"],
 )
 REPLIES = Counter(
     "inkstream_replies",
-    "Answers of providers that took no message, and bounces, by what they mean. Above 0 for `policy`: look at once.",
+    "Responses that refuse a message, and bounces, by what they mean. Above 0 for `policy`: look at once.",
     ["provider", "category"],
 )
 DELIVERIES = Counter(
     "inkstream_deliveries",
-    "Deliveries that came to an end, by channel and state: sent, failed or skipped, the last with its reason.",
+    "Deliveries that ended, by channel and state: sent, failed or skipped, the last with its reason.",
     ["channel", "state", "reason"],
 )
 SEND_SECONDS = Histogram(
@@ -176,7 +178,7 @@ QUEUE_READY = Gauge(
 )
 QUEUE_OLDEST_SECONDS = Gauge(
     "inkstream_queue_oldest_seconds",
-    "How long ago the oldest item was asked for that could be taken now, or 0. Above 300 for minutes: nobody delivers.",
+    "Age of the oldest item that could be taken now, or 0. Above 300 for minutes: nothing is delivered.",
 )
 CIRCUIT_OPEN = Gauge(
     "inkstream_circuit_open",
@@ -219,14 +221,14 @@ REDIS_REFUSED = Counter(
 LAG_RECORDS = Gauge(
     "inkstream_lag_records",
     "Records in the partition that are not committed yet, for partitions that this worker owns.",
-    ["topic", "partition"],
+    ["agent", "partition"],
 )
 PAUSED_PARTITIONS = Gauge(
     "inkstream_paused_partitions",
     "Partitions not read because their batches in flight cannot be written. Above 0 for long: a store is down.",
-    ["topic"],
+    ["agent"],
 )
-AGENT_UP = Gauge("inkstream_agent_up", "1 while the topic's agent runs in this worker.", ["topic"])
+AGENT_UP = Gauge("inkstream_agent_up", "1 while the agent runs in this worker.", ["agent"])
 DEPENDENCY_UP = Gauge(
     "inkstream_dependency_up", "1 while the server answers and writes to it succeed, else 0.", ["dependency"]
 )

@@ -1,6 +1,6 @@
-"""The worker's pages: `/metrics`, `/healthz` and `/readyz`.
+"""The worker's pages `/metrics`, `/healthz` and `/readyz`.
 
-In come requests of Prometheus and of whoever supervises the worker; out go metrics and the state of health. The pages
+Input: requests of Prometheus and of whatever supervises the worker. Output: metrics and the state of health. The pages
 only read, so they answer as long as the event loop runs.
 """
 
@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from runtime.health import Health
 
 _METRICS_KEPT_SECONDS = 0.1
-"""How old an answer may be: making one takes milliseconds, and anybody may ask as often as they like."""
+"""How old a response may be: creating one takes milliseconds, and the number of requests is not limited."""
 
 
 class _Metrics:

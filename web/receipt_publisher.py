@@ -1,7 +1,7 @@
-"""Report receipts: brings what providers post to the worker's pages into Kafka.
+"""Publishes to Kafka what providers report to the worker's pages.
 
-In come receipts; out go records, durable when it returns. It waits for a few seconds only, as a provider does: one that
-gets no answer posts all of it again, and receipts that come twice do no harm.
+Input: receipts. Output: events, durable when the call returns. It waits for a few seconds only, as a provider does: one
+that gets no response sends all of it again, and receipts that come twice change nothing.
 """
 
 import asyncio
@@ -9,20 +9,20 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from aiokafka.errors import KafkaError
-from pydantic_core import to_json
 
-from delivery.producer import OutgoingRecord, RecordProducer, partition_of
+from delivery.event_sender import EventSender, OutgoingEvent
+from delivery.producer import RecordProducer
 from notifications.receipts.receipt import Receipt
 
 TIMEOUT = timedelta(seconds=5)
-"""Less than providers wait; Amazon SNS does so for 15 seconds."""
+"""Less than providers wait; Amazon SNS waits for 15 seconds."""
 
 
-class NotReported(Exception):  # noqa: N818  # what happened, not a fault
-    """Kafka did not take the receipts, or not in time; some of them may be there."""
+class NotPublished(Exception):  # noqa: N818  # what happened, not a fault
+    """Kafka did not accept the receipts, or not in time; some of them may be stored."""
 
 
-class ReportReceipts:
+class ReceiptPublisher:
     """Sends `delivery.reported`.
 
     Args:
@@ -31,32 +31,23 @@ class ReportReceipts:
     """
 
     def __init__(self, topic: str, producer: RecordProducer) -> None:
-        self._topic = topic
-        self._producer = producer
+        self._sender = EventSender(topic, "delivery.reported", producer)
 
     async def __call__(self, receipts: Iterable[Receipt]) -> None:
         """Make receipts durable in Kafka.
 
         Raises:
-            NotReported: Kafka is not up to it.
+            NotPublished: Kafka fails, or takes too long.
         """
         try:
             async with asyncio.timeout(TIMEOUT.total_seconds()):
-                partitions = await self._producer.partition_count(self._topic)
-                await self._producer.send(self._topic, [_record(receipt, partitions) for receipt in receipts])
+                await self._sender.send(map(_event, receipts))
         except (TimeoutError, KafkaError) as error:
-            raise NotReported(type(error).__name__) from error
+            raise NotPublished(type(error).__name__) from error
 
 
-def _record(receipt: Receipt, partitions: int) -> OutgoingRecord:
-    """Return a receipt as a CloudEvent in binary mode, keyed by what the provider calls the message."""
-    key = receipt.data.provider_id.encode()
-    attributes = {
-        "ce_specversion": "1.0",
-        "ce_type": "delivery.reported",
-        "ce_id": receipt.id,
-        "ce_source": f"/inkstream/{receipt.data.provider}",
-        "content-type": "application/json",
-    }
-    headers = [(name, value.encode()) for name, value in attributes.items()]
-    return OutgoingRecord(partition_of(key, partitions), key, to_json(receipt.payload()), headers)
+def _event(receipt: Receipt) -> OutgoingEvent:
+    """Return a receipt as an event, keyed by the provider's id for the message."""
+    return OutgoingEvent(
+        receipt.id, receipt.data.provider_id, receipt.payload(), source=f"/inkstream/{receipt.data.provider}"
+    )

@@ -1,8 +1,8 @@
-"""The worker's web server: Faust's, with limits that keep strangers from holding up the worker.
+"""The worker's web server: Faust's, with limits that keep clients from blocking the worker.
 
-Input: requests from anybody who reaches the port. Output: requests that keep to the limits reach a page, each with its
-whole body; all others are refused, counted and disconnected. Nothing is unpacked, and a body is read before its page is
-called, so pages only see requests whose size and time are bounded.
+Input: requests from any client that reaches the port. Output: requests within the limits reach a page, each with its
+whole body; all others are refused, counted and disconnected. Nothing is decompressed, and a body is read before its
+page is called, so pages only see requests whose size and time are bounded.
 
 A connection is for one request. It waits for its client until the whole request is there, and again until the client
 has read the response. When there are too many connections, the one that has waited longest is closed: so a new request
@@ -11,7 +11,6 @@ is answered even while others hold all connections open.
 
 import asyncio
 import resource
-import socket
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -19,8 +18,6 @@ from typing import Any
 
 from aiohttp.web import (
     Application,
-    AppRunner,
-    BaseSite,
     HTTPException,
     HTTPRequestEntityTooLarge,
     HTTPRequestTimeout,
@@ -28,17 +25,17 @@ from aiohttp.web import (
     Request,
     RequestHandler,
     Server,
-    SockSite,
     StreamResponse,
     middleware,
 )
 from faust.types import AppT
-from faust.web.drivers.aiohttp import Web
 
 from runtime.metrics import WEB_CONNECTIONS, WEB_REFUSED
+from runtime.patches.aiohttp import Runner
+from runtime.patches.faust import Web
 
 CONNECTIONS = 128
-"""At most so many at once, and at most one in eight of the files that the process may open; each may hold a body."""
+"""Most connections at once, and at most an eighth of the files that the process may open; each may hold a body."""
 
 LARGEST_BODY = 2**20
 """Bytes. SendGrid posts 768 KB at most, Amazon SNS 256 KB."""
@@ -71,24 +68,14 @@ class WebServer(Web):
     def __init__(self, app: AppT, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self.web_app = Application(client_max_size=LARGEST_BODY, middlewares=[self._one_whole_request])
-        self._runner = _Runner(
+        self._runner = Runner(
             self.web_app,
+            _Connections,
             access_log=None,
             auto_decompress=False,
             lingering_time=_LINGER.total_seconds(),
             shutdown_timeout=_STOP_WITHIN.total_seconds(),
         )
-
-    def _new_transport_tcp(self) -> BaseSite:
-        configuration = self.app.conf
-        if configuration.web_bind != "::" or not socket.has_dualstack_ipv6():
-            site: BaseSite = super()._new_transport_tcp()
-            return site
-        # An event loop makes the socket for IPv6 alone, and what asks at 127.0.0.1 would get no answer.
-        address = ("::", configuration.web_port)
-        listening = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
-        listening.setblocking(False)
-        return SockSite(self._runner, listening)
 
     @middleware
     async def _one_whole_request(self, request: Request, handler: _Handler) -> StreamResponse:
@@ -130,16 +117,8 @@ async def _read_body(request: Request, connections: "_Connections") -> None:
         raise HTTPRequestTimeout(text=f"the body has to come within {BODY_WITHIN.seconds} s") from None
 
 
-class _Runner(AppRunner):
-    """Aiohttp's runner, with a server that limits connections."""
-
-    async def _make_server(self) -> "_Connections":
-        made = await super()._make_server()
-        return _Connections(made.request_handler, request_factory=made.request_factory, **self._kwargs)
-
-
 class _Connections(Server):
-    """Aiohttp's server, which knows what each connection waits for, and until when."""
+    """aiohttp's server, which knows what each connection waits for, and until when."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -167,7 +146,7 @@ class _Connections(Server):
         super().connection_lost(handler, exc)
 
     def waits(self, handler: RequestHandler, within: timedelta, *, answer: bytes = b"") -> None:
-        """Close the connection, unless its client does its part in time; who waits already keeps its place."""
+        """Close the connection unless its client acts in time; a connection that already waits keeps its place."""
         if handler not in self._open:
             return
         if (timer := self._waiting.get(handler)) is not None:
@@ -176,7 +155,7 @@ class _Connections(Server):
         self._waiting[handler] = asyncio.get_running_loop().call_later(within.total_seconds(), late)
 
     def works(self, handler: RequestHandler) -> None:
-        """Keep the connection: it is our turn."""
+        """Keep the connection: the worker has to act."""
         if (timer := self._waiting.pop(handler, None)) is not None:
             timer.cancel()
 

@@ -13,8 +13,8 @@ from faust.web import Request, Response, View
 
 from notifications.unsubscribing import BadLink, PageState, UnsubscribeLinks, page, unsubscribed
 from runtime.settings import Settings
-from web.receipt_publisher import NotReported
-from web.webhooks import Report
+from web.receipt_publisher import NotPublished
+from web.webhooks import Publish
 
 HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -39,14 +39,14 @@ class UnsubscribePage:
 
     Args:
         links: Reads tokens.
-        report: Stores receipts durably.
+        publish: Stores receipts durably.
         site_name: The blog's name.
         site_url: Its address.
     """
 
-    def __init__(self, links: UnsubscribeLinks, report: Report, site_name: str, site_url: str) -> None:
+    def __init__(self, links: UnsubscribeLinks, publish: Publish, site_name: str, site_url: str) -> None:
         self._links = links
-        self._report = report
+        self._publish = publish
         self._site_name = site_name
         self._site_url = site_url
 
@@ -62,10 +62,10 @@ class UnsubscribePage:
         """Unsubscribe the address to which the link was sent."""
         try:
             key = self._links.key(token)
-            await self._report([unsubscribed(key, datetime.now(UTC))])
+            await self._publish([unsubscribed(key, datetime.now(UTC))])
         except BadLink:
             return self._shown("bad")
-        except NotReported:
+        except NotPublished:
             return self._shown("later")
         return self._shown("done")
 
@@ -73,12 +73,12 @@ class UnsubscribePage:
         return Shown(_STATUSES[state], page(state, self._site_name, self._site_url))
 
 
-def serve(app: faust.App, settings: Settings, report: Report) -> None:
+def serve(app: faust.App, settings: Settings, publish: Publish) -> None:
     """Add the page if unsubscribe links are enabled."""
     if settings.unsubscribe_url is None:
         return
     links = UnsubscribeLinks(settings.unsubscribe_url, settings.unsubscribe_key.get_secret_value())
-    unsubscribe = UnsubscribePage(links, report, settings.site_name, settings.site_url)
+    unsubscribe = UnsubscribePage(links, publish, settings.site_name, settings.site_url)
 
     @app.page("/unsubscribe", name="unsubscribe")
     class Page(View):

@@ -1,8 +1,8 @@
 """The worker's pages for providers: `/webhooks/sendgrid`, `/webhooks/ses`, `/webhooks/mailgun`.
 
-In come requests that say what became of messages; out go receipts in Kafka. A request is answered with success only
-when Kafka has its receipts, so that a provider posts again what was not kept. Nothing of a request that can't be
-verified is looked at further. A page exists where the key is set by which its provider is known.
+Input: requests that report on messages. Output: receipts in Kafka. A request is answered with success only when Kafka
+has its receipts, so that the provider sends again what was not stored. A request that can't be verified is not read
+further. A page exists if the key that verifies its provider is set.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from providers.webhooks import mailgun, sendgrid, ses
 from providers.webhooks.base import Unreadable, Unverified
 from runtime.metrics import WEBHOOKS
 from runtime.settings import Settings
-from web.receipt_publisher import NotReported
+from web.receipt_publisher import NotPublished
 
 log = structlog.get_logger(__name__)
 
-Report = Callable[[Iterable[Receipt]], Awaitable[None]]
-"""Makes receipts durable; raises `NotReported` where that can't be done now."""
+Publish = Callable[[Iterable[Receipt]], Awaitable[None]]
+"""Makes receipts durable; raises `NotPublished` if that can't be done now."""
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns what is at a URL; raises `Unreachable`."""
@@ -40,11 +40,11 @@ _LARGEST_ANSWER = 2**16
 
 
 class Unreachable(Exception):  # noqa: N818  # what happened, not a fault
-    """What is needed to answer a request can't be fetched now."""
+    """A resource that is needed to answer a request can't be fetched now."""
 
 
 class Answer(NamedTuple):
-    """What a provider is told: an HTTP status, and a line for whoever looks into its log."""
+    """The response to a provider: an HTTP status, and a line for its log."""
 
     status: int
     text: str
@@ -157,19 +157,19 @@ class Webhook:
 
     Args:
         source: Verifies and reads them.
-        report: Makes receipts durable.
+        publish: Makes receipts durable.
     """
 
-    def __init__(self, source: Source, report: Report) -> None:
+    def __init__(self, source: Source, publish: Publish) -> None:
         self._source = source
-        self._report = report
+        self._publish = publish
 
     async def answer(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Take in a request.
+        """Handle a request.
 
         Args:
-            body: As it came, to the byte.
-            headers: By name, whatever its case.
+            body: The bytes as they were received.
+            headers: By name, in any case.
         """
         answer = await self._answer(body, headers)
         WEBHOOKS.labels(self._source.provider, str(answer.status)).inc()
@@ -188,8 +188,8 @@ class Webhook:
         except Unreadable as error:
             receipts, answer = error.receipts, Answer(400, f"not as documented: {error}")
         try:
-            await self._report(receipts)
-        except NotReported as error:
+            await self._publish(receipts)
+        except NotPublished as error:
             return Answer(503, f"try again: {error}")
         return answer
 
@@ -218,14 +218,14 @@ async def fetch(url: str) -> bytes:
     return content
 
 
-def serve(app: faust.App, settings: Settings, report: Report) -> None:
+def serve(app: faust.App, settings: Settings, publish: Publish) -> None:
     """Add the pages of all providers whose requests can be verified."""
     if settings.sendgrid_verification_key is not None:
-        _serve(app, "/webhooks/sendgrid", Webhook(SendGrid(settings.sendgrid_verification_key), report))
+        _serve(app, "/webhooks/sendgrid", Webhook(SendGrid(settings.sendgrid_verification_key), publish))
     if settings.ses_topic is not None:
-        _serve(app, "/webhooks/ses", Webhook(Ses(settings.ses_topic, fetch), report))
+        _serve(app, "/webhooks/ses", Webhook(Ses(settings.ses_topic, fetch), publish))
     if settings.mailgun_signing_key is not None:
-        _serve(app, "/webhooks/mailgun", Webhook(Mailgun(settings.mailgun_signing_key.get_secret_value()), report))
+        _serve(app, "/webhooks/mailgun", Webhook(Mailgun(settings.mailgun_signing_key.get_secret_value()), publish))
 
 
 def _serve(app: faust.App, path: str, webhook: Webhook) -> None:

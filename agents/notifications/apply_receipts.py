@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import structlog
 
 from delivery.batch import Record, RecordBatch
-from delivery.dead_letters.writer import DeadLetter, DeadLetters
+from delivery.dead_letters.letter import DeadLetter
+from delivery.dead_letters.writer import DeadLetters
 from delivery.retry import Retrier
 from notifications import unsubscribing
 from notifications.receipts.receipt import ARRIVED, GIVEN_UP, Receipt

@@ -1,6 +1,6 @@
-"""Apply counts: brings the counts of windows into PostgreSQL, and with them the platform's count of each post's views.
+"""Applies the counts of windows to PostgreSQL, and with them the platform's count of each post's views.
 
-In come absolute counts; out goes one transaction a batch. After a crash the batch is read again, and the same counts
+Input: absolute counts. Output: one transaction per batch. After a crash: the batch is read again, and the same counts
 change nothing.
 """
 
@@ -11,7 +11,7 @@ from functools import partial
 from agents.decode import decode
 from delivery.batch import RecordBatch
 from delivery.dead_letters.writer import DeadLetters
-from delivery.retry import until_done
+from delivery.retry import Retrier
 from enrich.view_windows import Window, start_of
 from runtime.health import Health
 from runtime.metrics import COUNTED_AFTER_SECONDS, COUNTS_TOO_LATE, VIEWS_APPLIED, WRITE_SECONDS
@@ -24,11 +24,11 @@ class ApplyCounts:
     """The agent of counts: decode, apply, commit.
 
     Args:
-        decoder: Reads the counts.
-        counts: Takes them.
-        dead_letters: Takes records that are no counts.
+        decoder: Decodes the counts.
+        counts: Where they are stored.
+        dead_letters: Takes invalid records.
         health: Where to report that PostgreSQL is down.
-        risen: Gets the windows that have more views than before, once they are in PostgreSQL; must not raise.
+        risen: Called with the windows that have more views than before, once they are in PostgreSQL; must not raise.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class ApplyCounts:
         self._decoder = decoder
         self._counts = counts
         self._dead_letters = dead_letters
-        self._health = health
+        self._retrier = Retrier(counts, health)
         self._risen = risen
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
-        """Handle batches for as long as they come; the commit is the last thing done with each."""
+        """Handle batches until the channel ends; the commit is the last step of each."""
         async for batch in batches:
             events, invalid = decode(self._decoder, batch.records)
             counted = [event.data for event in events if isinstance(event.data, ViewsCounted)]
             counts = [WindowCount(_window(count), count.views, count.as_of) for count in counted]
             with WRITE_SECONDS.labels(batch.topic).time():
-                applied = await until_done(partial(self._counts.apply, counts), self._counts, self._health)
+                applied = await self._retrier.run(partial(self._counts.apply, counts))
             await self._dead_letters.send(batch.topic, batch.records, invalid)
             await batch.commit()
             self._risen(applied.risen)

@@ -1,8 +1,8 @@
-"""Count views: counts touched windows of page views anew, from what MongoDB has.
+"""Counts windows of page views from the views that MongoDB has; a count is recomputed, never incremented.
 
-In come records that name windows; out go absolute counts, for PostgreSQL and for other services. A batch is committed
-when each of its windows was counted after the batch was read, and the counts are durable in Kafka, or was touched again
-to be counted later. After a crash the windows are counted again, which gives the same counts or newer ones.
+Input: marks of windows. Output: absolute counts, for PostgreSQL and for other services. A batch is committed when each
+of its windows was counted after the batch was read and the counts are durable in Kafka, or was marked again to be
+counted later. After a crash: the windows are counted again, which gives the same counts or newer ones.
 """
 
 import asyncio
@@ -12,15 +12,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import NAMESPACE_URL, uuid5
 
-from pydantic_core import to_json
-
 from agents.decode import decode
-from agents.view_counts.pending_windows import Recount, Recounts
+from agents.view_counts.pending_windows import PendingCount, PendingWindows
 from agents.view_counts.touch_windows import Touch, TouchWindows
 from delivery.batch import RecordBatch
 from delivery.dead_letters.writer import DeadLetters
-from delivery.producer import OutgoingRecord, RecordProducer, partition_of
-from delivery.retry import Dependency, until_done
+from delivery.event_sender import EventSender, OutgoingEvent, iso
+from delivery.producer import RecordProducer
+from delivery.retry import Dependency, Retrier
 from enrich.view_windows import Window, start_of
 from runtime.health import Health
 from runtime.metrics import COUNT_SECONDS, VIEWS_NOT_COUNTED, WINDOWS_COUNTED
@@ -32,18 +31,18 @@ from sinks.mongo.page_view_counts import StoredViews
 
 
 class CountViews:
-    """The agent of touched windows: decode, gather, count, send, commit.
+    """The agent of marked windows: decode, collect, count, send, commit.
 
     Args:
         topic: Where the counts go: the topic's name in Kafka.
-        touch_windows: Takes windows that are put off.
-        decoder: Reads the records of touched windows.
-        stored: Counts views.
-        mongo: The server that `stored` asks.
-        producer: Takes the counts.
-        dead_letters: Takes records that name no window.
+        touch_windows: Marks deferred windows again.
+        decoder: Decodes the marks.
+        stored: Counts the views of windows.
+        mongo: The server that `stored` reads.
+        producer: Sends the counts.
+        dead_letters: Takes invalid records.
         health: Where to report that MongoDB is down.
-        every: How long windows are gathered before they are counted.
+        every: How long windows are collected before they are counted.
         horizon: A window is counted for so long after its end.
         rate: Views a second that counting one window may read on average.
     """
@@ -63,22 +62,20 @@ class CountViews:
         horizon: timedelta,
         rate: int,
     ) -> None:
-        self._topic = topic
         self._touch_windows = touch_windows
         self._decoder = decoder
         self._stored = stored
-        self._mongo = mongo
-        self._producer = producer
+        self._counts = EventSender(topic, "post.views_counted", producer)
         self._dead_letters = dead_letters
-        self._health = health
+        self._retrier = Retrier(mongo, health)
         self._every = every
         self._horizon = horizon
-        self._recounts = Recounts(rate)
+        self._windows = PendingWindows(rate)
 
     async def __call__(self, batches: AsyncIterable[RecordBatch]) -> None:
-        """Handle batches for as long as they come; many of them wait for the same count of a window."""
+        """Handle batches until the channel ends; many of them wait for the same count of a window."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_turns(tasks))
+            tasks.create_task(self._count_due(tasks))
             async for batch in batches:
                 tasks.create_task(self._finish(batch))
 
@@ -87,13 +84,13 @@ class CountViews:
         events, invalid = decode(self._decoder, batch.records)
         await self._dead_letters.send(batch.topic, batch.records, invalid)
         batch.forget_records()
-        await asyncio.gather(*self._wanted(events))
+        await asyncio.gather(*self._requested(events))
         await batch.commit()
 
-    def _wanted(self, events: Iterable[Envelope[Event]]) -> set["asyncio.Future[None]"]:
-        """Ask for a count of each window that is young enough; return what is done when that is."""
+    def _requested(self, events: Iterable[Envelope[Event]]) -> set["asyncio.Future[None]"]:
+        """Request a count of each window that is recent enough; return futures that end with the counts."""
         oldest_end = datetime.now(UTC) - self._horizon
-        wanted = set()
+        requested = set()
         for event in events:
             touch = event.data
             assert isinstance(touch, WindowTouched)
@@ -102,47 +99,43 @@ class CountViews:
                 # Its views may be deleted soon, and PostgreSQL is about to forget what it had.
                 VIEWS_NOT_COUNTED.inc(touch.views)
             else:
-                wanted.add(self._recounts.want(window, touch.oldest_view_at))
-        return wanted
+                requested.add(self._windows.request(window, touch.oldest_view_at))
+        return requested
 
-    async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
+    async def _count_due(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             await asyncio.sleep(self._every.total_seconds())
-            turn = self._recounts.take_turn(time.monotonic())
-            for window, recount in turn.large.items():
-                tasks.create_task(self._count({window: recount}))
-            if turn.resting:
-                await self._put_off(turn.resting)
-            if turn.small:
-                await self._count(turn.small)
+            due_windows = self._windows.next_due(time.monotonic())
+            for window, pending in due_windows.large.items():
+                tasks.create_task(self._count({window: pending}))
+            if due_windows.deferred:
+                await self._defer(due_windows.deferred)
+            if due_windows.small:
+                await self._count(due_windows.small)
 
-    async def _put_off(self, resting: Mapping[Window, Recount]) -> None:
-        """Touch the windows again, durably, so that no batch waits until they may be counted."""
+    async def _defer(self, deferred: Mapping[Window, PendingCount]) -> None:
+        """Mark the windows again, durably, so that no batch waits until they may be counted."""
         await self._touch_windows.send(
-            [Touch(window, views=0, oldest_view_at=recount.oldest_view_at) for window, recount in resting.items()]
+            [Touch(window, views=0, oldest_view_at=pending.oldest_view_at) for window, pending in deferred.items()]
         )
-        for recount in resting.values():
-            recount.done.set_result(None)
+        for pending in deferred.values():
+            pending.done.set_result(None)
 
-    async def _count(self, due: Mapping[Window, Recount]) -> None:
-        """Count the windows and make the counts durable; whoever waits for them goes on."""
+    async def _count(self, due: Mapping[Window, PendingCount]) -> None:
+        """Count the windows, make the counts durable, and end the futures of the batches that wait for them."""
         as_of = datetime.now(UTC)
         with COUNT_SECONDS.time():
-            views = await until_done(partial(self._stored.count, due), self._mongo, self._health)
-        partitions = await self._producer.partition_count(self._topic)
-        await self._producer.send(
-            self._topic,
-            [self._record(window, views[window], as_of, recount, partitions) for window, recount in due.items()],
-        )
+            views = await self._retrier.run(partial(self._stored.count, due))
+        await self._counts.send(self._event(window, views[window], as_of, pending) for window, pending in due.items())
         WINDOWS_COUNTED.inc(len(due))
         now = time.monotonic()
-        for window, recount in due.items():
-            self._recounts.counted(window, views[window], now)
-            recount.done.set_result(None)
+        for window, pending in due.items():
+            self._windows.counted(window, views[window], now)
+            pending.done.set_result(None)
 
-    def _record(self, window: Window, views: int, as_of: datetime, recount: Recount, partitions: int) -> OutgoingRecord:
-        """Return a count as a CloudEvent, keyed by window, in the partition of its post."""
-        window_id = f"{window.post_id}/{_iso(window.start)}"
+    def _event(self, window: Window, views: int, as_of: datetime, pending: PendingCount) -> OutgoingEvent:
+        """Return a count, keyed by window, for the partition of its post."""
+        window_id = f"{window.post_id}/{iso(window.start)}"
         payload = {
             "windowId": window_id,
             "postId": window.post_id,
@@ -150,23 +143,8 @@ class CountViews:
             "windowEnd": window.end,
             "views": views,
             "asOf": as_of,
-            "oldestViewAt": recount.oldest_view_at,
+            "oldestViewAt": pending.oldest_view_at,
         }
-        attributes = {
-            "ce_specversion": "1.0",
-            # The same count has the same id; in plain words it could be longer than an id may be.
-            "ce_id": str(uuid5(NAMESPACE_URL, f"{window_id}/{views}")),
-            "ce_type": "post.views_counted",
-            "ce_source": "/inkstream",
-            "ce_time": _iso(as_of),
-        }
-        return OutgoingRecord(
-            partition_of(window.post_id.encode(), partitions),
-            window_id.encode(),
-            to_json(payload),
-            [(name, value.encode()) for name, value in attributes.items()],
-        )
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+        # The same count has the same id; as text it could be longer than an id may be.
+        event_id = str(uuid5(NAMESPACE_URL, f"{window_id}/{views}"))
+        return OutgoingEvent(event_id, window_id, payload, time=as_of, partitioned_by=window.post_id)

@@ -1,8 +1,8 @@
-"""Settle counts: what has to be done now and then with the view counts in PostgreSQL, whether events come or not.
+"""Maintains the view counts in PostgreSQL at intervals, whether events arrive or not.
 
-Gives posts that have appeared since their views were counted these views, and those whose next update is due; tries
-posts again whose count PostgreSQL refused to change; notices locks of the platform on its posts; and folds old windows
-into totals. Each turn does what there is to do, so one that fails is made up for by the next.
+Gives posts that have appeared since their views were counted these views, and those whose next update is due; retries
+posts whose count PostgreSQL refused to change; notices locks of the platform on its posts; and rolls up old windows
+into totals. Each run does all that is due, so the next one makes up for one that fails.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -19,12 +19,12 @@ log = structlog.get_logger(__name__)
 
 EVERY = timedelta(seconds=10)
 MARGIN = timedelta(days=1)
-"""How much longer than it is counted a window is kept: for so long its last count may be on its way to PostgreSQL."""
+"""How much longer a window is kept than counted: its last count may still be on its way to PostgreSQL."""
 _FEATURE = "view counts"
 
 
-class SettleCounts(Service):
-    """Looks after the view counts.
+class MaintainCounts(Service):
+    """Maintains the view counts.
 
     Args:
         counts: The view counts.
@@ -42,7 +42,7 @@ class SettleCounts(Service):
         self._is_locked = False
 
     @Service.timer(EVERY.total_seconds())
-    async def _settle(self) -> None:
+    async def _maintain(self) -> None:
         try:
             waiting = await self._counts.settle()
             POSTS_MISSING.set(waiting.missing)

@@ -1,7 +1,7 @@
-"""Which windows are to be counted, and when: all touched ones at the next turn, but a large one not at every turn.
+"""Decides when windows are counted: all marked ones at the next turn, but a large one not at every turn.
 
-In come windows as they are touched and as they were counted; out go those that are due. Nothing here is kept: after a
-crash the records that touched the windows are read again.
+Input: windows as they are marked and counted. Output: those that are due. After a crash: nothing is kept, and the
+records that mark the windows are read again.
 """
 
 import asyncio
@@ -12,42 +12,42 @@ from typing import NamedTuple
 from enrich.view_windows import Window
 
 LARGE = 20_000
-"""Views that take longer to count, at a microsecond each, than all the windows of a turn that have few."""
+"""Counting so many views, at a microsecond each, takes longer than counting all small windows of a turn."""
 _REMEMBERED_SECONDS = 600.0
 
 
 @dataclass
-class Recount:
-    """A count that is wanted.
+class PendingCount:
+    """A count that was requested.
 
     Attributes:
-        oldest_view_at: When Kafka got the oldest view that it is wanted for.
-        done: Set when the count is durable, or when it was put off durably.
+        oldest_view_at: When Kafka got the oldest view that it was requested for.
+        done: Set when the count is durable, or durably deferred.
     """
 
     oldest_view_at: datetime
     done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Turn(NamedTuple):
-    """What becomes of the windows that were touched since the turn before.
+class DueWindows(NamedTuple):
+    """The windows that were requested since the previous turn.
 
     Attributes:
-        small: To be counted together.
-        large: To be counted each by itself, so that no other window waits for it.
-        resting: To be put off.
+        small: Count them together.
+        large: Count each by itself, so that no other window waits for it.
+        deferred: Count them later.
     """
 
-    small: dict[Window, Recount]
-    large: dict[Window, Recount]
-    resting: dict[Window, Recount]
+    small: dict[Window, PendingCount]
+    large: dict[Window, PendingCount]
+    deferred: dict[Window, PendingCount]
 
 
-class Recounts:
-    """The windows that wait to be counted, and those that rest.
+class PendingWindows:
+    """The windows that wait to be counted, and the large ones that are deferred.
 
-    To count a window reads all its views, so counting a window with a million views at every turn would keep MongoDB
-    busy with nothing else. After it was counted, a large window rests for as long as its views take at the rate.
+    Counting a window reads all its views, so counting a window with a million views at every turn would keep MongoDB
+    busy with nothing else. After a count, a large window is deferred for as long as its views take at the rate.
 
     Args:
         rate: Views a second that counting one window may read on average.
@@ -55,39 +55,39 @@ class Recounts:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._waiting: dict[Window, Recount] = {}
-        self._rest_until: dict[Window, float] = {}  # of large windows
+        self._waiting: dict[Window, PendingCount] = {}
+        self._deferred_until: dict[Window, float] = {}  # of large windows
 
-    def want(self, window: Window, oldest_view_at: datetime) -> "asyncio.Future[None]":
-        """Have the window counted from now on; return what is done when that is durable."""
-        recount = self._waiting.get(window)
-        if recount is None:
-            recount = self._waiting[window] = Recount(oldest_view_at)
+    def request(self, window: Window, oldest_view_at: datetime) -> "asyncio.Future[None]":
+        """Request a count of the window as of now or later; return a future that ends when that is durable."""
+        pending = self._waiting.get(window)
+        if pending is None:
+            pending = self._waiting[window] = PendingCount(oldest_view_at)
         else:
-            recount.oldest_view_at = min(recount.oldest_view_at, oldest_view_at)
-        return recount.done
+            pending.oldest_view_at = min(pending.oldest_view_at, oldest_view_at)
+        return pending.done
 
-    def take_turn(self, now: float) -> Turn:
-        """Return what is to be done now, on a monotonic clock in seconds; none of it waits any longer."""
-        self._rest_until = {
-            window: until for window, until in self._rest_until.items() if until + _REMEMBERED_SECONDS > now
+    def next_due(self, now: float) -> DueWindows:
+        """Return and remove all requested windows; `now` is seconds of a monotonic clock."""
+        self._deferred_until = {
+            window: until for window, until in self._deferred_until.items() if until + _REMEMBERED_SECONDS > now
         }
-        turn = Turn({}, {}, {})
-        for window, recount in self._waiting.items():
-            until = self._rest_until.get(window)
+        due = DueWindows({}, {}, {})
+        for window, pending in self._waiting.items():
+            until = self._deferred_until.get(window)
             if until is None:
-                turn.small[window] = recount
+                due.small[window] = pending
             elif until <= now:
-                turn.large[window] = recount
-                self._rest_until[window] = float("inf")  # until it was counted
+                due.large[window] = pending
+                self._deferred_until[window] = float("inf")  # until it was counted
             else:
-                turn.resting[window] = recount
+                due.deferred[window] = pending
         self._waiting = {}
-        return turn
+        return due
 
     def counted(self, window: Window, views: int, now: float) -> None:
-        """Let a large window rest that was counted."""
+        """Record a count; a large window is deferred from now on."""
         if views >= LARGE:
-            self._rest_until[window] = now + views / self._rate
+            self._deferred_until[window] = now + views / self._rate
         else:
-            self._rest_until.pop(window, None)
+            self._deferred_until.pop(window, None)

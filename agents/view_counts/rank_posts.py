@@ -1,7 +1,7 @@
-"""Rank posts: keeps the views of the last hour, and what is trending, in Redis for services that want them now.
+"""Keeps the views of the last hour, and the trending posts, in Redis for services that want them now.
 
-In come the windows that rose in PostgreSQL; out go windows and rankings in Redis. What Redis or a killed worker loses
-is written again from PostgreSQL, and nothing waits for Redis: while it is away, counting goes on.
+Input: the windows that rose in PostgreSQL. Output: windows and rankings in Redis. After a crash: what Redis or a killed
+worker loses is written again from PostgreSQL. Nothing waits for Redis: while it is away, counting goes on.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class RankPosts(Service):
-    """Brings recent views into Redis.
+    """Writes recent views to Redis.
 
     Args:
         recent: The recent views in Redis.
@@ -35,7 +35,7 @@ class RankPosts(Service):
     TIMEOUT = timedelta(seconds=30)
     LAST_TURN_TIMEOUT = timedelta(seconds=3)
     REBUILD_PAUSE = timedelta(seconds=5)
-    """How often all is read from PostgreSQL at most, where Redis loses it again and again."""
+    """Minimum between two complete reads of PostgreSQL, if Redis loses its data repeatedly."""
 
     def __init__(self, recent: RecentViews, counts: ViewCounts, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -49,7 +49,7 @@ class RankPosts(Service):
         RECENT_VIEWS_UP.set(0)
 
     def note(self, counts: Iterable[WindowCount]) -> None:
-        """Take windows that have risen, for the next turn; while that fails, those of the last hour are kept."""
+        """Take windows that have risen, for the next turn; while turns fail, those of the last hour are kept."""
         self._keep((count.window, count.views) for count in counts)
 
     def _keep(self, views: Iterable[tuple[Window, int]]) -> None:
@@ -98,7 +98,7 @@ class RankPosts(Service):
         self._has_rebuilt = True
 
     def _report(self, problem: str | None) -> None:
-        """Tell of a change once, however long it lasts."""
+        """Log a change once, however long it lasts."""
         RECENT_VIEWS_UP.set(problem is None)
         if problem is not None and self._is_well:
             log.warning("recent views not written, trying again", problem=problem)

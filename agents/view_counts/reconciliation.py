@@ -1,7 +1,7 @@
-"""Compares the view counts with what they are derived from, while views come in; and mends what differs.
+"""Compares the view counts with the stored views, while views come in, and repairs what differs.
 
-In come the views in MongoDB and the counts in PostgreSQL; out go differences. Nothing is changed but by `repair`, which
-can be broken off and begun again: each of its transactions leaves whole posts.
+Input: the views in MongoDB and the counts in PostgreSQL. Output: differences. Only `repair` changes anything; it can be
+interrupted and started again, as each of its transactions leaves whole posts.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _SLICE = 3 * LENGTH
 """How much of event time is compared at once: as much as memory holds, with a million views and more."""
 _SLICE_OF_POSTS = timedelta(days=1)
 _AT_ONCE = 500
-"""How many windows are counted, or mended, at once."""
+"""How many windows are counted, or repaired, at once."""
 _MONGO_TIMEOUT = timedelta(minutes=1)
 """For a slice with many views; whether MongoDB is there is known sooner."""
 _SAMPLE_AGE = timedelta(days=1)
@@ -35,7 +35,7 @@ _SAMPLE_AGE = timedelta(days=1)
 Item = TypeVar("Item")
 
 Progress = Callable[[str, int, int], None]
-"""Gets what is being done, how much of it is done, and how much there is."""
+"""Takes the name of the step, how much of it is done, and how much there is."""
 
 
 class Seen(NamedTuple):
@@ -45,8 +45,8 @@ class Seen(NamedTuple):
     counted: int
 
 
-class Judgement(StrEnum):
-    """What two looks at a window come to."""
+class WindowStatus(StrEnum):
+    """The status of a window after it was read twice."""
 
     WELL = "well"
     WRONG = "wrong"
@@ -54,22 +54,22 @@ class Judgement(StrEnum):
     MOVING = "moving"
 
 
-def judge(first: Seen, now: Seen) -> Judgement:
-    """Tell whether a window is well, wrong for certain, or has views that are not counted yet.
+def status_of(first: Seen, now: Seen) -> WindowStatus:
+    """Return whether a window is well, certainly wrong, or has views that are not counted yet.
 
     A count is of views that were stored before, so when it is more than what is stored now, it is wrong, however
     soon the looks follow each other. When it is less, it is well as soon as it has what was stored at the first look,
     and still moves when it was less at the first look.
     """
     if now.counted > now.stored:
-        return Judgement.WRONG
+        return WindowStatus.WRONG
     if now.counted >= min(first.stored, now.stored):
-        return Judgement.WELL
-    return Judgement.BEHIND if now.counted == first.counted else Judgement.MOVING
+        return WindowStatus.WELL
+    return WindowStatus.BEHIND if now.counted == first.counted else WindowStatus.MOVING
 
 
 class WindowDifference(NamedTuple):
-    """A window that has not as many views in PostgreSQL as in MongoDB."""
+    """A window whose views in PostgreSQL and MongoDB differ."""
 
     window: Window
     stored: int
@@ -77,7 +77,7 @@ class WindowDifference(NamedTuple):
 
 
 class Column(StrEnum):
-    """What of a post may differ, by the column that has it."""
+    """The column of a post that may differ."""
 
     VIEWS = "views"
     APPLIED = "applied"
@@ -118,7 +118,7 @@ def is_grouped(post: PostCounts) -> bool:
     return post.is_grouped and post.views == post.views_of_windows and post.view_count is not None
 
 
-def may_settle(post: PostCounts) -> bool:
+def may_catch_up(post: PostCounts) -> bool:
     """Whether nothing is wrong but that the platform's count has not all views yet, as when the post has appeared."""
     return (
         post.refused_code in (None, LOCKED)
@@ -129,7 +129,7 @@ def may_settle(post: PostCounts) -> bool:
 
 
 class Changes(NamedTuple):
-    """What others did to the platform's counts since we count.
+    """What others changed in the platform's counts since we started to count.
 
     Attributes:
         posts: How many posts they are.
@@ -159,8 +159,8 @@ class Changes(NamedTuple):
 
 
 @dataclass
-class Report:
-    """What a verification found.
+class Comparison:
+    """What a comparison found.
 
     Attributes:
         windows: How many windows were compared.
@@ -223,7 +223,7 @@ def _say_nothing(what: str, done: int, of: int) -> None:
     pass
 
 
-class Verification:
+class Reconciliation:
     """Compares stored views, windows, their sums, and the platform's counts.
 
     What is in flight is no difference: what differs is looked at again, some times, until it is as it should be or is
@@ -254,12 +254,12 @@ class Verification:
         counted = first_start(datetime.now(UTC) - self._horizon)
         return counted if self._since is None else max(counted, start_of(self._since))
 
-    async def verify(
+    async def compare(
         self,
         post_ids: Collection[str] | None = None,
         since: datetime | None = None,
         report: Progress = _say_nothing,
-    ) -> Report:
+    ) -> Comparison:
         """Compare all windows that are still counted, and all posts.
 
         Args:
@@ -268,9 +268,9 @@ class Verification:
             report: Gets the progress.
 
         Raises:
-            PyMongoError, psycopg.Error: A server is not up to it.
+            PyMongoError, psycopg.Error: A server fails.
         """
-        found = Report()
+        found = Comparison()
         first = self.oldest_start if since is None else max(self.oldest_start, first_start(since))
         length = _SLICE if post_ids is None else _SLICE_OF_POSTS
         of_time = list(slices(first, datetime.now(UTC), length))
@@ -293,16 +293,16 @@ class Verification:
         await self._conclude(found, windows, posts, report)
         return found
 
-    async def sample(self, most: int) -> Report:
+    async def sample(self, most: int) -> Comparison:
         """Compare some windows of a random moment of the last day, and their posts.
 
         Raises:
-            PyMongoError, psycopg.Error: A server is not up to it.
+            PyMongoError, psycopg.Error: A server fails.
         """
         since = max(self.oldest_start, datetime.now(UTC) - _SAMPLE_AGE)
         counted = await self._counts.sample(since, most)
         windows = _unequal(await self._stored.count(counted), counted)
-        found = Report(windows=len(counted))
+        found = Comparison(windows=len(counted))
         posts: list[str] = []
         async for page in self._counts.posts({window.post_id for window in counted}):
             found.posts += len(page)
@@ -311,17 +311,17 @@ class Verification:
         return found
 
     async def repair(
-        self, found: Report, report: Progress = _say_nothing, *, overrule: bool = False
-    ) -> tuple[Repaired, Report]:
-        """Mend what differs, and look at it again; return what was changed, and what differs still.
+        self, found: Comparison, report: Progress = _say_nothing, *, overrule: bool = False
+    ) -> tuple[Repaired, Comparison]:
+        """Repair what differs and compare it again; return what was changed, and what still differs.
 
         Args:
-            found: What a verification found.
+            found: What a comparison found.
             report: Gets the progress.
             overrule: Also undo what others did to the platform's counts.
 
         Raises:
-            PyMongoError, psycopg.Error: A server is not up to it. What was mended by then stays mended.
+            PyMongoError, psycopg.Error: A server fails. What was repaired by then stays repaired.
         """
         windows = sorted(difference.window for difference in found.of_windows)
         differing = {difference.post_id for difference in found.of_posts} - {window.post_id for window in windows}
@@ -334,17 +334,17 @@ class Verification:
             changed = await self._counts.repair(of_posts, of_windows, self._stored.count, overrule=overrule)
             done.windows.extend(changed.windows)
             done.posts.extend(changed.posts)
-        left = Report(found.windows, found.posts, found.missing)
+        left = Comparison(found.windows, found.posts, found.missing)
         left.changes = await self._changes_of(found.changes.post_ids) if overrule else found.changes
-        mended = {window.post_id for window in windows}.union(posts)
+        repaired = {window.post_id for window in windows}.union(posts)
         counted = await self._views_of(windows)
-        await self._conclude(left, _unequal(await self._stored_of(windows), counted), mended, report)
+        await self._conclude(left, _unequal(await self._stored_of(windows), counted), repaired, report)
         return Repaired(done.windows, _joined(done.posts)), left
 
     async def _conclude(
-        self, found: Report, first: Mapping[Window, Seen], posts: Iterable[str], report: Progress
+        self, found: Comparison, first: Mapping[Window, Seen], posts: Iterable[str], report: Progress
     ) -> None:
-        """Look at what differs until all of it is decided, or has had its time; add what is wrong to what was found."""
+        """Read what differs again until each is decided or its time is up; add what is wrong to `found`."""
         now = await self._look(first)
         counts = await self._differing(sorted(posts))
         # A large window rests between two counts, for as long as its views take at the rate.
@@ -352,20 +352,24 @@ class Verification:
         looks = self.LOOKS + int(most_views / self._rate / self._pause)
         for look in range(looks):
             if not any(_in_flight(first[window], seen) for window, seen in now.items()) and not any(
-                may_settle(post) for post in counts
+                may_catch_up(post) for post in counts
             ):
                 break
             report("in flight", look, looks)
             await asyncio.sleep(self._pause)
             now = await self._look(
-                {window: first[window] for window, seen in now.items() if judge(first[window], seen) != Judgement.WELL}
+                {
+                    window: first[window]
+                    for window, seen in now.items()
+                    if status_of(first[window], seen) != WindowStatus.WELL
+                }
             )
             counts = await self._differing([post.post_id for post in counts])
         for window, seen in sorted(now.items()):
-            match judge(first[window], seen):
-                case Judgement.MOVING:
+            match status_of(first[window], seen):
+                case WindowStatus.MOVING:
                     found.moving += 1
-                case Judgement.WRONG | Judgement.BEHIND:
+                case WindowStatus.WRONG | WindowStatus.BEHIND:
                     found.of_windows.append(WindowDifference(window, *seen))
         found.refused.update(post.refused_code for post in counts if post.refused_code is not None)
         found.of_posts += [difference for post in counts for difference in differences(post)]
@@ -412,8 +416,8 @@ class Verification:
 
 
 @asynccontextmanager
-async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
-    """Open the stores for a verification, and close them at the end.
+async def reconciliation_of(settings: Settings) -> AsyncIterator[Reconciliation]:
+    """Open the stores for a reconciliation, and close them afterwards.
 
     Raises:
         ServerError: One of them does not answer.
@@ -432,7 +436,7 @@ async def verification_of(settings: Settings) -> AsyncIterator[Verification]:
     table = PlatformTable.of(settings)
     counts = ViewCounts(pool.Pool(postgres_url, settings.namespace), table, settings.posts_update_every)
     try:
-        yield Verification(StoredViews(mongo.database, settings.count_since), counts, settings)
+        yield Reconciliation(StoredViews(mongo.database, settings.count_since), counts, settings)
     finally:
         await counts.close()
         await mongo.close()
@@ -447,7 +451,7 @@ async def _ping_mongo(settings: Settings) -> None:
 
 
 def _joined(changes: Iterable[tuple[PostCounts, PostCounts]]) -> list[tuple[PostCounts, PostCounts]]:
-    """Return each post once, as it was at first and as it is at last: its windows may have been mended in parts."""
+    """Return each post once, as it was at first and as it is at last: its windows may have been repaired in parts."""
     of_post: dict[str, tuple[PostCounts, PostCounts]] = {}
     for was, now in changes:
         of_post[was.post_id] = (of_post.get(was.post_id, (was, now))[0], now)
@@ -455,11 +459,11 @@ def _joined(changes: Iterable[tuple[PostCounts, PostCounts]]) -> list[tuple[Post
 
 
 def _in_flight(first: Seen, now: Seen) -> bool:
-    return judge(first, now) in (Judgement.BEHIND, Judgement.MOVING)
+    return status_of(first, now) in (WindowStatus.BEHIND, WindowStatus.MOVING)
 
 
 def _unequal(stored: Mapping[Window, int], counted: Mapping[Window, int]) -> dict[Window, Seen]:
-    """Return the windows that have not as many views here as there."""
+    """Return the windows whose views differ."""
     seen = {window: Seen(stored.get(window, 0), counted.get(window, 0)) for window in stored.keys() | counted.keys()}
     return {window: views for window, views in seen.items() if views.stored != views.counted}
 

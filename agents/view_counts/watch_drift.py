@@ -1,7 +1,6 @@
-"""Watch drift: compares a small sample of the view counts with what is stored, now and then.
+"""Measures the drift of the view counts at intervals, on a small sample.
 
-Nothing comes in; out goes a gauge, which is 0 as long as all is well. Nothing is changed: what differs is for
-`inkstream verify counts` to find and to mend.
+Output: a gauge, 0 while all is well. Changes nothing: `inkstream verify counts` finds and fixes what differs.
 """
 
 from datetime import timedelta
@@ -10,7 +9,7 @@ from typing import Any
 import structlog
 from mode import Service
 
-from agents.view_counts.reconciliation import Verification
+from agents.view_counts.reconciliation import Reconciliation
 from runtime.metrics import VIEW_COUNT_DRIFT
 from sinks.servers import STORE_ERRORS
 
@@ -23,15 +22,15 @@ class WatchDrift(Service):
     """Measures the drift of the view counts.
 
     Args:
-        verification: Compares.
+        reconciliation: Compares.
         every: How often.
     """
 
     mundane_level = "debug"  # of the lines that say that a service starts and stops
 
-    def __init__(self, verification: Verification, every: timedelta, **kwargs: Any) -> None:
+    def __init__(self, reconciliation: Reconciliation, every: timedelta, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._verification = verification
+        self._reconciliation = reconciliation
         self._every = every
 
     @Service.task
@@ -43,9 +42,9 @@ class WatchDrift(Service):
             await self.sleep(self._every.total_seconds())
 
     async def measure(self) -> None:
-        """Look at a sample, and set the gauge; where a server is not up to it, the gauge stays as it is."""
+        """Compare a sample and set the gauge; if a server fails, the gauge keeps its value."""
         try:
-            found = await self._verification.sample(_WINDOWS)
+            found = await self._reconciliation.sample(_WINDOWS)
         except STORE_ERRORS as error:
             log.warning("drift of view counts not measured, trying later", problem=type(error).__name__)
         else:

@@ -1,11 +1,11 @@
 """Checks the consumer groups of the agents, and the dead letters of each topic.
 
-Input: settings, topics, and which topic each agent reads. Output: findings.
+Input: settings and topology. Output: findings.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -14,10 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from agents.topology import Topology
+from delivery.dead_letters.letter import Status
 from delivery.kafka import client_options
+from delivery.pipeline import group_of
 from ops import kafka_topics
 from ops.checks.finding import Finding, State, count
-from ops.dead_letters import Contents, DeadLetterReader, Status
+from ops.dead_letters import Contents, EventReader
 from runtime.settings import Settings
 from schemas.identity import ReplaySigner
 from schemas.topics import Topic
@@ -31,22 +34,20 @@ MUCH_LAG = 10_000
 _GROUP_ANSWERS_WITHIN_SECONDS = 10
 
 
-async def check_consumers(
-    settings: Settings, topics: Mapping[str, Topic], agents: Mapping[str, Topic], application: str
-) -> list[Finding]:
+async def check_consumers(settings: Settings, topology: Topology) -> list[Finding]:
     """Return the lag of each topic's agents, and its open dead letters."""
     findings = []
     deadline = asyncio.get_running_loop().time() + DEAD_LETTERS_READ_WITHIN_SECONDS
     async with _clients(settings) as (admin, consumer):
         partitions = await kafka_topics.partition_counts(admin)
         signer = ReplaySigner(settings.ip_hash_key.get_secret_value().encode())
-        reading = DeadLetterReader(consumer, partitions, signer)
-        for topic in topics.values():
+        reading = EventReader(consumer, partitions, signer)
+        for topic in topology.topics.all.values():
             name = settings.namespace + topic.name
             if name in partitions:
                 findings += [
-                    await _progress(admin, consumer, name, partitions[name], f"{application}.{agent}")
-                    for agent, read in agents.items()
+                    await _progress(admin, consumer, name, partitions[name], group_of(settings.namespace, agent))
+                    for agent, read in topology.reads.items()
                     if read is topic
                 ]
             if settings.namespace + topic.dead_letter in partitions:

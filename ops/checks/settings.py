@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from agents.configuration import problems_of_providers
 from ops.checks.finding import Finding, State
 from runtime.settings import DEVELOPMENT_IP_HASH_KEY, NEEDED_ELSEWHERE, Settings
 
@@ -25,6 +26,8 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
             nearest = get_close_matches(name, known, n=1)
             advice = f"did you mean {nearest[0]}?" if nearest else "`inkstream settings` lists all settings"
             yield Finding("settings", State.PROBLEM, f"{name} is not a setting and has no effect", advice)
+    for problem in problems_of_providers(settings):
+        yield Finding("settings", State.PROBLEM, problem, "correct it: a worker does not start with it")
     if settings.ip_hash_key.get_secret_value() == DEVELOPMENT_IP_HASH_KEY:
         advice = "before production use, set your own: `openssl rand -hex 32`"
         yield Finding("settings", State.NOTE, "INKSTREAM_IP_HASH_KEY is the public development key", advice)

@@ -56,23 +56,30 @@ class InkstreamCommand(Command):
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         with reported_errors():
             if not self.kwargs.get("markdown"):  # the pages of docs/ do not depend on settings
-                check_configuration()
+                self.check_configuration()
             raise SystemExit(asyncio.run(self.run(**self.kwargs)))
+
+    def check_configuration(self) -> None:
+        """Check the configuration before the command runs."""
+        check_configuration()
 
     async def run(self, *args: Any, **kwargs: Any) -> int:
         """Run the command and return the exit code."""
         raise NotImplementedError
 
 
-def check_configuration() -> Settings:
+def check_configuration(*, with_providers: bool = True) -> Settings:
     """Check settings, files and declarations; return the settings.
+
+    Args:
+        with_providers: Whether the providers of e-mail and push are checked as well.
 
     Raises:
         ConfigurationError: Something is missing or wrong; the error lists every problem.
     """
     from agents.configuration import check  # imported here, so that `--help` is fast
 
-    return check()
+    return check(with_providers=with_providers)
 
 
 def declared_topics(settings: Settings) -> Topics:

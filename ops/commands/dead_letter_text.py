@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from delivery.dead_letters.writer import SUFFIX
+from delivery.dead_letters.letter import SUFFIX
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -68,11 +68,11 @@ def because(decision: Mapping[str, Any]) -> str:
 
 def payload_of(record: "ConsumerRecord[Any, Any]") -> dict[str, Any]:
     """Return key, headers and value of a record for JSON output."""
-    from ops.dead_letters import headers_before
+    from delivery.dead_letters.letter import headers_before
 
     return {
         "key": _readable(record.key),
-        "headers": [[name, _readable(value)] for name, value in headers_before(record)],
+        "headers": [[name, _readable(value)] for name, value in headers_before(record.headers)],
         "value": _readable(record.value),
     }
 

@@ -30,7 +30,8 @@ from schemas.nearest import suggestion
 from schemas.topics import Topic
 
 if TYPE_CHECKING:
-    from ops.dead_letters import Selection, Status
+    from delivery.dead_letters.letter import Status
+    from ops.dead_letters import Selection
     from ops.refused_events import Found, RefusedEvent
 
 _SHOWN = 20
@@ -187,7 +188,7 @@ class _Decide(InkstreamCommand):
         **filters: Any,
     ) -> int:
         """Decide; return the exit code."""
-        from ops.dead_letters import Decision, Status
+        from delivery.dead_letters.letter import Decision, Status
         from ops.refused_events import refused_events
 
         settings = Settings()
@@ -295,7 +296,7 @@ def _topics(settings: Settings, names: Sequence[str]) -> list[Topic]:
 
 
 def _as_statuses(names: Iterable[str]) -> "list[Status]":
-    from ops.dead_letters import Status
+    from delivery.dead_letters.letter import Status
 
     return [Status(name) for name in names]
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.commands.command import PROBLEM, InkstreamCommand
+from ops.commands.command import PROBLEM, InkstreamCommand, check_configuration
+from runtime.settings import Settings
 
 if TYPE_CHECKING:
     from ops.checks.finding import Finding
@@ -33,13 +34,18 @@ class Doctor(InkstreamCommand):
         option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
 
+    def check_configuration(self) -> None:
+        """Check all but the providers, whose problems are findings like any other."""
+        check_configuration(with_providers=False)
+
     async def run(self, *args: Any, as_json: bool) -> int:
         """Run all checks; return the exit code."""
-        from agents.app import app, notified, settings, topics
+        from agents.topology import load
         from ops.checks.finding import State
         from ops.doctor import examine
 
-        findings = await examine(settings, topics.all, {**topics.all, **notified}, app.conf.id)
+        settings = Settings()
+        findings = await examine(settings, load(settings))
         problems = sum(finding.state is State.PROBLEM for finding in findings)
         if as_json:
             report = {"well": not problems, "findings": [finding._asdict() for finding in findings]}

@@ -21,8 +21,8 @@ from ops.commands.moment import Moment
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
+    from agents.view_counts.reconciliation import Comparison
     from agents.view_counts.reconciliation import Progress as Reported
-    from agents.view_counts.reconciliation import Report
     from sinks.postgres.view_counts import Repaired
 
 _LINES = 50
@@ -73,18 +73,18 @@ class Verify(InkstreamCommand):
         as_json: bool,
     ) -> int:
         """Verify; return the exit code."""
-        from agents.view_counts.reconciliation import verification_of
+        from agents.view_counts.reconciliation import reconciliation_of
 
         if overrule and not repair:
             raise click.UsageError("--overrule-platform needs --repair.")
         settings = Settings()
         repaired: Repaired | None = None
-        async with verification_of(settings) as verification:
-            oldest = verification.oldest_start
+        async with reconciliation_of(settings) as reconciliation:
+            oldest = reconciliation.oldest_start
             with _progress() as report:
-                found = left = await verification.verify(frozenset(posts) or None, since, report)
+                found = left = await reconciliation.compare(frozenset(posts) or None, since, report)
                 if repair and not (found.is_well and not (overrule and found.changes.posts)):
-                    repaired, left = await verification.repair(found, report, overrule=overrule)
+                    repaired, left = await reconciliation.repair(found, report, overrule=overrule)
         if as_json:
             Console(soft_wrap=True, highlight=False).print(json.dumps(_json(left, repaired), indent=2), markup=False)
             return 0 if left.is_well else PROBLEM
@@ -107,7 +107,7 @@ def _progress() -> Iterator["Reported"]:
         yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)
 
 
-def _show_differences(console: Console, found: "Report", settings: Settings) -> None:
+def _show_differences(console: Console, found: "Comparison", settings: Settings) -> None:
     _show(
         console,
         ("post", "window", "stored", "counted", "difference"),
@@ -160,7 +160,7 @@ def _show(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print()
 
 
-def _notes(found: "Report", asked: int, too_old: datetime | None, settings: Settings) -> Iterator[str]:
+def _notes(found: "Comparison", asked: int, too_old: datetime | None, settings: Settings) -> Iterator[str]:
     """Yield notes that are not differences."""
     if too_old is not None:
         yield (
@@ -193,7 +193,7 @@ def _notes(found: "Report", asked: int, too_old: datetime | None, settings: Sett
         yield f"{_count(found.moving, 'window')} {_verb(found.moving)} views in flight; compare again later."
 
 
-def _conclusion(left: "Report", repaired: "Repaired | None") -> str:
+def _conclusion(left: "Comparison", repaired: "Repaired | None") -> str:
     fixed = (
         f"Fixed {_count(len(repaired.windows), 'window')} and {_count(len(repaired.posts), 'post')}. "
         if repaired is not None
@@ -212,7 +212,7 @@ def _conclusion(left: "Report", repaired: "Repaired | None") -> str:
     )
 
 
-def _json(left: "Report", repaired: "Repaired | None") -> dict[str, Any]:
+def _json(left: "Comparison", repaired: "Repaired | None") -> dict[str, Any]:
     """Return the result for JSON output."""
     return {
         "well": left.is_well,

@@ -1,15 +1,23 @@
-"""aiokafka, kept from the one kind of record that it can't read: with a header whose name is no UTF-8.
+"""Changes to aiokafka 0.14: its consumers read every record, and close their connections also without a broker.
 
-In comes what Kafka answered; out go all its records, such a name with escapes in it. Kafka's protocol calls the name a
-string and its brokers take any bytes; librdkafka sends what it is given. Aiokafka's consumer raises at such a record,
-each time that it is read, and with the others of the answer: one bad record would hold up a whole partition for ever.
-Nothing of it changes for all other answers, which is why they are read by aiokafka's compiled code as before.
+1. A record with a header whose name is not UTF-8. Kafka's protocol calls the name a string, its brokers take any
+   bytes, and librdkafka sends what it is given. aiokafka's consumer raises at such a record each time that it is read,
+   and does not return the others of the response: one bad record would stop a partition for ever. `apply` has it return
+   the record, with escapes in the name. All other responses are read by aiokafka's compiled code as before.
+   Upstream: no issue found.
+2. `AIOKafkaConsumer.stop` while no broker answers. A fetch waits between two attempts; aiokafka cancels it, raises that
+   `CancelledError` from `stop`, and does not close its connections. `stop` closes them.
+   Upstream: https://github.com/aio-libs/aiokafka/issues/647
+
+Remove each change when its test in tests/unit/test_patch_aiokafka.py says so.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any, SupportsIndex, overload
 
 import aiokafka.consumer.fetcher
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import MemoryRecords, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record._protocols import DefaultRecordBatchProtocol, LegacyRecordBatchProtocol
@@ -23,8 +31,26 @@ def apply() -> None:
     aiokafka.consumer.fetcher.PartitionRecords = _ReadablePartitionRecords
 
 
+async def stop(consumer: AIOKafkaConsumer) -> bool:
+    """Stop a consumer and close its connections; return whether it could leave its group.
+
+    Raises:
+        KafkaError: It was not stopped.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # The caller was not cancelled.
+        await consumer._client.close()
+        return False
+    return True
+
+
 class _KeptRecords:
-    """Aiokafka's records, with the bytes that they are read from, so that they can be read once more."""
+    """aiokafka's records, with the bytes that they are read from, so that they can be read again."""
 
     __slots__ = ("content", "has_next", "next_batch", "size_in_bytes")
 
@@ -37,7 +63,7 @@ class _KeptRecords:
 
 
 class _ReadablePartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka's consumer is not typed
-    """A partition's records in an answer, read once more where a name can't be read, from that record on."""
+    """A partition's records in a response, read again from the first record whose name can't be read."""
 
     _records: _KeptRecords
 
@@ -45,7 +71,7 @@ class _ReadablePartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiok
         try:
             yield from super()._unpack_records()
         except (UnicodeDecodeError, CorruptRecordException):  # the latter without compiled code
-            # What was read already is passed over, as it is before the next offset.
+            # Records that were read already are skipped, as they are before the next offset.
             self._records = _LenientRecords(self._records.content)
             yield from super()._unpack_records()
 
@@ -66,7 +92,7 @@ class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
 
 
 class _LenientBytes(bytearray):
-    """Bytes that are always text. Aiokafka makes text of nothing but the names of headers."""
+    """Bytes that can always be decoded. aiokafka decodes only the names of headers."""
 
     @overload
     def __getitem__(self, place: SupportsIndex) -> int: ...

@@ -1,14 +1,16 @@
-"""PyMongo, kept from two faults: one on Python 3.11, one with `mongodb+srv://`.
+"""Changes to PyMongo 4.20: one for Python 3.11, one for `mongodb+srv://`.
 
-PyMongo waits for a server or a connection by `asyncio.wait_for`, which until Python 3.12 waits in a task of its own.
-If the waiting task is cancelled twice, as by two timeouts, that inner task is left behind, and with it the lock; while
-MongoDB is away, operations fail by `RuntimeError`, or hang for ever. `apply` makes the wait a part of its task on every
-version.
+1. PyMongo waits for a server or a connection by `asyncio.wait_for`, which before Python 3.12 waits in a task of its
+   own. If the waiting task is cancelled twice, as by two timeouts, that inner task is left behind, and with it the
+   lock; while MongoDB is away, operations raise `RuntimeError`, or hang for ever. `apply` has it wait in the same task.
+   Upstream: https://github.com/python/cpython/issues/86766
+2. PyMongo looks up the name of a `mongodb+srv://` URL when the client is first used. If DNS does not answer, it raises
+   the same error as for a URL that is wrong, and each of several first operations looks the name up, and leaves servers
+   monitored that nothing uses. `Client` looks it up once at a time, and raises what PyMongo raises for a server that is
+   away.
+   Upstream: https://github.com/mongodb/mongo-python-driver/pull/2191 made the lookup lazy; no issue found for the rest.
 
-The name of a `mongodb+srv://` URL is looked up when the client is first used. Where DNS does not answer, PyMongo raises
-the same error as for a URL that is wrong, and each of several first operations looks it up for itself, and leaves
-servers monitored that nobody uses. `Client` looks it up once at a time, and raises what it raises for a server that is
-away.
+Remove each change when its test in tests/unit/test_patch_pymongo.py says so.
 """
 
 import asyncio
@@ -29,7 +31,7 @@ _LOOKED_UP_WITHIN_SECONDS = 4
 
 
 class MongoUrlError(ValueError):
-    """The URL is no connection string of MongoDB, or DNS says of it what MongoDB does not allow.
+    """The URL is not a connection string of MongoDB, or its records in DNS are not what MongoDB allows.
 
     The message does not repeat the URL: it may hold a password.
     """
@@ -54,7 +56,7 @@ class Client(AsyncMongoClient[dict[str, Any]]):
         self._looking_up: asyncio.Task[Topology] | None = None
 
     async def close(self) -> None:
-        """Close all connections, and look up no name any more."""
+        """Close all connections, and stop looking up the name."""
         if self._looking_up is not None:
             self._looking_up.cancel()
         await super().close()
@@ -103,6 +105,6 @@ class Client(AsyncMongoClient[dict[str, Any]]):
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Retrieve the exception, as every caller that waited for it may have been cancelled."""
+    """Retrieve the exception: every caller that waited for it may have been cancelled."""
     if not task.cancelled():
         task.exception()

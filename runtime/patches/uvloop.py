@@ -1,10 +1,11 @@
-"""The event loop: uvloop where there is one, without its fault at connections that were reset.
+"""A change to uvloop 0.23: a write to a connection that was reset raises `ConnectionResetError`.
 
-Nothing comes in, nothing goes out. asyncio's own loop lets a client write to a connection that was reset a moment ago,
-and tells it of the end afterwards; uvloop raises a RuntimeError, which no client takes for what it is: those of Kafka
-and Redis passed it on, and the worker ended. Here it is the error that it should be.
+asyncio's own loop lets a client write to a connection that was reset a moment ago, and reports the end afterwards;
+uvloop raises a `RuntimeError`, which the clients of Kafka and Redis passed on, so the worker ended.
 
-Uvloop's fault: https://github.com/MagicStack/uvloop/issues/506
+Upstream: https://github.com/MagicStack/uvloop/issues/506
+
+Remove it when the test in tests/unit/test_patch_uvloop.py says so.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ _write_lines = asyncio.StreamWriter.writelines
 
 
 def apply() -> None:
-    """Make every event loop of this process one of these; `FAUST_LOOP` names another."""
+    """Use uvloop, with the change, for every event loop of this process; `FAUST_LOOP` names another loop."""
     with suppress(ImportError):  # uvloop is not made for every platform
         mode.loop.use(os.environ.get("FAUST_LOOP", "uvloop"))
     asyncio.StreamWriter.write = _write_or_reset  # type: ignore[assignment, method-assign]
@@ -41,5 +42,5 @@ def _write_lines_or_reset(writer: asyncio.StreamWriter, data: list[bytes]) -> No
 
 
 def _meant(error: Exception, writer: asyncio.StreamWriter) -> Exception:
-    """Return what every client knows how to deal with, where that is what happened."""
+    """Return the error that every client handles, if the connection was reset."""
     return ConnectionResetError("the connection was reset") if writer.transport.is_closing() else error

@@ -95,19 +95,20 @@ def plus_equals_groups() -> None:
 def drop_on_store_error() -> None:
     """A batch that MongoDB does not take within two seconds counts as done: after an outage documents are missing."""
 
-    def wrapper(_: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def once(operation: Callable[[], Awaitable[Any]], dependency: Any, health: Any) -> Any:
+    class Once:
+        def __init__(self, dependency: Any) -> None:
+            self._dependency = dependency
+
+        async def run(self, operation: Callable[[], Awaitable[Any]]) -> Any:
             try:
                 with pymongo.timeout(_PATIENCE_SECONDS):
                     return await operation()
             except Exception as error:
-                if not dependency.is_transient(error):
+                if not self._dependency.is_transient(error):
                     raise
                 return Outcome({}, {}, [])
 
-        return once
-
-    wrap("agents.store", "until_done", wrapper)
+    wrap("agents.store", "Retrier", lambda _: lambda dependency, health: Once(dependency))
 
 
 def commit_past_the_unfinished() -> None:

@@ -59,7 +59,7 @@ POINTS: Mapping[str, Place] = {
         lambda _, collection, writes: bool(writes) and collection.name == NOTIFICATION_QUEUE.name,
     ),
     # Counts of views: MongoDB has told them, Kafka has not got them; PostgreSQL has done all statements but the last.
-    "after-count-before-send": Place("agents.view_counts.count_views", "CountViews._record", "before"),
+    "after-count-before-send": Place("agents.view_counts.count_views", "CountViews._event", "before"),
     "amid-postgres-transaction": Place(
         "sinks.postgres.view_counts",
         "ViewCounts._move",

@@ -111,21 +111,21 @@ class Soak:
         return bool(self.findings) and all(one.holds for one in self.findings) and not self.problems
 
 
-def look(at: float, page: str, threads: int, topics: Container[str]) -> Look:
+def look(at: float, page: str, threads: int, agents: Container[str]) -> Look:
     """Read what a worker says of itself on `/metrics`.
 
     Args:
         at: When that was.
         page: The page.
         threads: How many threads the worker has, which it does not say.
-        topics: The topics that are stored; an event may be used for other things as well.
+        agents: The agents that store a topic; an event may be used for other things as well.
     """
     totals: dict[str, float] = {}
     stored: list[dict[float, float]] = []
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             if sample.name == "inkstream_stored_after_seconds_bucket":
-                if sample.labels["topic"] in topics:
+                if sample.labels["agent"] in agents:
                     stored.append({float(sample.labels["le"]): sample.value})
             else:
                 totals[sample.name] = totals.get(sample.name, 0.0) + sample.value

@@ -31,7 +31,7 @@ from tests.unit.test_webhooks import (
     of_ses,
     of_sns,
 )
-from web.receipt_publisher import ReportReceipts
+from web.receipt_publisher import ReceiptPublisher
 from web.unsubscribe_page import UnsubscribePage
 from web.webhooks import Mailgun, SendGrid, Ses, Source, Webhook
 
@@ -70,7 +70,7 @@ async def answered(provider: str, body: bytes, given_headers: Mapping[str, str])
     assert answer.status in STATUSES
     assert len(answer.text.encode()) < LONGEST_ANSWER
     sent = Sent()
-    await ReportReceipts("delivery-receipts", cast(RecordProducer, sent))(reported.receipts)
+    await ReceiptPublisher("delivery-receipts", cast(RecordProducer, sent))(reported.receipts)
     for receipt, record in zip(reported.receipts, sent.records, strict=True):
         outcome = edge("delivery-receipts").take(Record(record.value, tuple(record.headers), key=record.key))
         assert isinstance(outcome, Passed), outcome

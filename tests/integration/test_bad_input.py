@@ -115,7 +115,7 @@ async def test_every_kind_of_bad_record_goes_alone_to_the_dead_letters(pipeline:
     assert EMAIL not in log
 
 
-async def test_a_header_whose_name_is_no_utf_8_holds_up_nobody(pipeline: Pipeline) -> None:
+async def test_a_header_whose_name_is_not_utf_8_delays_no_other_record(pipeline: Pipeline) -> None:
     values = [(tracked("before"), False), (tracked("itself"), True), (b"bad", True), (tracked("after"), False)]
     await pipeline.send_with_header_names("analytics-events", values)
     with pipeline.worker(agents="analytics-events"):

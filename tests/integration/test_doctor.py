@@ -1,6 +1,7 @@
 """`inkstream doctor` on the real servers."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.integration.command_line import inkstream
@@ -83,6 +84,21 @@ async def test_an_unknown_variable_is_reported_with_the_nearest_setting(pipeline
     finding = problems(found)["settings"]
     assert "INKSTREAM_WEB_PROT" in finding["what"]
     assert finding["advice"] == "did you mean INKSTREAM_WEB_PORT?"
+
+
+async def test_a_wrong_key_file_of_a_provider_is_one_finding_beside_all_others(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    account = tmp_path / "firebase.json"
+    account.write_text("not an account")
+    # The inbox of tests takes push messages by a file in place of providers.
+    sending = {"INKSTREAM_AGENTS": "deliver", "INKSTREAM_PUSH_FILE": ""}
+    wrong_file = {**sending, "INKSTREAM_FCM_SERVICE_ACCOUNT_FILE": str(account)}
+    code, found = await findings({**pipeline.environment, **NOWHERE, **wrong_file})
+    assert code == 1
+    wrong = problems(found)
+    assert set(wrong) == {"settings", "Kafka", "MongoDB", "PostgreSQL", "Redis"}
+    assert wrong["settings"]["what"].startswith(f"INKSTREAM_FCM_SERVICE_ACCOUNT_FILE: {account}")
 
 
 async def test_drift_is_a_problem_with_its_first_lines(pipeline: Pipeline) -> None:

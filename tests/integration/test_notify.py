@@ -149,7 +149,7 @@ async def test_one_agent_stores_and_another_notifies_and_only_the_first_judges(p
         metrics = worker.metrics()
     assert await pipeline.documents("userActivity") == {}
     assert len(await pipeline.documents("notifications")) == 1
-    assert metrics[f'inkstream_records_read_total{{topic="{pipeline.namespace}{NOTIFY}"}}'] == 3
+    assert metrics[f'inkstream_records_read_total{{agent="{pipeline.namespace}{NOTIFY}"}}'] == 3
     [refused] = await pipeline.read("domain-events.dead-letter")
     assert refused.value == like(1, post=10).value
     assert headers_of(refused)["dl_reason"] == "refused-by-store"

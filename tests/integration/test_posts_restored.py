@@ -154,8 +154,8 @@ async def test_a_count_that_a_repair_lowers_after_a_reset_does_not_fall_below_0(
 
 
 async def verified(theirs: Theirs, *arguments: str) -> Ended:
-    prelude = "from datetime import timedelta\nfrom agents.view_counts.reconciliation import Verification\n"
-    prelude += "Verification.LEAST_PAUSE = timedelta(seconds=0.1)\n"
+    prelude = "from datetime import timedelta\nfrom agents.view_counts.reconciliation import Reconciliation\n"
+    prelude += "Reconciliation.LEAST_PAUSE = timedelta(seconds=0.1)\n"
     # The windows of these tests have no views in MongoDB, and are too old to be compared.
     return await inkstream(theirs.environment, "verify", "counts", *arguments, prelude=prelude)
 
@@ -225,7 +225,7 @@ async def test_a_move_that_is_made_twice_or_lost_is_noticed_by_those_who_know_th
     record = PostRecord("first", "first", found, post.baseline, old_views=0)
     (compared,) = compare([record], {Window("first", NOON)}, [StoredWindow(Window("first", NOON), 3, NOON)], NOON)
     assert not compared.agrees
-    assert post.others == found - 3, "and a verification reports it as a change by others"
+    assert post.others == found - 3, "and a reconciliation reports it as a change by others"
 
 
 # Updates that are grouped

@@ -231,7 +231,7 @@ async def test_a_dead_letter_refused_for_another_reason_shows_the_latest(pipelin
     assert plan.found == {"refused-by-store": 1}
 
 
-async def test_ids_that_imitate_ours_take_nothing_from_anybody(pipeline: Pipeline) -> None:
+async def test_ids_that_imitate_ours_replace_no_other_event(pipeline: Pipeline) -> None:
     """Records of one partition: the producers that imitate know at which offsets events without an id will be."""
     example = pipeline.topics.all["searches"].events["search.performed"].examples[0]
     event = {**example, "type": "search.performed"}

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from agents.view_counts.reconciliation import Column, PostDifference, Verification, WindowDifference, verification_of
+from agents.view_counts.reconciliation import (
+    Column,
+    PostDifference,
+    Reconciliation,
+    WindowDifference,
+    reconciliation_of,
+)
 from agents.view_counts.watch_drift import WatchDrift
 from enrich.view_windows import LENGTH, Window, start_of
 from runtime.metrics import VIEW_COUNT_DRIFT
@@ -25,19 +31,19 @@ NOW = datetime.now(UTC)
 START = start_of(NOW - timedelta(hours=1))
 SHORT_PAUSES = """
 from datetime import timedelta
-from agents.view_counts.reconciliation import Verification
-Verification.LEAST_PAUSE = timedelta(seconds=0.1)
+from agents.view_counts.reconciliation import Reconciliation
+Reconciliation.LEAST_PAUSE = timedelta(seconds=0.1)
 """
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Verification, "LEAST_PAUSE", timedelta(seconds=0.1))
+    monkeypatch.setattr(Reconciliation, "LEAST_PAUSE", timedelta(seconds=0.1))
 
 
 @pytest.fixture
 def verified(counting: Pipeline) -> Pipeline:
-    """A pipeline whose counts come at once, as far as a verification in this process knows."""
+    """A pipeline whose counts come at once, as far as a reconciliation in this process knows."""
     counting.environment["INKSTREAM_COUNT_EVERY"] = "0.1"
     return counting
 
@@ -141,7 +147,7 @@ async def test_after_traffic_there_are_no_differences(counting: Pipeline) -> Non
 async def test_views_in_flight_are_not_drift(verified: Pipeline) -> None:
     posts = [f"post-{number}" for number in range(5)]
     verified.add_posts(posts)
-    Verification.LEAST_PAUSE = timedelta(seconds=1)  # the fixture sets it back
+    Reconciliation.LEAST_PAUSE = timedelta(seconds=1)  # the fixture sets it back
     with verified.worker(count_every=0.5) as worker:
         await worker.until_ready()
         stopping = asyncio.Event()
@@ -154,10 +160,10 @@ async def test_views_in_flight_are_not_drift(verified: Pipeline) -> None:
                 await asyncio.sleep(0.1)  # the machine has other things to do
 
         sending = asyncio.create_task(traffic())
-        async with verification_of(verified.settings) as verification:
+        async with reconciliation_of(verified.settings) as reconciliation:
             await until(lambda: any_counted(verified), "views are counted")
             for _ in range(5):
-                report = await verification.verify(since=datetime.now(UTC) - timedelta(hours=1))
+                report = await reconciliation.compare(since=datetime.now(UTC) - timedelta(hours=1))
                 assert report.is_well, report
                 assert report.windows > 0
         stopping.set()
@@ -171,7 +177,7 @@ async def any_counted(pipeline: Pipeline) -> bool:
 async def test_a_view_counted_during_the_comparison_is_not_drift(verified: Pipeline) -> None:
     await prepare(verified)
     await store(verified, WINDOWS[0].start)
-    async with verification_of(verified.settings) as verification:
+    async with reconciliation_of(verified.settings) as reconciliation:
         waited = 0
 
         def counted_late(what: str, done: int, of: int) -> None:
@@ -182,7 +188,7 @@ async def test_a_view_counted_during_the_comparison_is_not_drift(verified: Pipel
                     counting.append(asyncio.create_task(count(verified, WINDOWS[0])))
 
         counting: list[asyncio.Task[None]] = []
-        report = await verification.verify(report=counted_late)
+        report = await reconciliation.compare(report=counted_late)
         await asyncio.gather(*counting)
     assert waited >= 2
     assert report.is_well
@@ -194,11 +200,11 @@ async def test_an_uncounted_view_is_found_and_counted_by_a_repair(verified: Pipe
     await store(verified, WINDOWS[0].start)
     await store(verified, START, START, post_id="post-3")
     verified.add_posts(["post-3"], view_count=5)
-    async with verification_of(verified.settings) as verification:
-        report = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        report = await reconciliation.compare()
         assert report.of_windows == [WindowDifference(WINDOWS[0], 2, 1), WindowDifference(new, 2, 0)]
         assert report.of_posts == []
-        _, left = await verification.repair(report)
+        _, left = await reconciliation.repair(report)
     assert left.is_well
     assert verified.view_counts() == {"post-1": 107, "post-2": 115, "post-3": 7}
 
@@ -233,25 +239,25 @@ async def test_a_manually_changed_window_is_found_and_repaired(verified: Pipelin
     verified.rows(
         "UPDATE inkstream.view_windows SET views = %s WHERE post_id = %s AND window_start = %s", views, *window
     )
-    async with verification_of(verified.settings) as verification:
-        report = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        report = await reconciliation.compare()
         assert report.of_windows == [WindowDifference(window, 2, views)]
         # The sum is wrong as well; what is applied and the platform's count follow from it.
         assert PostDifference("post-1", Column.VIEWS, 6, 4 + views) in report.of_posts
-        done, left = await verification.repair(report)
+        done, left = await reconciliation.repair(report)
         assert [(change.window, change.views_before, change.views) for change in done.windows] == [(window, views, 2)]
         assert left.is_well
-        assert (await verification.verify()).is_well
+        assert (await reconciliation.compare()).is_well
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
 
 async def test_manually_deleted_windows_are_found_and_repaired(verified: Pipeline) -> None:
     await prepare(verified)
     verified.rows("DELETE FROM inkstream.view_windows")
-    async with verification_of(verified.settings) as verification:
-        report = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        report = await reconciliation.compare()
         assert report.of_windows == [WindowDifference(window, number + 1, 0) for number, window in enumerate(WINDOWS)]
-        _, left = await verification.repair(report)
+        _, left = await reconciliation.repair(report)
         assert left.is_well
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
@@ -259,18 +265,18 @@ async def test_manually_deleted_windows_are_found_and_repaired(verified: Pipelin
 async def test_a_wrong_total_is_found_and_repaired_with_the_counts_derived_from_it(verified: Pipeline) -> None:
     await prepare(verified)
     verified.rows("UPDATE inkstream.counted_posts SET views = 50 WHERE post_id = 'post-1'")
-    async with verification_of(verified.settings) as verification:
-        report = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        report = await reconciliation.compare()
         assert report.of_posts == [PostDifference("post-1", Column.VIEWS, 50, 6)]
         async with view_counts(verified) as counts:
             await counts.settle()
         assert verified.view_counts()["post-1"] == 150
-        report = await verification.verify()
+        report = await reconciliation.compare()
         assert report.of_posts == [
             PostDifference("post-1", Column.VIEWS, 50, 6),
             PostDifference("post-1", Column.VIEW_COUNT, 150, 106),
         ]
-        _, left = await verification.repair(report)
+        _, left = await reconciliation.repair(report)
         assert left.is_well
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
@@ -278,10 +284,10 @@ async def test_a_wrong_total_is_found_and_repaired_with_the_counts_derived_from_
 async def test_a_manually_changed_applied_count_is_found_and_repaired(verified: Pipeline) -> None:
     await prepare(verified)
     verified.rows("UPDATE inkstream.counted_posts SET applied = 2 WHERE post_id = 'post-1'")
-    async with verification_of(verified.settings) as verification:
-        report = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        report = await reconciliation.compare()
         assert report.of_posts == [PostDifference("post-1", Column.APPLIED, 2, 6)]
-        _, left = await verification.repair(report)
+        _, left = await reconciliation.repair(report)
         assert left.is_well
     assert verified.view_counts() == {"post-1": 106, "post-2": 115}
 
@@ -305,13 +311,13 @@ async def test_a_repair_beside_a_worker_loses_no_view(verified: Pipeline) -> Non
     with verified.worker(count_every=0.2) as worker:
         await worker.until_ready()
         await verified.send("page-views", views(0, 500, posts))
-        async with verification_of(verified.settings) as verification:
+        async with reconciliation_of(verified.settings) as reconciliation:
             for first in range(500, 3_000, 500):
                 await verified.send("page-views", views(first, 500, posts))
                 verified.rows("UPDATE inkstream.view_windows SET views = greatest(0, views + (random() * 9)::int - 4)")
-                await verification.repair(await verification.verify())
+                await reconciliation.repair(await reconciliation.compare())
             await verified.settled(*TOPICS)
-            _, left = await verification.repair(await verification.verify())
+            _, left = await reconciliation.repair(await reconciliation.compare())
         assert left.is_well, left
     assert verified.view_counts() == dict.fromkeys(posts, 600)
 
@@ -325,10 +331,10 @@ async def test_more_windows_and_posts_than_one_transaction_takes_are_repaired(ve
     for post_id in posts[600:]:
         await store(verified, START, post_id=post_id)
     verified.rows('UPDATE posts SET "viewCount" = 0')
-    async with verification_of(verified.settings) as verification:
-        report = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        report = await reconciliation.compare()
         assert (len(report.of_windows), report.changes.posts, report.posts) == (500, 600, 600)
-        done, left = await verification.repair(report, overrule=True)
+        done, left = await reconciliation.repair(report, overrule=True)
         assert (len(done.windows), len(done.posts)) == (500, 1_100)
         assert left.is_well
         assert left.changes.posts == 0
@@ -346,10 +352,10 @@ async def test_views_of_missing_posts_wait_and_are_not_drift(verified: Pipeline)
     assert (report["posts"], report["posts_missing"]) == (3, 1)
     # It appears, and no worker is there to give it its views.
     verified.add_posts(["post-3"], view_count=10)
-    async with verification_of(verified.settings) as verification:
-        waiting = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        waiting = await reconciliation.compare()
         assert waiting.of_posts == [PostDifference("post-3", Column.VIEW_COUNT, 10, 11)]
-        await verification.repair(waiting)
+        await reconciliation.repair(waiting)
     assert verified.view_counts()["post-3"] == 11
 
 
@@ -406,8 +412,8 @@ async def test_views_from_before_counting_began_are_not_differences(verified: Pi
 async def test_views_dated_ahead_are_verified(verified: Pipeline) -> None:
     ahead = start_of(datetime.now(UTC) + timedelta(hours=20))
     await store(verified, ahead)
-    async with verification_of(verified.settings) as verification:
-        report = await verification.verify()
+    async with reconciliation_of(verified.settings) as reconciliation:
+        report = await reconciliation.compare()
     assert report.of_windows == [WindowDifference(Window("post-1", ahead), 1, 0)]
 
 
@@ -446,8 +452,8 @@ async def test_the_gauge_shows_drift_and_its_end(verified: Pipeline) -> None:
     for post_id in ("post-1", "post-2"):
         await store(verified, START, START, post_id=post_id)
     await count(verified, Window("post-1", START), Window("post-2", START))
-    async with verification_of(verified.settings) as verification:
-        watch = WatchDrift(verification, timedelta(minutes=5))
+    async with reconciliation_of(verified.settings) as reconciliation:
+        watch = WatchDrift(reconciliation, timedelta(minutes=5))
         await watch.measure()
         assert drift() == 0
         verified.rows('UPDATE posts SET "viewCount" = "viewCount" + 5')
@@ -455,16 +461,16 @@ async def test_the_gauge_shows_drift_and_its_end(verified: Pipeline) -> None:
         await watch.measure()
         # Its window, its sum and the platform's count by one each. What others did to their counts is no drift.
         assert drift() == 1 + 1 + 1
-        await verification.repair(await verification.verify())
+        await reconciliation.repair(await reconciliation.compare())
         await watch.measure()
         assert drift() == 0
 
 
 async def test_the_gauge_stays_while_a_server_is_away(verified: Pipeline) -> None:
     VIEW_COUNT_DRIFT.set(3)
-    async with verification_of(verified.settings) as verification:
+    async with reconciliation_of(verified.settings) as reconciliation:
         verified.rows("ALTER TABLE inkstream.view_windows RENAME TO gone")
-        await WatchDrift(verification, timedelta(minutes=5)).measure()
+        await WatchDrift(reconciliation, timedelta(minutes=5)).measure()
     assert drift() == 3
 
 

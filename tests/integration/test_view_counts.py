@@ -148,7 +148,7 @@ async def test_a_folded_windows_views_stay_and_later_counts_of_it_change_nothing
     await pool.close()
 
 
-async def test_a_worker_folds_what_is_older_than_the_horizon_and_a_day(counting: Pipeline) -> None:
+async def test_a_worker_rolls_up_windows_older_than_the_horizon_and_a_day(counting: Pipeline) -> None:
     counting.add_posts(["post-1"])
     now = start_of(datetime.now(UTC))
     kept, gone = now - timedelta(hours=24), now - timedelta(hours=26)
@@ -164,7 +164,7 @@ async def test_a_worker_folds_what_is_older_than_the_horizon_and_a_day(counting:
     assert counting.view_counts() == {"post-1": 7}
 
 
-async def test_an_older_count_after_a_newer_one_and_what_is_no_count_change_nothing(counting: Pipeline) -> None:
+async def test_an_older_count_after_a_newer_one_and_an_invalid_count_change_nothing(counting: Pipeline) -> None:
     counting.add_posts(["post-1", "post-2"])
     start = start_of(datetime.now(UTC))
     newest, older, again = count("post-1", start, 5), count("post-1", start, 3), count("post-1", start, 5)

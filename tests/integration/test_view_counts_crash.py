@@ -19,7 +19,7 @@ from tests.integration.test_view_counts import BOT, BROWSER, TOPICS, view
 
 BASELINE = 17
 # Some windows are to be so large that they rest between two counts, though few views are sent.
-FEW_ARE_MANY = "from agents import recounts; recounts.LARGE = 50"
+FEW_ARE_MANY = "from agents.view_counts import pending_windows; pending_windows.LARGE = 50"
 RECOUNT_RATE = 5_000
 
 
@@ -233,9 +233,9 @@ def plain_plus() -> str:
 def with_query(name: str, statement: str) -> str:
     """Return the prelude of a worker that has another query of this name."""
     return (
-        "from sinks import postgres\n"
-        f"queries = {{**postgres._queries(), {name!r}: {statement!r}}}\n"
-        "postgres._queries = lambda: queries"
+        "from sinks.postgres import pool\n"
+        f"queries = {{**pool._queries(), {name!r}: {statement!r}}}\n"
+        "pool._queries = lambda: queries"
     )
 
 

@@ -190,7 +190,7 @@ async def test_a_body_in_chunks_is_refused_once_it_is_too_large(strangers: Worke
     ],
     ids=["a header", "a token", "many parameters", "many headers", "no HTTP"],
 )
-async def test_a_head_that_is_too_large_or_none_is_refused(strangers: Worker, head: bytes) -> None:
+async def test_headers_that_are_too_large_or_invalid_are_refused(strangers: Worker, head: bytes) -> None:
     assert await status(strangers, head) == 400
 
 
@@ -212,7 +212,7 @@ async def test_a_request_that_does_not_come_to_its_end_is_answered_408(strangers
     assert await status(strangers, begun) == 408
 
 
-async def test_clients_that_read_nothing_hold_up_nobody(strangers: Worker) -> None:
+async def test_clients_that_read_nothing_delay_no_other_client(strangers: Worker) -> None:
     loop = asyncio.get_running_loop()
     asked = request("GET", "/metrics") * 100
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber
 
 from delivery.batch import Record
-from delivery.dead_letters.writer import DeadLetterLimit
+from delivery.dead_letters.limit import DeadLetterLimit
 from delivery.producer import partition_of
 from dev.blog import Blog
 from dev.invalid_events import INVALID_EVENTS

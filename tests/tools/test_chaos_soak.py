@@ -27,18 +27,18 @@ process_open_fds 118.0
 # TYPE process_cpu_seconds_total counter
 process_cpu_seconds_total 11.25
 # TYPE inkstream_lag_records gauge
-inkstream_lag_records{partition="0",topic="a.page-views"} 30.0
-inkstream_lag_records{partition="1",topic="a.page-views"} 12.0
-inkstream_lag_records{partition="0",topic="a.searches"} -1.0
+inkstream_lag_records{partition="0",agent="a.page-views"} 30.0
+inkstream_lag_records{partition="1",agent="a.page-views"} 12.0
+inkstream_lag_records{partition="0",agent="a.searches"} -1.0
 # TYPE inkstream_stored_after_seconds histogram
-inkstream_stored_after_seconds_bucket{le="0.1",topic="a.page-views"} 5.0
-inkstream_stored_after_seconds_bucket{le="+Inf",topic="a.page-views"} 8.0
-inkstream_stored_after_seconds_count{topic="a.page-views"} 8.0
-inkstream_stored_after_seconds_sum{topic="a.page-views"} 1.0
-inkstream_stored_after_seconds_bucket{le="0.1",topic="a.searches"} 2.0
-inkstream_stored_after_seconds_bucket{le="+Inf",topic="a.searches"} 2.0
-inkstream_stored_after_seconds_bucket{le="0.1",topic="a.notify-domain-events"} 100.0
-inkstream_stored_after_seconds_bucket{le="+Inf",topic="a.notify-domain-events"} 100.0
+inkstream_stored_after_seconds_bucket{le="0.1",agent="a.page-views"} 5.0
+inkstream_stored_after_seconds_bucket{le="+Inf",agent="a.page-views"} 8.0
+inkstream_stored_after_seconds_count{agent="a.page-views"} 8.0
+inkstream_stored_after_seconds_sum{agent="a.page-views"} 1.0
+inkstream_stored_after_seconds_bucket{le="0.1",agent="a.searches"} 2.0
+inkstream_stored_after_seconds_bucket{le="+Inf",agent="a.searches"} 2.0
+inkstream_stored_after_seconds_bucket{le="0.1",agent="a.notify-domain-events"} 100.0
+inkstream_stored_after_seconds_bucket{le="+Inf",agent="a.notify-domain-events"} 100.0
 """
 
 Value = Callable[[float], float]

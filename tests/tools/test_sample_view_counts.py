@@ -13,13 +13,13 @@ START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FIRST, SECOND = Window("post", START), Window("post", START + LENGTH)
 METRICS = """
 # TYPE inkstream_counted_after_seconds histogram
-inkstream_counted_after_seconds_bucket{topic="post-view-counts",le="1.0"} 0.0
-inkstream_counted_after_seconds_bucket{topic="post-view-counts",le="2.0"} 50.0
-inkstream_counted_after_seconds_bucket{topic="post-view-counts",le="4.0"} 98.0
-inkstream_counted_after_seconds_bucket{topic="post-view-counts",le="6.0"} 100.0
-inkstream_counted_after_seconds_bucket{topic="post-view-counts",le="+Inf"} 100.0
-inkstream_counted_after_seconds_count{topic="post-view-counts"} 100.0
-inkstream_counted_after_seconds_sum{topic="post-view-counts"} 200.0
+inkstream_counted_after_seconds_bucket{agent="post-view-counts",le="1.0"} 0.0
+inkstream_counted_after_seconds_bucket{agent="post-view-counts",le="2.0"} 50.0
+inkstream_counted_after_seconds_bucket{agent="post-view-counts",le="4.0"} 98.0
+inkstream_counted_after_seconds_bucket{agent="post-view-counts",le="6.0"} 100.0
+inkstream_counted_after_seconds_bucket{agent="post-view-counts",le="+Inf"} 100.0
+inkstream_counted_after_seconds_count{agent="post-view-counts"} 100.0
+inkstream_counted_after_seconds_sum{agent="post-view-counts"} 200.0
 """
 
 
@@ -101,7 +101,7 @@ def test_the_time_that_counting_took_lies_within_the_steps_of_the_histogram() ->
 
 
 def test_what_took_longer_than_the_last_step_is_told_as_that_step() -> None:
-    slow = 'inkstream_counted_after_seconds_bucket{topic="x",le="%s"} %s\n'
+    slow = 'inkstream_counted_after_seconds_bucket{agent="x",le="%s"} %s\n'
     metrics = "# TYPE inkstream_counted_after_seconds histogram\n" + slow % ("60.0", "1.0") + slow % ("+Inf", "4.0")
     assert counted_within(metrics, 0.99) == [60]
 

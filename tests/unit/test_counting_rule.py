@@ -1,7 +1,7 @@
 """The protocol of counting, with crashes between any two of its steps: in the end every view is counted once.
 
-What decides (`touched`, `Recounts`, `start_of`) is the real thing; Kafka, MongoDB and PostgreSQL are as small as can
-be. The same rule is tried on the real PostgreSQL in `tests/integration/test_counting_sql.py`.
+The code that decides (`touched`, `PendingWindows`, `start_of`) is the real one; Kafka, MongoDB and PostgreSQL are small
+models. The same rule is tried on the real PostgreSQL in `tests/integration/test_counting_sql.py`.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from agents.view_counts.pending_windows import LARGE, Recounts
+from agents.view_counts.pending_windows import LARGE, PendingWindows
 from enrich.documents import Document
 from enrich.view_windows import Window, start_of, touched
 
@@ -82,7 +82,7 @@ class Protocol(RuleBasedStateMachine):
         self.view_windows: Topic[Window] = Topic()
         self.view_counts: Topic[Count] = Topic()
         self.stored: dict[int, View] = {}
-        self.recounts = Recounts(LARGE)
+        self.pending = PendingWindows(LARGE)
         self.unsent: list[Count] = []
         self.counts: Counter[Window] = Counter()
 
@@ -114,22 +114,22 @@ class Protocol(RuleBasedStateMachine):
         done = self.loop.run_until_complete(self._want(batch))
         self.now += 1.0
         if dies == "read":
-            return self._forget_recounts()
-        turn = self.recounts.take_turn(self.now)
+            return self._forget_windows()
+        turn = self.pending.next_due(self.now)
         meanwhile = self.loop.run_until_complete(self._want(batch[:1]))
         due = {**turn.small, **turn.large}
         counts = [Count(window, self._people(window)) for window in due]
         if dies == "counted":
             self.unsent += counts
-            return self._forget_recounts()
-        self.view_windows.records += turn.resting
+            return self._forget_windows()
+        self.view_windows.records += turn.deferred
         self.view_counts.records += counts
-        for recount in (*due.values(), *turn.resting.values()):
+        for recount in (*due.values(), *turn.deferred.values()):
             recount.done.set_result(None)
         for count in counts:
-            self.recounts.counted(count.window, 5 * LARGE if look_large else count.views, self.now)
+            self.pending.counted(count.window, 5 * LARGE if look_large else count.views, self.now)
         if dies == "sent":
-            return self._forget_recounts()
+            return self._forget_windows()
         assert all(each.done() for each in done)
         assert not any(each.done() for each in meanwhile), "what was counted may not have it"
         self.view_windows.committed += len(batch)
@@ -170,7 +170,7 @@ class Protocol(RuleBasedStateMachine):
         self.loop.close()
 
     async def _want(self, windows: Sequence[Window]) -> set["asyncio.Future[None]"]:
-        return {self.recounts.want(window, NOON) for window in windows}
+        return {self.pending.request(window, NOON) for window in windows}
 
     def _people(self, window: Window) -> int:
         return sum(view.window == window and not view.is_bot for view in self.stored.values())
@@ -179,8 +179,8 @@ class Protocol(RuleBasedStateMachine):
         if count.views > self.counts[count.window]:
             self.counts[count.window] = count.views
 
-    def _forget_recounts(self) -> None:
-        self.recounts = Recounts(LARGE)
+    def _forget_windows(self) -> None:
+        self.pending = PendingWindows(LARGE)
 
 
 TestProtocol = Protocol.TestCase

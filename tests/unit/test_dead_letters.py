@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delivery.dead_letters.writer import DeadLetterLimit, DeadLetterLimitExceededError
+from delivery.dead_letters.limit import DeadLetterLimit, DeadLetterLimitExceededError
 
 
 def bad(count: int) -> range:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from agents.store import MOST_WRITES, Store
-from delivery.dead_letters.writer import DeadLetter
+from delivery.dead_letters.letter import DeadLetter
 from enrich.enricher import Enricher
 from enrich.notifications import Notifier
 from notifications import rules

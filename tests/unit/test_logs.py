@@ -36,13 +36,13 @@ def record(logger: str, message: str, seconds: float) -> logging.LogRecord:
     return made
 
 
-def test_a_librarys_message_is_told_once_in_ten_seconds() -> None:
+def test_a_message_of_a_library_is_logged_once_in_ten_seconds() -> None:
     sparingly = Sparingly()
     told = [sparingly.filter(record("aiokafka.client", "no node %s", second)) for second in range(100, 121)]
     assert told.count(True) == 3
     assert sparingly.filter(record("aiokafka.client", "another message", 121))
 
 
-def test_our_own_messages_are_all_told() -> None:
+def test_all_our_own_messages_are_logged() -> None:
     sparingly = Sparingly()
     assert all(sparingly.filter(record("delivery.consumer", "dead letter", 1)) for _ in range(10))

@@ -227,7 +227,7 @@ def test_the_last_hour_is_twelve_windows_and_the_one_that_comes_next_is_kept() -
 
 
 @pytest.mark.parametrize("url", ["", "http://redis:6379", "redis://:hush-hush@redis:port/0"])
-def test_an_address_that_is_none_is_told_without_its_password(url: str) -> None:
+def test_an_invalid_address_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(RedisUrlError) as raised:
         RecentViews(url, "")
     told: Any = raised.value

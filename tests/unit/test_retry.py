@@ -30,7 +30,7 @@ async def test_a_transient_fault_is_retried_until_it_is_over_and_health_is_red_m
             raise ConnectionError
         return "written"
 
-    assert await retry.until_done(lambda: write(), Store(), health) == "written"
+    assert await retry.Retrier(Store(), health).run(write) == "written"
     assert ready == [True] + [False] * 99
     assert health.ready
     assert health.dependencies["store"]["problem"] is None
@@ -45,5 +45,5 @@ async def test_any_other_error_is_raised_at_once() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await retry.until_done(write, Store(), Health())
+        await retry.Retrier(Store(), Health()).run(write)
     assert attempts == 1

@@ -14,7 +14,7 @@ from notifications.receipts.receipt import Receipt
 from notifications.unsubscribing import KEPT, BadLink, UnsubscribeLinks, unsubscribed
 from schemas.receipts import DeliveryReceived
 from sinks.collections import EMAIL_LOGS
-from web.receipt_publisher import NotReported
+from web.receipt_publisher import NotPublished
 from web.unsubscribe_page import UnsubscribePage
 
 KEY = "5f2b1c0a9d8e7f6a5b4c3d2e1f0a9b8c"
@@ -168,7 +168,7 @@ async def test_a_bad_link_reports_nothing_and_says_what_to_do() -> None:
 
 
 async def test_while_kafka_is_unavailable_the_page_asks_to_try_again() -> None:
-    status, html = await page(Reported(NotReported("TimeoutError"))).press(token())
+    status, html = await page(Reported(NotPublished("TimeoutError"))).press(token())
     assert status == 503
     assert Outline(html).texts["h1"] == "Something went wrong"
     assert len(Outline(html).all("button")) == 1

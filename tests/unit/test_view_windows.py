@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from agents.view_counts.count_views import CountViews
-from agents.view_counts.pending_windows import Recount
+from agents.view_counts.pending_windows import PendingCount
 from agents.view_counts.touch_windows import TouchWindows
 from delivery.dead_letters.writer import DeadLetters
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
@@ -74,7 +74,7 @@ def test_a_window_is_the_same_in_every_time_zone() -> None:
 # The windows that writes touch
 
 
-def test_views_are_gathered_by_post_and_window() -> None:
+def test_views_are_grouped_by_post_and_window() -> None:
     minute = timedelta(minutes=1)
     writes = [view(), view(time=NOON + 4 * minute), view(time=NOON + 5 * minute), view("post-2", NOON + minute)]
     assert touched(writes) == {
@@ -206,7 +206,7 @@ async def count(window: Window, views: int, oldest_view_at: datetime = NOON) -> 
         horizon=timedelta(days=7),
         rate=100_000,
     )
-    await agent._count({window: Recount(oldest_view_at)})
+    await agent._count({window: PendingCount(oldest_view_at)})
     return sent
 
 

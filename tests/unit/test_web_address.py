@@ -118,7 +118,7 @@ def test_a_port_that_is_taken_is_named_with_its_setting(served: tuple[str, int])
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "[::1]", "[::]", "fe80::1%lo", "worker-1"])
 def test_a_worker_can_be_made_for_any_address(host: str) -> None:
     settings = Settings(web_host=host)
-    made = Pipeline("addresses", settings, Health(), WebServer)
+    made = Pipeline(settings, Health(), WebServer)
     assert made.conf.web_bind == host.strip("[]")
     assert made.conf.canonical_url.port == settings.web_port
 

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from notifications.receipts.receipt import Receipt
 from providers.webhooks.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
-from web.receipt_publisher import NotReported
+from web.receipt_publisher import NotPublished
 from web.webhooks import Mailgun, SendGrid, Ses, Source, Unreachable, Webhook, fetch
 
 DATA = Path(__file__).parents[1] / "data/webhooks"
@@ -137,7 +137,7 @@ async def test_a_request_that_is_not_the_providers_keeps_nothing(
 async def test_while_kafka_is_away_a_provider_is_asked_to_try_again(
     source: Source, request_: tuple[bytes, dict[str, str]], refusal: int
 ) -> None:
-    answer = await Webhook(source, Reported(NotReported("TimeoutError"))).answer(*request_)
+    answer = await Webhook(source, Reported(NotPublished("TimeoutError"))).answer(*request_)
     assert answer == (503, "try again: TimeoutError")
 
 

@@ -1,4 +1,4 @@
-"""What a verification makes of what it sees; no server is there."""
+"""What a reconciliation concludes from what it reads, without servers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from agents.view_counts.reconciliation import (
     Column,
-    Judgement,
+    Comparison,
     PostDifference,
-    Report,
     Seen,
     WindowDifference,
+    WindowStatus,
     differences,
     first_start,
-    judge,
-    may_settle,
+    may_catch_up,
     slices,
+    status_of,
 )
 from enrich.view_windows import LENGTH, Window, start_of
 from sinks.postgres.view_counts import PostCounts
@@ -29,18 +29,18 @@ WELL = PostCounts("post", views=7, views_of_windows=7, applied=7, baseline=100, 
 @pytest.mark.parametrize(
     ("first", "now", "judgement"),
     [
-        pytest.param((5, 3), (5, 5), Judgement.WELL, id="counted meanwhile"),
-        pytest.param((5, 3), (9, 6), Judgement.WELL, id="has all that was stored at the first look"),
-        pytest.param((5, 3), (9, 4), Judgement.MOVING, id="some of it was counted"),
-        pytest.param((5, 3), (5, 3), Judgement.BEHIND, id="nothing was counted"),
-        pytest.param((5, 3), (9, 3), Judgement.BEHIND, id="more came and nothing was counted"),
-        pytest.param((5, 6), (5, 6), Judgement.WRONG, id="more than is stored"),
-        pytest.param((5, 3), (2, 3), Judgement.WRONG, id="views were deleted"),
-        pytest.param((0, 0), (0, 0), Judgement.WELL, id="nothing there"),
+        pytest.param((5, 3), (5, 5), WindowStatus.WELL, id="counted meanwhile"),
+        pytest.param((5, 3), (9, 6), WindowStatus.WELL, id="has all that was stored at the first look"),
+        pytest.param((5, 3), (9, 4), WindowStatus.MOVING, id="some of it was counted"),
+        pytest.param((5, 3), (5, 3), WindowStatus.BEHIND, id="nothing was counted"),
+        pytest.param((5, 3), (9, 3), WindowStatus.BEHIND, id="more came and nothing was counted"),
+        pytest.param((5, 6), (5, 6), WindowStatus.WRONG, id="more than is stored"),
+        pytest.param((5, 3), (2, 3), WindowStatus.WRONG, id="views were deleted"),
+        pytest.param((0, 0), (0, 0), WindowStatus.WELL, id="nothing there"),
     ],
 )
-def test_a_window_is_judged_by_two_looks(first: tuple[int, int], now: tuple[int, int], judgement: Judgement) -> None:
-    assert judge(Seen(*first), Seen(*now)) is judgement
+def test_a_window_is_judged_by_two_looks(first: tuple[int, int], now: tuple[int, int], judgement: WindowStatus) -> None:
+    assert status_of(Seen(*first), Seen(*now)) is judgement
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 5), st.integers(0, 40), st.integers(0, 40))
@@ -54,7 +54,7 @@ def test_a_count_that_follows_what_is_stored_is_never_wrong(
         history.append((stored_now, stored_now) if is_count else (stored_now + 1, counted))
     earlier, later = sorted(min(look, len(history) - 1) for look in (one, other))
     looks = [Seen(history[min(look + 1, len(history) - 1)][0], history[look][1]) for look in (earlier, later)]
-    assert judge(*looks) is not Judgement.WRONG
+    assert status_of(*looks) is not WindowStatus.WRONG
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_what_is_wrong_with_a_post_is_named(post: PostCounts, found: list[tuple[
     assert differences(post) == [PostDifference("post", *difference) for difference in found]
 
 
-def test_only_views_that_wait_for_their_post_may_settle() -> None:
-    assert may_settle(WELL._replace(applied=0, baseline=None, view_count=100))
-    assert may_settle(WELL._replace(applied=5, view_count=105))
-    assert not may_settle(WELL)
-    assert not may_settle(WELL._replace(view_count=106))
-    assert may_settle(WELL._replace(applied=5, view_count=106)), "others may have changed it meanwhile"
-    assert not may_settle(WELL._replace(views=9))
-    assert not may_settle(WELL._replace(applied=0, view_count=None))
+def test_only_views_that_wait_for_their_post_may_catch_up() -> None:
+    assert may_catch_up(WELL._replace(applied=0, baseline=None, view_count=100))
+    assert may_catch_up(WELL._replace(applied=5, view_count=105))
+    assert not may_catch_up(WELL)
+    assert not may_catch_up(WELL._replace(view_count=106))
+    assert may_catch_up(WELL._replace(applied=5, view_count=106)), "others may have changed it meanwhile"
+    assert not may_catch_up(WELL._replace(views=9))
+    assert not may_catch_up(WELL._replace(applied=0, view_count=None))
 
 
 @given(st.integers(0, 5_000), st.integers(1, 300))
@@ -125,7 +125,7 @@ def test_the_first_window_from_a_moment_on_does_not_begin_before() -> None:
 
 
 def test_drift_adds_up_whatever_its_direction() -> None:
-    report = Report(
+    report = Comparison(
         of_windows=[
             WindowDifference(Window("a", start_of(NOW)), stored=5, counted=3),
             WindowDifference(Window("b", start_of(NOW)), stored=1, counted=2),
@@ -134,4 +134,4 @@ def test_drift_adds_up_whatever_its_direction() -> None:
     )
     assert report.drift == 7
     assert not report.is_well
-    assert Report().is_well
+    assert Comparison().is_well
