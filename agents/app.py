@@ -52,8 +52,9 @@ from providers.registry import Providers
 from runtime.health import Health
 from runtime.logs import logging_config
 from schemas.cloudevents import Decoder
+from schemas.declarations import DeclarationError
 from schemas.identity import ReplaySigner
-from schemas.topics import TopicsError, load
+from schemas.topics import load
 from sinks import collections
 from sinks.stores import Stores
 from web import health_pages, unsubscribe_page, webhooks
@@ -70,7 +71,9 @@ notifier = Notifier(rules.load(settings.notifications_file, events, window=setti
 notified = {f"notify-{topic.name}": topic for topic in topics.inbound.values() if notifier.events & topic.events.keys()}
 agents = [*topics.all, *notified, "deliver"]
 if unknown := set(settings.agents) - set(agents):
-    raise TopicsError(f"INKSTREAM_AGENTS: no agent {', '.join(sorted(unknown))}; expected some of {', '.join(agents)}")
+    raise DeclarationError(
+        f"INKSTREAM_AGENTS: no agent {', '.join(sorted(unknown))}; expected some of {', '.join(agents)}"
+    )
 
 
 def runs(agent: str) -> bool:
@@ -129,7 +132,7 @@ if runs(view_windows.name):
     app.consume(settings.namespace + view_windows.name, count_views, gathers=200)
 
 if runs(post_view_counts.name):
-    rank_posts = RankPosts(stores.recent_views, stores.view_counts)
+    rank_posts = RankPosts(stores.recent_views, stores.view_counts.windows)
     apply_counts = ApplyCounts(decoder(post_view_counts), stores.view_counts, dead_letters(), health, rank_posts.note)
     app.consume(settings.namespace + post_view_counts.name, apply_counts)
     app.run(SettleCounts(stores.view_counts, settings.count_horizon, health))

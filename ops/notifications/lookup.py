@@ -32,8 +32,7 @@ def declared_rules(settings: Settings) -> Rules:
     """Return the rules of notifications, as the settings have them.
 
     Raises:
-        RulesError: `notifications.yaml` is wrong, or not there.
-        TopicsError: `topics.yaml` is.
+        DeclarationError: `topics.yaml` or `notifications.yaml` is wrong, or missing.
     """
     topics = load(settings.topics_file, collections.NAMES)
     events = {name: event for topic in topics.inbound.values() for name, event in topic.events.items()}
