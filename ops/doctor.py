@@ -38,19 +38,10 @@ from sinks.changes import Change
 from sinks.mongo import schema_sync
 from sinks.mongo.writer import Mongo
 from sinks.postgres import installation, migrations, pool
+from sinks.postgres.platform_posts import NOT_UPDATED, PlatformTable, SetAside, set_aside, takes_ids_of
 from sinks.postgres.pool import PostgresUrlError, PostsTable
+from sinks.postgres.post_locks import LOCKED, Blocker, blockers, named
 from sinks.postgres.recipients import problem_of_view, survey_preferences
-from sinks.postgres.view_counts import (
-    LOCKED,
-    NOT_UPDATED,
-    Blocker,
-    PlatformTable,
-    SetAside,
-    blockers,
-    named,
-    set_aside,
-    takes_ids_of,
-)
 from sinks.redis.refusals import ADVICE
 from sinks.servers import ANSWER_TIMEOUT, MongoUrlError, RedisUrlError, check_redis, describe_mongo, describe_redis
 
@@ -287,7 +278,7 @@ async def _posts(url: str, namespace: str, posts: PlatformTable) -> list[Finding
             names = posts.names(table.id_type)
             if holders := await blockers(waiting, using, names):
                 return [*findings, _locked(table, holders)]
-            await pool.fetch(using, "limit_waiting", milliseconds=1_000)
+            await pool.fetch(using, "limit_lock_wait", milliseconds=1_000)
             (row,) = await pool.fetch(using, "highest_view_count", names)
             findings += _room(table, row["highest"])
             if table.may_read_counts:

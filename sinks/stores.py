@@ -15,10 +15,11 @@ from sinks.mongo.notification_queue import NotificationQueue
 from sinks.mongo.notifications import Notifications
 from sinks.mongo.page_view_counts import StoredViews
 from sinks.mongo.writer import Mongo
+from sinks.postgres.platform_posts import PlatformTable
 from sinks.postgres.pool import Pool
 from sinks.postgres.recipients import Recipients
 from sinks.postgres.suppressions import Suppressions
-from sinks.postgres.view_counts import PlatformTable, ViewCounts
+from sinks.postgres.view_counts import ViewCounts
 from sinks.redis.in_app import InApp
 from sinks.redis.rate_limits import RateLimits
 from sinks.redis.recent_views import RecentViews

@@ -117,36 +117,36 @@ INSERT INTO {ours}.migrations (name, checksum) VALUES (%(name)s, %(checksum)s);
 -- Whoever changes the windows of posts first locks these posts in the order of their ids, so that no two transactions
 -- wait for each other. The platform's posts come last, so that they are locked for the shortest time.
 
--- name: limit_silence
+-- name: limit_idle_time
 -- A worker that is frozen, or cut off, amid its transaction must not keep posts locked: PostgreSQL rolls it back.
-SELECT set_config('idle_in_transaction_session_timeout', %(silence)s, true);
+SELECT set_config('idle_in_transaction_session_timeout', %(limit)s, true);
 
--- name: check_at_once
+-- name: check_constraints_immediately
 -- A deferred constraint of the platform's would refuse one post at the commit, and with it all others.
 SET CONSTRAINTS ALL IMMEDIATE;
 
--- name: limit_waiting
+-- name: limit_lock_wait
 -- Don't wait long for the platform's posts: a migration of the platform waits for us as well, and behind it all that
 -- reads posts.
 SELECT
     set_config('lock_timeout', %(milliseconds)s || 'ms', true),
     set_config('idle_in_transaction_session_timeout', '5s', true);
 
--- name: wait_for_posts
+-- name: wait_for_table_lock
 -- Take the lock that an update of the platform's table takes, and update nothing: no trigger fires.
 EXPLAIN UPDATE {posts} SET {view_count} = {view_count};
 
--- name: wait_for_post
+-- name: wait_for_row_lock
 -- Lock one post as an update does.
 SELECT FROM {posts} AS post
 JOIN (VALUES (%(post_id)s::text)) AS counted (post_id) ON post.{post_id} = {key}
 FOR NO KEY UPDATE OF post;
 
--- name: session
+-- name: backend_pid
 -- Of a server's session, which behind a pooler is another than the connection's.
 SELECT pg_backend_pid() AS pid;
 
--- name: blockers
+-- name: blocking_sessions
 -- Those whom a session waits for. What they run is not asked for: it may hold personal data. A transaction that is
 -- prepared has the number 0.
 SELECT DISTINCT pid, coalesce(nullif(application_name, ''), 'no application name') AS application
@@ -190,7 +190,7 @@ moved AS (
 )
 SELECT post_id, window_start, views, as_of, difference FROM risen;
 
--- name: folded_windows
+-- name: rolled_up_windows
 -- Those of the given windows that are folded: whether they have risen can't be told any more.
 SELECT given.post_id, given.window_start
 FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[]) AS given (post_id, window_start)
@@ -245,7 +245,7 @@ JOIN {posts} AS post ON post.{post_id} = {key}
 LEFT JOIN free ON free.post_id = counted.post_id
 WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
 
--- name: free_posts
+-- name: lock_posts_to_update
 -- Those of the posts that an update sees; an error where another transaction holds one of them.
 SELECT counted.post_id
 FROM unnest(%(post_ids)s::text[]) AS counted (post_id)
@@ -266,7 +266,7 @@ SET refused_code = %(code)s,
 WHERE post_id = %(post_id)s
 RETURNING refusals;
 
--- name: lock_posts_that_appeared
+-- name: lock_due_posts
 -- Posts whose views wait, and that are there by now; those that another transaction is busy with are left to it.
 SELECT counted.post_id
 FROM {ours}.counted_posts AS counted
@@ -297,14 +297,14 @@ ORDER BY 2 DESC, 1;
 -- name: highest_view_count
 SELECT max({view_count}) AS highest FROM {posts};
 
--- name: lock_posts_to_fold
+-- name: lock_posts_to_roll_up
 SELECT post_id
 FROM {ours}.counted_posts
 WHERE post_id IN (SELECT DISTINCT post_id FROM {ours}.view_windows WHERE window_start < %(before)s LIMIT %(most)s)
 ORDER BY post_id
 FOR UPDATE;
 
--- name: fold_windows
+-- name: roll_up_windows
 WITH gone AS (
     DELETE FROM {ours}.view_windows
     WHERE post_id = ANY (%(post_ids)s) AND window_start < %(before)s
@@ -473,10 +473,10 @@ SELECT digest, reason FROM {ours}.suppressions WHERE channel = %(channel)s AND d
 SELECT user_id::text, email::text, devices::text, preferences::text FROM {view}
 WHERE user_id::text = ANY (%(user_ids)s);
 
--- name: some_preferences
+-- name: sample_preferences
 -- What some people want, from the platform's view.
 SELECT preferences::text FROM {view} WHERE preferences IS NOT NULL LIMIT %(most)s;
 
--- name: limit_reading
+-- name: limit_statement_time
 -- The platform's view may be slow, or its tables locked: whoever asks then does better to ask again.
 SET LOCAL statement_timeout = '5s';

@@ -61,10 +61,10 @@ POINTS: Mapping[str, Place] = {
     # Counts of views: MongoDB has told them, Kafka has not got them; PostgreSQL has done all statements but the last.
     "after-count-before-send": Place("agents.view_counts.count_views", "CountViews._record", "before"),
     "amid-postgres-transaction": Place(
-        "sinks.postgres.view_counts",
-        "ViewCounts._move",
+        "sinks.postgres.platform_posts",
+        "PlatformPosts.move",
         "after",
-        lambda _, counts, using, post_ids, **_options: bool(post_ids),
+        lambda _, posts, using, post_ids, **_options: bool(post_ids),
     ),
     # Delivery: claimed, begun, sent, recorded, noted in the message's log, given back.
     "amid-claim": Place(

@@ -21,9 +21,11 @@ from sinks.mongo.database import NamespacedDatabase
 from sinks.mongo.schema_sync import converge
 from sinks.mongo.writer import Mongo
 from sinks.postgres.migrations import migrate, read
+from sinks.postgres.platform_posts import PlatformTable
 from sinks.postgres.pool import OtherInstallationError, Pool, is_transient, schema_of
 from sinks.postgres.suppressions import Suppressions
-from sinks.postgres.view_counts import PlatformTable, ViewCounts, WindowCount
+from sinks.postgres.view_counts import ViewCounts
+from sinks.postgres.view_windows import WindowCount
 from sinks.stores import Stores
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline, until
