@@ -111,7 +111,7 @@ for topic in topics.inbound.values():
     if runs(topic.name) and topic.collections:
         name = settings.namespace + topic.name
         announce = next((announces[collection] for collection in topic.collections if collection in announces), None)
-        store = Store(name, decoder(topic), enricher.documents, stores.mongo, dead_letters(), health, announce)
+        store = Store(name, decoder(topic), enricher.documents, stores.writer, dead_letters(), health, announce)
         app.consume(name, store)
 
 # Count views
@@ -145,7 +145,7 @@ for agent, topic in notified.items():
     if runs(agent):
         name = settings.namespace + agent
         notify = Store(
-            name, decoder(topic), notifier.documents, stores.mongo, dead_letters(), health, tell, judges=False
+            name, decoder(topic), notifier.documents, stores.writer, dead_letters(), health, tell, judges=False
         )
         app.consume(settings.namespace + topic.name, notify, name=agent)
 

@@ -19,7 +19,7 @@ from runtime.settings import DraftSettings, Settings
 from schemas.declarations import DeclarationError
 from schemas.topics import Topics, load
 from sinks.collections import NAMES
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres import pool
 from sinks.postgres.pool import PostgresUrlError
 from sinks.redis import connection

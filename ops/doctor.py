@@ -36,7 +36,7 @@ from schemas.identity import ReplaySigner
 from schemas.topics import Topic
 from sinks.changes import Change
 from sinks.mongo import schema_sync
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres import installation, migrations, pool
 from sinks.postgres.platform_posts import NOT_UPDATED, PlatformTable, SetAside, set_aside, takes_ids_of
 from sinks.postgres.pool import PostgresUrlError, PostsTable
@@ -118,7 +118,7 @@ async def examine(
     drift_of_collections, drift_of_tables = [
         [] if is_unmoved else [partial(_drift, subject, look)]
         for subject, look in (
-            ("collections", partial(schema_sync.converge, mongo.database, check=True)),
+            ("collections", partial(schema_sync.sync_schema, mongo.database, check=True)),
             ("tables", partial(migrations.migrate, postgres_url, tables, settings.namespace, check=True)),
         )
     ]

@@ -1,6 +1,6 @@
-"""Questions asked together: one query for all who want to know something at the same moment.
+"""Combines requests for single keys that come at the same moment into one query.
 
-In come keys, one by one; out go answers. A question that fails has failed for all who asked it, and for nobody else.
+Input: keys, one by one. Output: their values. A query that fails, fails only for the callers that it was made for.
 """
 
 import asyncio

@@ -17,8 +17,8 @@ from typing import NamedTuple, TypeVar
 from agents.server_problems import SERVER_ERRORS, ServerError, problem_of
 from enrich.view_windows import LENGTH, Window, start_of
 from runtime.settings import Settings
+from sinks.mongo.client import Mongo
 from sinks.mongo.page_view_counts import StoredViews
-from sinks.mongo.writer import Mongo
 from sinks.postgres import pool
 from sinks.postgres.count_repair import Repaired
 from sinks.postgres.platform_posts import PlatformTable

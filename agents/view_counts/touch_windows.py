@@ -15,7 +15,7 @@ from delivery.batch import Record
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
 from enrich.documents import Write
 from enrich.view_windows import Window, touched
-from sinks.mongo.writer import Outcome
+from sinks.mongo.outcome import Outcome
 
 
 class Touch(NamedTuple):

@@ -17,8 +17,8 @@ from ops.notifications.timeline import Circumstances, Story, addresses, story
 from runtime.settings import Settings
 from schemas.topics import load
 from sinks import collections
+from sinks.mongo.client import Mongo
 from sinks.mongo.notification_admin import Case, NotificationCases
-from sinks.mongo.writer import Mongo
 from sinks.postgres import pool
 from sinks.postgres.recipients import Person, Recipients
 from sinks.postgres.suppressions import Suppressions

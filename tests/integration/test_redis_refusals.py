@@ -17,7 +17,7 @@ from notifications.rate import Rate
 from ops import doctor
 from runtime.health import Health
 from runtime.settings import ROOT
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres.pool import Pool
 from sinks.postgres.recipients import Recipients
 from sinks.redis.in_app import InApp
