@@ -109,7 +109,9 @@ for topic in topology.stored.values():
     if runs(topic.name):
         name = settings.namespace + topic.name
         hooks = hooks_of(topic, after_write)
-        store = Store(name, decoder(topic), enricher.documents, stores.mongo, dead_letters(), health, after_write=hooks)
+        store = Store(
+            name, decoder(topic), enricher.documents, stores.writer, dead_letters(), health, after_write=hooks
+        )
         app.consume(name, store)
 
 # Count views
@@ -130,7 +132,7 @@ if runs(view_windows.name):
     app.consume(settings.namespace + view_windows.name, count_views, gathers=200)
 
 if runs(post_view_counts.name):
-    rank_posts = RankPosts(stores.recent_views, stores.view_counts)
+    rank_posts = RankPosts(stores.recent_views, stores.view_counts.windows)
     apply_counts = ApplyCounts(decoder(post_view_counts), stores.view_counts, dead_letters(), health, rank_posts.note)
     app.consume(settings.namespace + post_view_counts.name, apply_counts)
     app.run(MaintainCounts(stores.view_counts, settings.count_horizon, health))
@@ -147,7 +149,7 @@ for agent, topic in topology.notified.items():
             settings.namespace + agent,
             decoder(topic),
             notifier.documents,
-            stores.mongo,
+            stores.writer,
             dead_letters(),
             health,
             after_write=[notify_stored],

@@ -14,12 +14,12 @@ from agents.server_problems import first_line
 from delivery.kafka import FEWEST_REPLICAS, ssl_context
 from enrich.geo import GeoDatabase, GeoDatabaseError
 from notifications import rules
-from notifications.rules import RulesError
 from providers import registry
 from runtime.settings import DraftSettings, Settings
-from schemas.topics import Topics, TopicsError, load
+from schemas.declarations import DeclarationError
+from schemas.topics import Topics, load
 from sinks.collections import NAMES
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres import pool
 from sinks.postgres.pool import PostgresUrlError
 from sinks.redis import connection
@@ -132,7 +132,7 @@ def _problems_of_declarations(settings: Settings) -> Iterator[str]:
         return
     try:
         topics = load(settings.topics_file, NAMES, partitions=settings.partitions, replication=settings.replication)
-    except TopicsError as error:
+    except DeclarationError as error:
         yield str(error)  # rules can't be checked without topics
         return
     yield from _problems_of_replicas(settings, topics)
@@ -140,7 +140,7 @@ def _problems_of_declarations(settings: Settings) -> Iterator[str]:
         events = {name: event for topic in topics.inbound.values() for name, event in topic.events.items()}
         try:
             rules.load(settings.notifications_file, events, window=settings.gather_window)
-        except RulesError as error:
+        except DeclarationError as error:
             yield str(error)
 
 

@@ -19,7 +19,7 @@ from delivery.kafka import ssl_context
 from runtime.settings import Settings
 from sinks import servers
 from sinks.postgres.pool import OtherInstallationError
-from sinks.postgres.view_counts import PostsLockedError
+from sinks.postgres.post_locks import PostsLockedError
 from sinks.servers import STORE_ERRORS
 
 SERVER_ERRORS: tuple[type[Exception], ...] = (KafkaError, TimeoutError, *STORE_ERRORS)

@@ -21,7 +21,8 @@ from runtime.metrics import DOCUMENTS_DUPLICATE, DOCUMENTS_WRITTEN, STORED_AFTER
 from schemas.cloudevents import Decoder
 from schemas.envelope import Envelope, InvalidEvent
 from schemas.event import Event
-from sinks.mongo.writer import Mongo, Outcome
+from sinks.mongo.outcome import Outcome
+from sinks.mongo.writer import MongoWriter
 
 Describe = Callable[[Envelope[Event]], Iterable[Write]]
 """Makes the writes of an event; raises `InvalidEvent` at once for an event that can't be stored."""
@@ -53,7 +54,7 @@ class Store:
         name: str,
         decoder: Decoder,
         describe: Describe,
-        mongo: Mongo,
+        mongo: MongoWriter,
         dead_letters: DeadLetters,
         health: Health,
         *,

@@ -11,7 +11,8 @@ from notifications import rules
 from notifications.rules import Rules
 from runtime.settings import Settings
 from schemas import topics
-from schemas.topics import Topic, Topics, TopicsError
+from schemas.declarations import DeclarationError
+from schemas.topics import Topic, Topics
 from sinks import collections
 
 VIEW_WINDOWS = "view-windows"
@@ -50,8 +51,8 @@ def load(settings: Settings) -> Topology:
     """Return the topology that the files and the settings declare.
 
     Raises:
-        TopicsError: The file of the topics is wrong, or `INKSTREAM_AGENTS` names an agent that does not exist.
-        RulesError: The file of the rules is wrong.
+        DeclarationError: The file of the topics is wrong, or `INKSTREAM_AGENTS` names an agent that does not exist.
+        DeclarationError: The file of the rules is wrong.
     """
     declared = topics.load(
         settings.topics_file, collections.NAMES, partitions=settings.partitions, replication=settings.replication
@@ -64,13 +65,13 @@ def topology(declared: Topics, notifying: Rules, settings: Settings) -> Topology
     """Return the topology of topics and rules that have been read.
 
     Raises:
-        TopicsError: `INKSTREAM_AGENTS` names an agent that does not exist.
+        DeclarationError: `INKSTREAM_AGENTS` names an agent that does not exist.
     """
     inbound = declared.inbound.values()
     notified = {f"notify-{topic.name}": topic for topic in inbound if notifying.events & topic.events.keys()}
     agents = [*declared.all, *notified, DELIVER]
     if unknown := set(settings.agents) - set(agents):
-        raise TopicsError(
+        raise DeclarationError(
             f"INKSTREAM_AGENTS: no agent {', '.join(sorted(unknown))}; expected some of {', '.join(agents)}"
         )
     stored = {topic.name: topic for topic in inbound if topic.collections}

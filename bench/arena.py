@@ -29,7 +29,7 @@ from dev.stack import Platform, Ports
 from ops.commands.command import quieten_clients
 from sinks.collections import COLLECTIONS
 from sinks.mongo.database import NamespacedDatabase
-from sinks.mongo.schema_sync import converge
+from sinks.mongo.schema_sync import sync_schema
 
 POLL_SECONDS = 0.02
 LOOK_SECONDS = 0.2
@@ -114,7 +114,7 @@ class Arena:
         url = self.platform.mongo.url.replace("/blog-platform", f"/bench-{uuid.uuid4().hex[:8]}")
         async with AsyncMongoClient[dict[str, Any]](url) as client:
             database = NamespacedDatabase(client, namespace)
-            await converge(database, check=False)
+            await sync_schema(database, check=False)
             if not validated:
                 for name in COLLECTIONS:
                     await database.command({"collMod": database.name_of(name), "validator": {}})

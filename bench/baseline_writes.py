@@ -23,7 +23,7 @@ from pymongo.read_concern import ReadConcern
 
 from bench.traffic import ends, namespace_of
 from delivery.batch import Record
-from enrich.documents import Document, Occurrence, Part, Write
+from enrich.documents import Document, Occurrence, PartialUpdate, Write
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from runtime.settings import ROOT, Settings
@@ -32,7 +32,7 @@ from schemas.topics import load
 from sinks.collections import COLLECTIONS, ERROR_LOGS, NAMES, SYSTEM_LOGS
 from sinks.mongo.database import NamespacedDatabase
 from sinks.mongo.error_groups import group_updates
-from sinks.mongo.late_updates import PartSum, completion
+from sinks.mongo.late_updates import CombinedUpdate, completion
 
 LINES_PER_TRANSACTION = 500
 _POLL_MILLISECONDS = 500
@@ -76,19 +76,19 @@ class Preparation:
     def batch(self, records: Sequence[Record]) -> Batch:
         """Return the writes of some records."""
         prepared = Batch(len(records))
-        parts: defaultdict[str, defaultdict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
+        parts: defaultdict[str, defaultdict[str, list[PartialUpdate]]] = defaultdict(lambda: defaultdict(list))
         occurrences: list[Occurrence] = []
         for record in records:
             for write in self.writes(record):
                 match write:
                     case Document():
                         prepared.inserts.setdefault(write.collection, []).append(write.body)
-                    case Part():
+                    case PartialUpdate():
                         parts[write.collection][write.id].append(write)
                     case Occurrence():
                         occurrences.append(write)
         for collection, by_document in parts.items():
-            prepared.updates[collection] = [PartSum(some).update() for some in by_document.values()]
+            prepared.updates[collection] = [CombinedUpdate(some).update() for some in by_document.values()]
         for first in range(0, len(occurrences), LINES_PER_TRANSACTION):
             chunk = occurrences[first : first + LINES_PER_TRANSACTION]
             prepared.transactions.append(([write.line for write in chunk], list(group_updates(chunk).values())))

@@ -40,7 +40,7 @@ from schemas.cloudevents import Decoder
 from schemas.topics import load
 from sinks.collections import NAMES, Index
 from sinks.mongo.database import NamespacedDatabase
-from sinks.mongo.schema_sync import converge
+from sinks.mongo.schema_sync import sync_schema
 
 Body = dict[str, Any]
 Bodies = Collection[Body]
@@ -426,7 +426,7 @@ def _variants(client: MongoClient[Body], url: str, name: str) -> list[Variant]:
 
 async def _declare(url: str) -> None:
     async with AsyncMongoClient[Body](url) as client:
-        await converge(NamespacedDatabase(client, ""), check=False)
+        await sync_schema(NamespacedDatabase(client, ""), check=False)
 
 
 def _fill(variants: Sequence[Variant], documents: Sequence[Body]) -> None:

@@ -41,7 +41,7 @@ from runtime.settings import ROOT, Settings
 from schemas.notifications import Channel, Priority
 from schemas.topics import load
 from sinks.collections import NAMES
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres import migrations
 from sinks.redis.wakeups import WakeUps
 

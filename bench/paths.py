@@ -16,7 +16,7 @@ from bench import baseline_writes, report, traffic
 from bench.arena import Arena, Figures, arena
 from bench.programs import Command
 from bench.worker import WORKER
-from enrich.documents import Document, Occurrence, Part
+from enrich.documents import Document, Occurrence, PartialUpdate
 from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import ERROR_LOGS, NAMES, SYSTEM_LOGS
@@ -110,7 +110,7 @@ async def documents(brokers: str, topic: str) -> dict[str, int]:
                     ids[ERROR_LOGS.name].add(write.group["_id"])
                 elif isinstance(write, Document):
                     ids[write.collection].add(write.body["_id"])
-                elif isinstance(write, Part):
+                elif isinstance(write, PartialUpdate):
                     ids[write.collection].add(write.id)
     return {name: len(distinct) for name, distinct in ids.items()}
 

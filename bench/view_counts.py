@@ -34,7 +34,7 @@ from ops import bootstrap
 from runtime.settings import ROOT, Settings
 from schemas.topics import load
 from sinks.collections import NAMES
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 
 AGENTS = "page-views,view-windows,post-view-counts"
 POSTS = [f"post-{number}" for number in range(1_000)]

@@ -1,1 +1,1 @@
-"""From an event to documents: pure functions, no clock, no network."""
+"""Turns events into documents: pure functions, without clock or network."""

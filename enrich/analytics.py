@@ -1,7 +1,7 @@
-"""Documents of `analyticsEvents` for events that are not analytics events themselves.
+"""Creates documents of `analyticsEvents` for events that are not analytics events themselves.
 
-In comes what an event is about, out goes one document in the one shape that all of them share. What a team tracks with
-`analytics.tracked` has that shape already and passes as it comes.
+Input: the subject of an event. Output: one document in the common form. The payload of `analytics.tracked` already has
+that form and is stored unchanged.
 """
 
 from typing import Any

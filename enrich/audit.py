@@ -1,6 +1,6 @@
-"""Audit entries, as services send them and as domain events bring them about.
+"""Creates audit log entries, from `audit.recorded` and from domain events.
 
-In comes who did what from where, out goes one document for `auditLogs`, in which the IP address is a keyed hash.
+Input: an action, its actor and its request. Output: a document for `auditLogs`, with the IP address as a keyed hash.
 """
 
 from typing import Any

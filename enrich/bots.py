@@ -1,8 +1,8 @@
-"""Which page views come from programs and not from people.
+"""Recognises page views by programs.
 
-In comes a user agent; out goes the `Bot` with the rule that said so, or `None` for a person. The list of names is
-crawlerdetect's; a few rules of our own catch what no list knows yet. `docs/recognition.md` has how many of public sets
-of user agents they get right, and which they don't.
+Input: a user agent. Output: a `Bot` with the rule that matched, or `None` for a person. The list of names is
+crawlerdetect's; a few rules of our own match what no list has yet. `docs/recognition.md` has the share of
+public sets of user agents that they recognise, and those that they don't.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""What an enrichment can ask besides the event: what an IP address and a user agent tell of a reader.
+"""Looks up what an IP address and a user agent tell about a reader.
 
-In come the two as a producer wrote them; out goes what documents hold of them. The same question always gets the same
-answer, and most questions are asked again, so answers are remembered: those that were wanted last.
+Input: both as a producer wrote them. Output: what documents store of them. Equal input always has equal output, and
+most input repeats, so the most recent answers are cached.
 """
 
 from collections.abc import Callable

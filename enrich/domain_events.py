@@ -1,14 +1,14 @@
-"""Domain events: one fact of the platform, told to analysts, to the user's own history and to the auditors.
+"""Creates the documents of domain events, for analysts, the user's activity and auditors.
 
-In comes a domain event, out goes one document for each collection that `topics.yaml` names: `analyticsEvents`,
-`userActivity` (where somebody is named who did it) and `auditLogs`. The same rules hold for every class, so a new one
-needs no code here:
+Input: a domain event. Output: one document for each collection that `topics.yaml` names: `analyticsEvents`,
+`userActivity` (if the event names an actor) and `auditLogs`. The same rules hold for every class, so a new one needs no
+code here:
 
-- an event that **continues** another one tells nothing new but whom to notify, and becomes no document here.
+- an event that **continues** another one only names more people to notify, and becomes no document here.
 - **properties** are what the event says beyond identity, actor, time and request; `title`, `slug` and `name` are
   prefixed with the kind of entity, so `title` of a post becomes `postTitle`. A field that its class declares with
-  `exclude=True` becomes part of no document: names, followers and texts that are for notifications alone.
-- **metadata** of an activity is the same, without what `targetTitle` says already.
+  `exclude=True` is in no document: names, followers and texts that only notifications use.
+- **metadata** of an activity is the same, without the field that `targetTitle` already has.
 - **activityType** is the event's name with `_` for `.`, unless `topics.yaml` says otherwise; **action** its last word.
 """
 
@@ -30,7 +30,7 @@ _NAMES_OF_ENTITIES = frozenset({"title", "slug", "name"})
 
 
 def documents(event: Envelope[DomainEvent], context: Context) -> list[Write]:
-    """Describe the documents of a domain event, one for each of its collections; none of a part of another event."""
+    """Describe the documents of a domain event, one for each of its collections; none if it continues another event."""
     if event.data.continued is not None:
         return []
     return [

@@ -1,7 +1,6 @@
-"""From an event to its documents: the table of who describes what.
+"""Turns events into documents: the table of the function for each class of event.
 
-In comes a validated event, out go the writes that it amounts to. Nothing here looks at a clock or a network, so an
-event that is read again becomes the same documents.
+Input: a validated event. Output: its writes. They are deterministic: no clock, no network.
 """
 
 from collections.abc import Callable

@@ -1,12 +1,12 @@
-"""Which errors are the same error: a log line of level `error` or `fatal`, and the group that it belongs to.
+"""Groups errors: decides which log lines of level `error` or `fatal` are the same error.
 
-In comes the line; out goes an `Occurrence`, the line's own document beside the group's as it is when this is its only
-occurrence. How groups merge is the store's part.
+Input: a log line. Output: an `Occurrence`: the line's document, and the group's document as it is if this is its only
+occurrence. The store merges groups.
 
 The fields of a group are the specification's, and two of our own:
 
 - `fingerprintVersion`: the version of the rule that read its latest occurrence.
-- `lastEventId`: the event that `lastOccurrence` is of, by which two at the same moment are put in order.
+- `lastEventId`: the event of `lastOccurrence`; it decides the order of two at the same moment.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def severity(line: LogLine) -> Literal["low", "medium", "high", "critical"]:
 
 
 def fingerprint(line: LogLine) -> str:
-    """Name the group that an error belongs to: equal for errors with the same cause, as far as can be told.
+    """Return the name of an error's group: equal for errors with the same cause, as far as it can be recognised.
 
     It is taken over the service, the environment and the first of these that there is:
 
@@ -155,7 +155,7 @@ _BUILD = re.compile(
     r"|^(?=[\w-]{0,21}?\d)(?=[\w-]{0,21}?[A-Z])(?=[\w-]{0,21}?[a-z])[\w-]{20,22}$"
 )
 _HOLDS_BUILDS = frozenset({"T", "Temp", "builds", "deployments", "releases", "revisions", "temp", "tmp", "versions"})
-# Classes and numbers that a JVM, a minifier or webpack gives out anew.
+# Classes and numbers that a JVM, a minifier or webpack assigns again with each build.
 _GENERATED = re.compile(
     r"\$\$Lambda[$/]\S*|\$\$\w{1,60}\$\$[0-9a-f]+|\$Proxy\d+|Accessor\d+|(?<=[$.])\d+\b|^\d+$|\b0x[0-9a-f]+"
 )
@@ -168,7 +168,7 @@ def frames(stack: str) -> list[str]:
     libraries (`node_modules`, `site-packages`, ...) and of the runtime (`node:`, ...); of what stays, line and column
     numbers, all of the path but its last three parts, what a build puts into them (hashes in the names of bundles and
     numbers of chunks; versions, times and ids in those of directories; directories under `tmp`), numbers of generated
-    classes, and names of one or two letters, which minifiers give out anew with every build. A frame that follows
+    classes, and names of one or two letters, which minifiers assign again with every build. A frame that follows
     itself, as in a recursion, counts once.
     """
     lines = stack[:_STACK_READ].splitlines()
@@ -263,7 +263,7 @@ _VARYING = (
     (re.compile(r"(?<=[\w/])\?[\w.~%+\[\]-]{1,80}=[^\s'\")\]}>]*"), ""),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|(?<=Bearer )[\w.~+/-]+=*|\bsha(?:1|256|384|512)-[\w+/]+=*"), _ID),
     (re.compile(_QUOTED), "<text>"),
-    # With a digit, and with `::` or all eight parts: `Fee::add()` is none.
+    # With a digit, and with `::` or all eight parts: `Fee::add()` is not an address.
     (
         re.compile(
             r"(?<![\w:])\[?(?=[0-9a-f:]{0,39}?\d)(?=[0-9a-f:]{0,39}?::|(?:[0-9a-f]{1,4}:){7})"
@@ -285,7 +285,7 @@ _NUMBERS = (
     (re.compile(r"\b(?:[a-f]{8,64}|[A-F]{8,64})\b"), _ID),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), _ID),
     (re.compile(rf"{_ID}[\u00a0\u202f ]?{_UNIT}(?!\w)"), _ID),
-    # Amounts of money: the sign stands on either side.
+    # Amounts of money: the sign is on either side.
     (re.compile(rf"[$€£¥₹₽₩]\s?{_ID}|{_ID}\s?[$€£¥₹₽₩]"), _ID),
     (re.compile(rf"(?<![\w>])[+-]{_ID}"), _ID),
     (re.compile(r"\s+"), " "),

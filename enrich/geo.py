@@ -1,7 +1,7 @@
-"""Where an IP address is, from a file in MaxMind's format.
+"""Looks up where an IP address is, in a file in MaxMind's format.
 
-In comes an address; out goes its country, city and time zone, or nothing. The file is mapped into memory and read in
-place: replace it by renaming another over it and starting the worker again, never by writing into it.
+Input: an address. Output: its country, city and time zone, or nothing. The file is mapped into memory and read in
+place: replace it by renaming another file over it and restarting the worker, never by writing into it.
 """
 
 from functools import lru_cache

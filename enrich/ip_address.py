@@ -1,7 +1,7 @@
-"""IP addresses, and the hash that stands for one in a store.
+"""Reads IP addresses, and hashes them for storage.
 
-In comes an address as a producer wrote it; out goes its canonical form, or a keyed hash of it. The address itself is
-never stored and never part of a message.
+Input: an address as a producer wrote it. Output: its canonical form, or a keyed hash of it. The address itself is never
+stored and never part of a message.
 """
 
 import hmac
@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, ip_address
 
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?")
 _PORT = re.compile(r"(?<=\.)([0-9]{1,3}):[0-9]{1,5}\Z")
-"""A port behind the last part of an IPv4 address; without brackets, an IPv6 address can't be told from its port."""
+"""A port after an IPv4 address; without brackets, an IPv6 address can't be distinguished from its port."""
 
 _AROUND = " \t\r\n\"'/"
 """Blanks, the quotes of a header `Forwarded`, and what Java writes between a host's name and its address."""
@@ -26,13 +26,13 @@ def read_ip(written: str) -> str | None:
     address that can be read is the reader's own.
 
     Returns:
-        The IPv4 address in dotted decimals, or the IPv6 address as RFC 5952 has it; `None` where there is none.
+        The IPv4 address in dotted decimals, or the IPv6 address as in RFC 5952; `None` if there is no address.
     """
     return next((ip for part in written.split(",") if (ip := _canonical(part.strip())) is not None), None)
 
 
 def hash_ip(ip: str, key: bytes) -> str:
-    """Hash an address so that equal addresses stay equal and nobody without the key can tell which they were.
+    """Hash an address so that equal addresses have equal hashes, and nobody without the key can find the address.
 
     HMAC-SHA-256, the first half of it, which is what RFC 2104 (section 5) allows: 128 bits make no two strangers one
     visitor. It is keyed because a plain hash of all four thousand million IPv4 addresses can be tried in minutes. The

@@ -1,7 +1,7 @@
-"""Log lines: kept as they come, and gathered into groups where they tell of an error.
+"""Creates the documents of log lines, and groups those that report an error.
 
-In comes a line, out goes a document for `systemLogs`; with level `error` or `fatal` it also counts in its group in
-`errorLogs`, and the two are written together.
+Input: a line. Output: a document for `systemLogs`; a line of level `error` or `fatal` is also counted in its group in
+`errorLogs`, and both are written together.
 """
 
 from enrich.context import Context
@@ -18,7 +18,7 @@ _OF_THE_GROUP = frozenset({"endpoint", "method", "fingerprint", "context"})
 
 
 def documents(event: Envelope[LogLine], _: Context) -> list[Write]:
-    """Describe the line, and its part in a group where it tells of an error."""
+    """Return the line's document, with its group if it reports an error."""
     line = head(event) | payload(event.data, without=_OF_THE_GROUP)
     if event.data.level in ERROR_LEVELS:
         return [occurrence(event, line)]

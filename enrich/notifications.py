@@ -1,7 +1,7 @@
-"""Notifications: what a user is to be told, and its place in the queue.
+"""Creates notifications and their items in the queue.
 
-In come notices, which requests are and which rules make of domain events; out go the notification, unread and unsent,
-and the item of the queue from which it is delivered. Both have the notice's id, so an event read twice notifies once.
+Input: notices, from requests and from the rules for domain events. Output: the notification, unread and unsent, and the
+queue's item from which it is delivered. Both have the notice's id, so an event that is read twice notifies once.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from enrich.context import Context
-from enrich.documents import Document, Gathering, Write
+from enrich.documents import Document, GroupedNotification, Write
 from notifications.item import URGENCY
 from notifications.links import ForeignLink, Site, picture
 from notifications.notice import Notice, Recipient, Words
@@ -128,13 +128,13 @@ def _link(link: str, site: Site) -> str | None:
     try:
         return site.stored(link)
     except ForeignLink as error:
-        # Without its link a notification says something else; and whoever asks for it is to hear of it.
+        # Without its link a notification means something else, so its producer should get the error.
         raise InvalidEvent("schema", f"actionUrl: {error}") from None
 
 
 def _writes(notice: Notice) -> list[Write]:
     if notice.gather is not None:
-        return [Gathering(COLLECTION, notice)]
+        return [GroupedNotification(COLLECTION, notice)]
     return [Document(COLLECTION, notification(notice, notice.words)), Document(QUEUE, queue_item(notice))]
 
 

@@ -1,20 +1,20 @@
-"""What a page view becomes: one document in `pageViews`, made by the view and completed by the exit.
+"""Turns a page view and its exit into one document in `pageViews`.
 
-In come `page.viewed` and `page.exited`; out go a `Document` and a `Part` of the same `_id`. Of engagement the highest
-stays, so an exit before its view, two exits, and a view read again all end in the same document.
+Input: `page.viewed` and `page.exited`. Output: a `Document` and a `PartialUpdate` with the same `_id`. Engagement keeps
+its highest value, so an exit before its view, two exits, and a view read again all result in the same document.
 
 The fields are the specification's, and three of our own:
 
-- `bot`, only on views by programs: `rule`, which rule said so, and `name`, the part of the user agent that gave it
-  away, if there is one. Human views are those with `{bot: {$exists: false}}`.
-- `reportedTimestamp`, only where the producer's time had to be corrected: what it claimed.
-- `clamped: true`, only where `timeSpent` or `scrollDepth` was out of its range, and became the nearest value within it.
+- `bot`, only on views by programs: `rule`, the rule that matched, and `name`, the matching part of the user agent, if
+  there is one. Views by people are those with `{bot: {$exists: false}}`.
+- `reportedTimestamp`, only if the producer's time had to be corrected: the time that it sent.
+- `clamped: true`, only if `timeSpent` or `scrollDepth` was out of its range, and was set to the nearest valid value.
 """
 
 from typing import Any
 
 from enrich.context import Context
-from enrich.documents import Document, Part, Write
+from enrich.documents import Document, PartialUpdate, Write
 from enrich.traffic_source import find
 from schemas.envelope import Envelope
 from schemas.identity import of_producer
@@ -65,7 +65,7 @@ def viewed(event: Envelope[PageViewed], context: Context) -> list[Write]:
 
 
 def exited(event: Envelope[PageExited], _: Context) -> list[Write]:
-    """Make the part that an exit adds to its view's document."""
+    """Return the partial update that an exit makes to its view's document."""
     leaving = event.data
     engagement = {
         "timeSpent": leaving.time_spent,
@@ -75,4 +75,4 @@ def exited(event: Envelope[PageExited], _: Context) -> list[Write]:
     }
     if event.clamped:
         engagement["clamped"] = True
-    return [Part(COLLECTION, of_producer(leaving.view_id), event.time, highest=engagement, added={})]
+    return [PartialUpdate(COLLECTION, of_producer(leaving.view_id), event.time, highest=engagement, added={})]

@@ -1,14 +1,14 @@
-"""Searches and the results that readers pick.
+"""Creates the documents of searches, and of clicks on their results.
 
-In comes a search or a click; out goes the search's document in `searchQueries`, or what the click adds to it, and in
-either case an event for `analyticsEvents`. A click may come before its search, or twice.
+Input: a search or a click. Output: the search's document in `searchQueries`, or the click's update of it, and in either
+case an event for `analyticsEvents`. A click may come before its search, or twice.
 """
 
 import unicodedata
 
 from enrich.analytics import analytics_event
 from enrich.context import Context
-from enrich.documents import Document, Part, Write
+from enrich.documents import Document, PartialUpdate, Write
 from enrich.verbatim import clamped, head, payload
 from schemas.envelope import Envelope
 from schemas.identity import of_producer
@@ -48,7 +48,7 @@ def result_clicked(event: Envelope[SearchResultClicked], _: Context) -> list[Wri
     search_id = of_producer(click.search_id)
     clicked = {"postId": click.post_id, "position": click.position, "clickedAt": event.time}
     return [
-        Part(COLLECTION, search_id, event.time, highest={}, added={"clickedResults": [clicked]}),
+        PartialUpdate(COLLECTION, search_id, event.time, highest={}, added={"clickedResults": [clicked]}),
         analytics_event(
             event,
             entity_id=search_id,

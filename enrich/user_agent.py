@@ -1,7 +1,7 @@
-"""What a user agent says of the device: its type, its operating system and its browser.
+"""Reads the type, the operating system and the browser of a device from its user agent.
 
-In comes the header as the browser sent it; out goes a `Device`. Anything is answered, also nonsense: with a desktop and
-`Other`. The names are ua-parser's (the uap-core list).
+Input: the header as the browser sent it. Output: a `Device`; for unreadable input, a desktop and `Other`. The names are
+ua-parser's (the uap-core list).
 """
 
 import re

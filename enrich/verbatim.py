@@ -1,7 +1,7 @@
-"""Events that become documents as they come, and what every document of an event begins with.
+"""Stores events unchanged, and creates the fields that every event's document begins with.
 
-In comes an event, out goes one document for each of its collections, with the payload's fields under the names that the
-producer sent, its id and its time.
+Input: an event. Output: one document for each of its collections, with the payload's fields under the producer's names,
+the event's id and its time.
 """
 
 from collections.abc import Iterator

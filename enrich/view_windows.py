@@ -1,7 +1,7 @@
 """Windows of page views: five minutes of event time of one post, the unit in which views are counted.
 
-In come the writes that events became; out go the windows that they touch. A window's count is always taken anew from
-what is stored, so a window that is touched twice, or for a view that was there already, comes to the same count.
+Input: the writes of events. Output: the windows that they touch. A window is always recounted from stored views, so a
+window that is touched twice, or by a view that was already stored, has the same count.
 """
 
 from collections import Counter

@@ -1,7 +1,6 @@
-"""Dates and times in a text, however they are written and in whichever of some 60 languages.
+"""Replaces dates and times in a text by `<date>`, in any common notation and in some 60 languages.
 
-Replaces each of them in a text by `<date>`. The words are the Unicode CLDR's, in
-`data/calendar_words.json`, which `dev/calendar_words.py` makes.
+The words are the Unicode CLDR's, in `data/calendar_words.json`, which `dev/calendar_words.py` generates.
 """
 
 import json
@@ -15,7 +14,7 @@ PLACEHOLDER = "<date>"
 _OFFSET = r"(?:\s?(?:Z\b|[+-]\d{2}:?\d{2}(?::?\d{2})?(?!\d)))"
 _TIME = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?"
 
-# What can be told without words: ISO 8601, Java's ZonedDateTime and Python's `repr`; then days and times alone.
+# What can be recognised without words: ISO 8601, Java's ZonedDateTime and Python's `repr`; then days and times alone.
 _NUMERIC = re.compile(
     rf"(?<![\w.:-])[+-]?\d{{4}}-[01]\d-[0-3]\d(?:[T ]{_TIME}{_OFFSET}?)?(?:\[[\w/+-]{{1,40}}\])?(?![\w-])"
     rf"|(?<![\w.:-])\d{{8}}T\d{{4}}(?:\d{{2}}(?:[.,]\d{{1,9}})?)?{_OFFSET}?(?![\w-])"
@@ -27,7 +26,7 @@ _CLOCK = re.compile(rf"(?<![A-Za-z_\d.:])\d{{1,2}}:\d{{2}}:\d{{2}}(?:[.,]\d{{1,9
 _DOTTED_HALF = re.compile(r"(?<=\d)\s?([ap])\.\s?m\.", re.IGNORECASE)
 _SEVERAL = re.compile(rf"{PLACEHOLDER}(?:[\s,·-]{{1,3}}{PLACEHOLDER})+")
 
-# A word or a number; what stands between two is a gap.
+# A word or a number; what is between two is a gap.
 _PIECE = re.compile(
     r"<date>|\d+(?:(?:st|nd|rd|th|er|[ºª])(?![^\W_]))?|(?<=\d)[年月日号時时分秒년월일시분초]|(?:(?!\d)[^\W_]|(?!\d)[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff\u0e31-\u0e4e\u200c])+"
 )
@@ -129,7 +128,7 @@ def _without_words(text: str, pieces: list[_Piece]) -> str:
 
 
 def _runs(text: str, pieces: list[_Piece]) -> list[list[_Piece]]:
-    """Split pieces where one is no part of a date, or where more than a short gap is between two."""
+    """Split pieces at one that does not belong to a date, or at more than a short gap between two."""
     runs: list[list[_Piece]] = []
     run: list[_Piece] = []
     for before, piece in pairwise([_Piece("other", 0, 0), *pieces]):

@@ -18,7 +18,7 @@ from schemas.topics import Topic
 from sinks.changes import NO_RISKS, Change, Risk, is_allowed
 from sinks.collections import NAMES
 from sinks.mongo import schema_sync
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres import installation, migrations, pool
 from sinks.servers import ANSWER_TIMEOUT
 
@@ -216,7 +216,7 @@ async def converge(
     }
     # Otherwise empty collections and tables would be created beside those to be moved.
     if not await move(settings, mongo, check=True):
-        steps["MongoDB"] = partial(schema_sync.converge, mongo.database, check=check, allowed=allowed)
+        steps["MongoDB"] = partial(schema_sync.sync_schema, mongo.database, check=check, allowed=allowed)
         steps["PostgreSQL"] = partial(_tables, settings, check=check)
     changes = []
     for server, step in steps.items():

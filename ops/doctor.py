@@ -24,9 +24,9 @@ from ops.checks.settings import check_settings
 from ops.checks.view_counts import check_posts
 from runtime.settings import Settings
 from sinks.mongo import schema_sync
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres import installation, migrations
-from sinks.postgres.view_counts import PlatformTable
+from sinks.postgres.platform_posts import PlatformTable
 from sinks.servers import ANSWER_TIMEOUT
 
 
@@ -45,7 +45,7 @@ async def examine(settings: Settings, topology: Topology) -> list[Finding]:
     drift_of_collections, drift_of_tables = [
         [] if is_unmoved else [partial(check_drift, subject, look)]
         for subject, look in (
-            ("collections", partial(schema_sync.converge, mongo.database, check=True)),
+            ("collections", partial(schema_sync.sync_schema, mongo.database, check=True)),
             ("tables", partial(migrations.migrate, postgres_url, tables, settings.namespace, check=True)),
         )
     ]

@@ -1,1 +1,1 @@
-"""What an event is: pydantic models, one module per domain."""
+"""The events: pydantic models, one module per domain."""

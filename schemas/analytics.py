@@ -1,4 +1,4 @@
-"""Custom analytics: whatever a team wants to count, with fields of its own choosing."""
+"""Custom analytics: events that a team defines, with fields of its own."""
 
 from typing import Self
 
@@ -9,7 +9,7 @@ from schemas.fields import UNKNOWN, FreeContent, Id, Link, Name, Value, check_fr
 
 
 class PageContext(Value):
-    """Where in the site something happened. Fields beyond these are kept as they come."""
+    """Where on the site something happened. Other fields are stored unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -25,7 +25,7 @@ class PageContext(Value):
 
 
 class AnalyticsTracked(Event):
-    """Something a team wants to count; `eventType` names it, `properties` says what there is to say."""
+    """An event that a team defines; `eventType` is its name, `properties` its data."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""Audit entries: who did what, as a service wants it kept for compliance."""
+"""Audit entries: actions that a service wants recorded for compliance."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from schemas.fields import FreeContent, Id, IpAddress, Link, Name, Prose
 
 
 class AuditRecorded(Event):
-    """An action worth an entry in the audit log, also one that failed. `ipAddress` comes in the clear."""
+    """An action to record in the audit log, also if it failed. `ipAddress` is sent unhashed."""
 
     model_config = ConfigDict(
         json_schema_extra={

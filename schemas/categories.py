@@ -9,7 +9,7 @@ from schemas.fields import Id, Label
 
 
 class CategoryEvent(DomainEvent):
-    """Something that happened to a category; `userId` did it, where a person did."""
+    """Something that happened to a category; `userId` did it, if a person did."""
 
     entity_type: ClassVar[str] = "category"
     entity_id_field: ClassVar[str] = "category_id"

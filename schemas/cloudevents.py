@@ -1,7 +1,7 @@
-"""From a Kafka record to a validated event, by the CloudEvents 1.0 Kafka binding or from a plain JSON body.
+"""Decodes Kafka records to validated events, by the CloudEvents 1.0 Kafka binding or from a plain JSON body.
 
-In come a record's value, headers, timestamp and position; out goes an `Envelope`. A record that is no valid event
-raises `InvalidEvent` with what its producer has to change; the same record gives the same answer every time.
+Input: a record's value, headers, timestamp and position. Output: an `Envelope`. A record that is not a valid event
+raises `InvalidEvent`, which says what its producer has to change; the same record always has the same result.
 
 Formats: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md and
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
@@ -31,13 +31,13 @@ _MEDIA_TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,60}", re.ASCII)
 _VERSION = re.compile(r"[0-9]+\.[0-9]+", re.ASCII)
 _NO_BATCH = "batch mode is not supported; send each event in a record of its own"
 _LONGEST_NAME = 100
-"""Characters of a name of the producer's that a message tells."""
+"""How many characters of a producer's name a message contains."""
 _MOMENT = TypeAdapter(Moment)
 _LATEST_MILLISECONDS = LATEST.timestamp() * 1000
 
 _Headers = Mapping[str, bytes | None]
 _Attributes = tuple[str | None, str | None, object, object]
-"""What CloudEvents says of an event: type, id and time, each `None` where it says nothing; and the payload."""
+"""The attributes of an event: type, id and time, each `None` if missing; and the payload."""
 
 
 class Record(Protocol):
@@ -61,7 +61,7 @@ class Decoder:
     Args:
         topic: The topic's declaration.
         ahead_limit: An event dated further than this ahead of its Kafka timestamp gets the Kafka timestamp.
-        signer: Tells where a replayed record first was; without it that is not believed.
+        signer: Verifies a replayed record's original position; without it, the header is ignored.
     """
 
     def __init__(self, topic: Topic, ahead_limit: timedelta, signer: ReplaySigner | None = None) -> None:
@@ -98,7 +98,7 @@ class Decoder:
         return Envelope(event_id, event_type, happened, reported, data, repairs.clamped)
 
     def _attributes(self, value: object, headers: _Headers) -> _Attributes:
-        """Read an event's attributes from wherever its form has them."""
+        """Read an event's attributes from where its form has them."""
         if headers:
             content_type = headers.get("content-type")
             is_json = content_type is None or content_type == _JSON or content_type.startswith(_JSON)
@@ -127,7 +127,7 @@ class Decoder:
         return name, _text(body, "eventId"), body.get("timestamp"), body
 
     def _position(self, record: Record, headers: _Headers) -> str:
-        """Return the identity of an event that has none of its own: where it first was in Kafka."""
+        """Return the id of an event that has none of its own: its original position in Kafka."""
         if self._signer is not None and identity.REPLAY_SIGNATURE in headers:
             origin = self._signer.origin(identity.content(record.value, record.headers), headers)
             if origin is None:
@@ -176,7 +176,7 @@ class Decoder:
 
 
 def names_of(value: bytes | None, headers: Iterable[tuple[str, bytes | None]], topic: Topic) -> tuple[str, str]:
-    """Return the type and the id that a producer gave to an event, valid or not; each empty where none can be read.
+    """Return the type and the id that a producer gave to an event, valid or not; each empty if it can't be read.
 
     Args:
         value: The record's value.
@@ -208,7 +208,7 @@ def _no_value(value: bytes | None) -> InvalidEvent:
 
 
 def _not_json(error: InvalidEvent, headers: _Headers) -> InvalidEvent:
-    """Return the error of a value that is no JSON, with what the headers tell of its format."""
+    """Return the error of a value that is not JSON, with the format that its headers name."""
     media_type = _media_type(_canonical(headers))
     if media_type.startswith(_CLOUDEVENTS):
         _check_format(media_type)
@@ -232,7 +232,7 @@ def _canonical(headers: _Headers) -> _Headers:
 
 
 def _media_type(headers: _Headers) -> str:
-    """Return the media type in lower case, without its parameters; empty where there is none that can be told."""
+    """Return the media type in lower case, without its parameters; empty if there is none, or it can't be read."""
     text = (headers.get("content-type") or b"").decode(errors="replace").partition(";")[0].strip().lower()
     return text if _MEDIA_TYPE.fullmatch(text) else ""
 
@@ -443,7 +443,7 @@ def _complaint(detail: ErrorDetails, repairs: Repairs) -> str:
 
 
 def _kind(value: object) -> str:
-    """Describe a value without telling it: it may be personal."""
+    """Describe a value without its content, which may be personal."""
     match value:
         case None:
             return "null"

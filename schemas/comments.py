@@ -1,7 +1,7 @@
-"""Comments on posts. The stream carries who said something and where; their text stays in PostgreSQL.
+"""Comments on posts: who commented, and where. Their text stays in PostgreSQL.
 
-Names, avatars and excerpts are for the notifications alone that an event asks for: a field with `exclude=True` becomes
-part of no other document.
+Names, avatars and excerpts are used only by the notifications of an event: a field with `exclude=True` is in no other
+document.
 """
 
 from typing import ClassVar
@@ -15,7 +15,7 @@ from schemas.fields import Id, Label, Link, Prose
 class CommentEvent(DomainEvent):
     """Something that happened to a comment.
 
-    `authorId` wrote the comment; `parentId` is the comment that it answers; `postSlug` is where the post is read.
+    `authorId` wrote the comment; `parentId` is the comment that it answers; `postSlug` is the post's slug.
     """
 
     entity_type: ClassVar[str] = "comment"
@@ -34,8 +34,8 @@ class CommentEvent(DomainEvent):
 class CommentCreated(CommentEvent):
     """A reader commented on a post.
 
-    `postAuthorId` wrote the post and `parentAuthorId` the comment that is answered: both are told, of `authorName` and
-    `authorAvatar` and with `excerpt`, the comment's first words.
+    `postAuthorId` wrote the post and `parentAuthorId` the comment that is answered: both are notified, with
+    `authorName`, `authorAvatar` and `excerpt`, the comment's first words.
     """
 
     model_config = ConfigDict(
@@ -111,7 +111,7 @@ class CommentDeleted(CommentEvent):
 
 
 class CommentLiked(CommentEvent):
-    """A reader liked a comment. Its author in `authorId` is told, of `userName` and `userAvatar`."""
+    """A reader liked a comment. Its author, `authorId`, is notified, with `userName` and `userAvatar`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -136,7 +136,7 @@ class CommentLiked(CommentEvent):
 
 
 class CommentUnliked(CommentEvent):
-    """A reader took a like of a comment back."""
+    """A reader removed a like from a comment."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""E-mail addresses in one form: the same mailbox, written in several ways, is one address and one identity.
+"""Normalises e-mail addresses: a mailbox that is written in several ways has one address and one identity.
 
 Input: an address as a service, the platform, a provider or an operator wrote it.
 Output: the address as it is sent to, and its identity, by which it is suppressed.
@@ -19,7 +19,7 @@ LONGEST = 320
 
 # Not to be seen, and never meant: soft hyphen, zero-width space, marks of direction, word joiner, byte order mark.
 _INVISIBLE = re.compile(r"[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
-# Within a local part some scripts need the two joiners; at the ends nobody does.
+# Within a local part some scripts need the two joiners; at the ends none does.
 _AROUND = "\u200c\u200d" + "".join(
     character for character in map(chr, range(0x3001)) if character.isspace() or unicodedata.category(character) == "Cc"
 )
@@ -38,7 +38,7 @@ _LONGEST_DOMAIN = 255
 
 
 class InvalidAddress(ValueError):  # noqa: N818  # what a text is, not a fault of ours
-    """A text that is no address; the message says why, and holds nothing of it."""
+    """A text that is not an address; the message says why, and contains nothing of it."""
 
 
 class EmailAddress(NamedTuple):
@@ -54,7 +54,7 @@ class EmailAddress(NamedTuple):
     identity: str
 
     def __repr__(self) -> str:
-        """Say that it is one, and not which: this may come into a log."""
+        """Hide the address: this may be logged."""
         return "EmailAddress()"
 
     @property
@@ -67,13 +67,13 @@ class EmailAddress(NamedTuple):
 
 
 def read(text: str) -> EmailAddress:
-    """Read an address, in whichever way it is written.
+    """Read an address in any notation.
 
     Taken away: blanks and invisible characters around it, `mailto:`, angle brackets with or without a name before them,
     quotes that are not needed, the dot at a domain's end.
 
     Raises:
-        InvalidAddress: It is none, or several.
+        InvalidAddress: It is not an address, or several.
     """
     if len(text) > 4 * LONGEST:
         raise InvalidAddress(f"it has more than {LONGEST} characters")
@@ -84,12 +84,12 @@ def read(text: str) -> EmailAddress:
     address = f"{_local(local)}@{_domain(domain)}"
     if len(address) > LONGEST:
         raise InvalidAddress(f"it has more than {LONGEST} characters")
-    # Nobody's mailbox differs from another's by case, whatever RFC 5321 allows.
+    # In practice no two mailboxes differ only by case, although RFC 5321 allows it.
     return EmailAddress(address, unicodedata.normalize("NFC", address.lower()))
 
 
 def normalised(text: str) -> str:
-    """Return an address as it is sent to; a text that is none without the blanks around it."""
+    """Return an address as it is sent to; if it is not an address, the text without blanks around it."""
     try:
         return read(text).text
     except InvalidAddress:

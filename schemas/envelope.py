@@ -1,4 +1,4 @@
-"""`Envelope`: a validated event with its identity and its time; `InvalidEvent`: why a record is not one."""
+"""`Envelope`: a validated event with its id and its time; `InvalidEvent`: why a record is not a valid event."""
 
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
@@ -16,9 +16,9 @@ class Envelope(NamedTuple, Generic[EventT]):
         id: The event's identity, unique among all events; becomes the document's `_id`.
         type: The event's declaration in `topics.yaml`.
         time: When it happened; never far ahead of its Kafka timestamp.
-        reported_time: What the producer claimed, where `time` had to be corrected; else `None`.
+        reported_time: The producer's time if it had to be corrected; else `None`.
         data: The payload.
-        clamped: Whether a measurement in it was out of its range, and became the nearest value within it.
+        clamped: Whether a measurement was out of its range, and was set to the nearest valid value.
     """
 
     id: str
@@ -30,11 +30,11 @@ class Envelope(NamedTuple, Generic[EventT]):
 
 
 class InvalidEvent(ValueError):  # noqa: N818  # what a record is, not a fault of ours
-    """A record that is no valid event, and never will be.
+    """A record that is not a valid event.
 
     Attributes:
         reason: The class of the reason, from a short closed list: `not-json`, `schema`, `unknown-type`, ...
-        message: What the producer's developer has to change. Holds no value of a personal field.
+        message: What the producer's developer has to change. Contains no value of a personal field.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -7,8 +7,8 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-# Ten days from either end of what can be stored: no time zone moves it out of range, and neither does what is computed
-# with it, such as the window of up to a week in which notices are gathered.
+# Ten days from either end of what can be stored: neither a time zone nor a calculation moves it out of range, such as
+# the window of up to a week in which notices are grouped.
 _EARLIEST = datetime(1, 1, 11, tzinfo=UTC)
 LATEST = datetime(9999, 12, 21, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ def _no_digits_alone(value: object) -> object:
 
 
 NO_DIGITS_ALONE = BeforeValidator(_no_digits_alone)
-"""Belongs to every time: a text is ISO 8601, and a number comes as a number. Stands last in the annotation."""
+"""Required for every time: a text must be ISO 8601, and a number a JSON number. Last in the annotation."""
 
 Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=LATEST), NO_DIGITS_ALONE]
 """A moment with a time zone: `2026-01-31T12:00:00Z`, or as a number the seconds or milliseconds since 1970."""
@@ -30,7 +30,7 @@ Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=LATEST), NO_DIGITS_ALON
 class Event(BaseModel):
     """The payload of an event: a fact, in the past tense, with the camelCase field names that producers send.
 
-    Unknown fields are ignored, so that a producer may be a release ahead of us.
+    Unknown fields are ignored, so that producers can be upgraded first.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="ignore")

@@ -1,8 +1,9 @@
 """The kinds of values that event classes share, and the limits of each.
 
-Limits are strict where a wrong value would spoil a document (an empty id, a negative count), and generous elsewhere: an
-event that is turned away is lost to the analyst. Every text, list and object has one, so that no event costs more than
-its size explains. Types are JSON's: a text is no number, a number no boolean. `docs/topics.md` says so to producers.
+Limits are strict where a wrong value would corrupt a document (an empty id, a negative count), and generous elsewhere:
+a refused event is missing in the analysis. Every text, list and object has a limit, so that the cost of an event is
+bounded by its size. Types are JSON's: a text is not a number, a number not a boolean. `docs/topics.md` has the rules
+for producers.
 """
 
 from collections.abc import Iterable
@@ -24,15 +25,15 @@ MOST_CHARACTERS = 1_000_000
 
 
 def _whole(value: object) -> object:
-    # JSON has one kind of number: some encoders write 5 as 5.0.
+    # JSON has one type of number: some encoders write 5 as 5.0.
     return int(value) if type(value) is float and value.is_integer() else value
 
 
 def check_free_content(content: dict[str, Any]) -> dict[str, Any]:
-    """Return an object of free content, as it was read from JSON, where it has no more than a document should hold.
+    """Return an object of free content, as it was read from JSON, if a document can hold it.
 
     Raises:
-        PydanticCustomError: It is too large or too deep, or holds a number that would become another one.
+        PydanticCustomError: It is too large or too deep, or has a number that would be stored as another one.
     """
     entries = characters = 0
     level: list[dict[str, Any] | list[Any]] = [content]
@@ -75,25 +76,25 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 """A short name from a small set: a service, an action, a kind of entity."""
 
 IpAddress = Annotated[str, Field(max_length=256)]
-"""An IP address in the clear, in whatever form a server or a proxy wrote it; `enrich/ip_address.py` reads it."""
+"""An IP address, unhashed, in any form that servers and proxies write; `enrich/ip_address.py` reads it."""
 
 Label = Annotated[str, Field(max_length=1_024)]
 """A line of text for display: a title, a person's name, a file's name, a campaign."""
 
 Prose = Annotated[str, Field(max_length=65_536)]
-"""A text of some paragraphs: an excerpt, a message to a person, what a provider says of an e-mail."""
+"""A text of some paragraphs: an excerpt, a message to a person, a provider's message about an e-mail."""
 
 LogText = Annotated[str, Field(max_length=262_144)]
-"""What a program wrote about itself: a log message, a stack trace."""
+"""A log message or a stack trace."""
 
 Link = Annotated[str, Field(max_length=8192)]
-"""A URL or a path, as long as browsers and servers let it be."""
+"""A URL or a path, up to the length that browsers and servers accept."""
 
 Flag = Annotated[bool, Strict()]
 """`true` or `false`."""
 
 WHOLE = BeforeValidator(_whole)
-"""Belongs to every whole number: `5.0` is 5, while `5.5`, `"5"` and `true` are none. Stands last in the annotation."""
+"""Required for every whole number: `5.0` is 5; `5.5`, `"5"` and `true` are invalid. Last in the annotation."""
 
 Count = Annotated[int, Strict(), Field(ge=0, le=2**53), WHOLE]
 """A whole number, up to the largest that JavaScript counts exactly."""
@@ -105,13 +106,13 @@ Percentage = Annotated[float, Strict(), Field(ge=0, le=100, allow_inf_nan=False)
 """A measurement from 0 to 100. See `schemas/repairs.py`."""
 
 FreeContent = Annotated[dict[str, Any], Field(max_length=MOST_ENTRIES), AfterValidator(check_free_content)]
-"""An object of whatever content its producer likes, within the limits above. A `null` in it is kept."""
+"""An object with any content, within the limits above. A `null` in it is kept."""
 
 UNKNOWN = "unknown"
-"""Stands in a text field that a document must have and that nobody could tell."""
+"""The value of a required text field that is unknown."""
 
 
 class Value(BaseModel):
-    """A part of a payload that has fields of its own; the same rules as for an `Event`."""
+    """An object within a payload; the rules are those of an `Event`."""
 
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="ignore")

@@ -1,8 +1,8 @@
-"""By which id an event is known: its producer's, or the place where its record first was.
+"""The id of an event: its producer's, or the original position of its record.
 
-Input: what a producer calls its event, or a record's place in Kafka. Output: an id that stands for that event alone.
-Ids that Inkstream makes up and ids that producers choose never meet: one of the producers' that has the form of ours
-gets `id:` before it. `docs/decisions/0016-event-ids.md` says why so.
+Input: a producer's id, or a record's position in Kafka. Output: an id of that event only. Ids that Inkstream generates
+and ids of producers never collide: a producer's id that has the form of ours gets the prefix `id:`.
+`docs/decisions/0016-event-ids.md` has the reasons.
 """
 
 import hmac
@@ -28,12 +28,12 @@ _LIKE_NOTICE = re.compile(rf"(?:{_APART})*[0-9a-f]{{32}}(?:-.*)?", re.DOTALL)
 
 
 def position(topic: str, partition: int, offset: int) -> str:
-    """Return the id of an event that has none of its own: where its record first was in Kafka."""
+    """Return the id of an event that has none of its own: the original position of its record."""
     return f"{topic}:{partition}:{offset}"
 
 
 def of_producer(name: str) -> str:
-    """Return the id of an event that its producer calls so: the same, unless it could be a `position`.
+    """Return the id for a producer's id of an event: the same, unless it has the form of a `position`.
 
     Whatever refers to an event by its producer's name for it goes through here as well. Two names have two ids.
     """
@@ -46,7 +46,7 @@ def of_request(event_id: str) -> str:
 
 
 def content(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
-    """Return a digest of what a record says, which a replay changes nothing about."""
+    """Return a digest of a record's content, which a replay does not change."""
     digest = blake2b(digest_size=32)
     for part in (value, *(part for name, header in _said(headers) for part in (name, header))):
         digest.update(b"-" if part is None else b"%d:" % len(part) + part)
@@ -59,7 +59,7 @@ def _said(headers: Iterable[tuple[str, bytes | None]]) -> Iterable[tuple[bytes, 
 
 
 class ReplaySigner:
-    """Signs where a replayed record first was, as any producer can write a header.
+    """Signs the original position of a replayed record, because any producer can write a header.
 
     The signature covers what the record says as well, so that it serves for no other record.
 

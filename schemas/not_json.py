@@ -1,6 +1,6 @@
-"""Why a value is no JSON, in words that help its producer's developer.
+"""Explains why a value is not JSON, for its producer's developer.
 
-Input: the bytes, and the parser's complaint. Output: the cause, in one sentence that holds nothing of the value.
+Input: the bytes, and the parser's complaint. Output: the cause, in one sentence that contains nothing of the value.
 """
 
 import re
@@ -42,7 +42,7 @@ _PLACE = re.compile(r"line (\d+) column (\d+)")
 
 
 def cause(value: bytes, complaint: str) -> str:
-    """Return why a value that is not JSON is none.
+    """Return why a value is not JSON.
 
     Args:
         value: The bytes, at least one.

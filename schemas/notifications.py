@@ -1,4 +1,4 @@
-"""Notifications: a service asks that somebody be told something."""
+"""Notifications that services request."""
 
 from typing import Annotated, Literal
 
@@ -46,15 +46,15 @@ class Device(Value):
 
 
 class NotificationRequested(Event):
-    """A service wants a user told something, in the application unless `channels` says where.
+    """A service requests a notification for a user, in the application unless `channels` names others.
 
     `email` and `devices` are where to reach the user; without them, they are looked up. They are kept in the queue
-    until it is delivered. A blank `email` is none; one that can't be read fails its delivery as `invalid-address`, and
-    nothing else of the request. A `transactional` request is about what the user asked for or must know, as a new
-    password: it is sent whatever the user's preferences are.
+    until it is delivered. A blank `email` counts as missing; an unreadable one fails only the e-mail, as
+    `invalid-address`. A `transactional` request is about something that the user asked for or must know, such as a new
+    password: it is sent regardless of the user's preferences.
 
     `actionUrl` leads to the site: a path, or a URL with one of its hosts; a request with any other is refused.
-    `actorAvatar` may be anywhere; what is no address of a picture is left out.
+    `actorAvatar` may be on any host; an invalid URL is left out.
     """
 
     model_config = ConfigDict(

@@ -9,8 +9,8 @@ from schemas.fields import Amount, Flag, Id, IpAddress, Label, Link, Percentage
 class PageViewed(Event):
     """A reader opened a post.
 
-    `ipAddress` comes in the clear and is never stored so. `source`, `medium` and `campaign` are needed only where the
-    producer knows more of the traffic source than `url` and `referrer` tell. `timeSpent` is in seconds,
+    `ipAddress` is sent unhashed, and only a hash of it is stored. `source`, `medium` and `campaign` are needed only if
+    the producer knows more about the traffic source than `url` and `referrer` show. `timeSpent` is in seconds,
     `scrollDepth` in percent.
     """
 
@@ -54,7 +54,8 @@ class PageViewed(Event):
 class PageExited(Event):
     """A reader left a post; completes the document of the view.
 
-    `viewId` is the id of the `page.viewed` event. It may come before that event, or twice: the highest of each stays.
+    `viewId` is the id of the `page.viewed` event. It may come before that event, or twice: each field keeps its highest
+    value.
     """
 
     model_config = ConfigDict(

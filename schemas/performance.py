@@ -1,4 +1,4 @@
-"""Performance samples: how long a request took, and what it cost."""
+"""Performance samples: the duration and the resources of a request."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from schemas.fields import WHOLE, Amount, Id, Link, Name, Value
 
 
 class Timings(Value):
-    """Where a request's time went, in milliseconds."""
+    """The parts of a request's duration, in milliseconds."""
 
     database: Amount | None = None
     cache: Amount | None = None

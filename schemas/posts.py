@@ -1,7 +1,7 @@
 """Posts: written, published, liked, shared.
 
-Names, avatars and followers are for the notifications alone that an event asks for: a field with `exclude=True` becomes
-part of no other document.
+Names, avatars and followers are used only by the notifications of an event: a field with `exclude=True` is in no other
+document.
 """
 
 from typing import Annotated, ClassVar
@@ -13,7 +13,7 @@ from schemas.domain import DomainEvent
 from schemas.fields import Id, Label, Link, Name, Prose
 
 MOST_FOLLOWERS = 100_000
-"""In one event: 4 MB of UUIDs, for those whose Kafka takes larger records."""
+"""In one event: 4 MB of UUIDs, if Kafka is configured for larger records."""
 
 
 def _check_length(ids: object) -> object:
@@ -43,7 +43,7 @@ class PostEvent(DomainEvent):
 
 
 class PostCreated(PostEvent):
-    """An author began a post; it is not public yet."""
+    """An author created a post; it is not public yet."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -86,10 +86,10 @@ class PostUpdated(PostEvent):
 class PostPublished(PostEvent):
     """A post became public.
 
-    All users in `followerIds` are notified, with `authorName` and `authorAvatar`. The list may be as long as the record
-    may be large: Kafka takes 1 MB by default, which is about 25,000 UUIDs. Name the other followers in more events of
-    the same post whose `continues` is the first event's id (`ce_id`, or `eventId`): such an event notifies its
-    followers and is stored nowhere else, and nobody is notified twice of one post.
+    All users in `followerIds` are notified, with `authorName` and `authorAvatar`. The size of the record limits the
+    list: Kafka accepts 1 MB by default, about 25,000 UUIDs. Name the other followers in more events of the same post
+    whose `continues` is the first event's id (`ce_id`, or `eventId`): such an event notifies its followers and is not
+    stored otherwise, and nobody is notified twice of one post.
     """
 
     model_config = ConfigDict(
@@ -170,7 +170,7 @@ class PostDeleted(PostEvent):
 
 
 class PostLiked(PostEvent):
-    """A reader liked a post. Its author in `authorId` is told, of `userName` and `userAvatar`."""
+    """A reader liked a post. Its author, `authorId`, is notified, with `userName` and `userAvatar`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -252,7 +252,7 @@ class PostUnbookmarked(PostEvent):
 
 
 class PostShared(PostEvent):
-    """Someone shared a post; `channel` says where to. A visitor who is not signed in has a `sessionId` only."""
+    """Someone shared a post, to `channel`. A visitor who is not signed in has only a `sessionId`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -269,7 +269,7 @@ class PostShared(PostEvent):
         }
     )
 
-    # Not the author: a visitor who is not signed in is nobody we know.
+    # Not the author: a visitor who is not signed in is unknown.
     actor_fields: ClassVar[tuple[str, ...]] = ("user_id",)
 
     channel: Name | None = None

@@ -1,4 +1,4 @@
-"""Receipts: what providers report of messages that they took, in one form for all of them."""
+"""Receipts: what providers report about messages that they accepted, in one form for all providers."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ Kind = Literal["delivered", "opened", "clicked", "bounced", "complained", "defer
 
 
 class DeliveryReceived(Event):
-    """A provider reported what became of a message.
+    """A provider reported the status of a message.
 
     `key` and `notificationId` come back from what was given along with the message; `key` finds it best, as it comes
     back unchanged from every provider. Without either, `providerId` names the message as the provider does; it is

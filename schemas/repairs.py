@@ -1,16 +1,16 @@
-"""Repairs: small things in a payload for which its event is not refused.
+"""Repairs small errors in a payload, for which its event is not refused.
 
-Input: a payload that its class refused, and the errors. Output: the payload, changed in place, and what was done:
+Input: a payload that its class refused, and the errors. Output: the payload, changed in place, and the repairs:
 
 - **null is absence**: an optional field that is `null` has its default, an object that should have fields and holds
   none counts as `null`, and an item of a list that is `null` is left out. An empty text counts as `null` where a field
   may not be empty: the `userId` of a visitor who is not signed in, a time, one of a few words. A required field is
   missing then.
-- **a measurement out of its range becomes the nearest value within it**: a page that bounces scrolls to 100.4 %, and a
-  clock that is set gives a negative time. The document says so in `clamped`. Measurements are all numbers that may have
+- **a measurement out of its range is set to the nearest valid value**: a page that bounces scrolls to 100.4 %, and a
+  clock that is set gives a negative time. The document then has `clamped`. Measurements are all numbers that may have
   a fraction; counts, positions and codes are whole, and one out of its range is the producer's mistake.
 
-This happens only after a refusal, so that it costs the others nothing.
+Only refused payloads are repaired, so that valid ones cost nothing.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Searches: a reader asks, and perhaps picks one of the results."""
+"""Searches, and clicks on their results."""
 
 from typing import Annotated
 
@@ -11,14 +11,14 @@ _Labels = Annotated[list[Label], Field(max_length=1_000, fail_fast=True)]
 
 
 class DateRange(Value):
-    """From when to when a search looked."""
+    """The range of dates of a search."""
 
     start: Annotated[Moment, Field(alias="from")]
     end: Annotated[Moment, Field(alias="to")]
 
 
 class SearchFilters(Value):
-    """What a search was narrowed to."""
+    """The filters of a search."""
 
     categories: _Labels | None = None
     tags: _Labels | None = None

@@ -9,7 +9,7 @@ from schemas.fields import Id, Label
 
 
 class TagEvent(DomainEvent):
-    """Something that happened to a tag; `userId` did it, where a person did."""
+    """Something that happened to a tag; `userId` did it, if a person did."""
 
     entity_type: ClassVar[str] = "tag"
     entity_id_field: ClassVar[str] = "tag_id"

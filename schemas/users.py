@@ -1,7 +1,7 @@
 """Users: accounts, sessions, followers.
 
-A follower's name and avatar are for the notification alone that the event asks for: a field with `exclude=True` becomes
-part of no other document.
+A follower's name and avatar are used only by the notification of the event: a field with `exclude=True` is in no other
+document.
 """
 
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ class UserEvent(DomainEvent):
 
 
 class UserRegistered(UserEvent):
-    """Someone opened an account; `provider` says by which way: `password`, `google`, ..."""
+    """Someone opened an account; `provider` is the way to sign in: `password`, `google`, ..."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -137,7 +137,7 @@ class UserPasswordChanged(UserEvent):
 
 
 class UserRoleChanged(UserEvent):
-    """A user was given another role."""
+    """A user's role changed."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -158,7 +158,7 @@ class UserRoleChanged(UserEvent):
 
     @property
     def audited_changes(self) -> dict[str, Any]:
-        """The change of role, where the producer does not tell of changes itself."""
+        """The change of role, if the producer does not send `changes`."""
         before = {} if self.previous_role is None else {"before": {"role": self.previous_role}}
         return self.changes or {**before, "after": {"role": self.role}}
 
@@ -166,7 +166,7 @@ class UserRoleChanged(UserEvent):
 class UserFollowed(UserEvent):
     """The user in `followerId` began to follow the user in `userId`.
 
-    The user who is followed is told, of `followerName` and `followerAvatar`.
+    The user who is followed is notified, with `followerName` and `followerAvatar`.
     """
 
     model_config = ConfigDict(

@@ -1,4 +1,4 @@
-"""What Inkstream itself says about page views: which windows were touched, and how many views each has."""
+"""Inkstream's own events about page views: touched windows, and the views of each window."""
 
 from typing import Annotated
 
@@ -12,9 +12,10 @@ PostId = Annotated[Id, Field(pattern=r"^[^\x00]*$")]
 
 
 class WindowTouched(Event):
-    """Page views were stored in a five-minute window of a post, so its views are to be counted again.
+    """Page views were stored in a five-minute window of a post, so its views must be recounted.
 
-    `views` says how many were written, some of them perhaps again. `oldestViewAt` is when Kafka got the first of them.
+    `views` is how many were written, some of them perhaps repeatedly. `oldestViewAt` is when Kafka got the
+    first of them.
     """
 
     model_config = ConfigDict(
@@ -39,9 +40,9 @@ class WindowTouched(Event):
 class ViewsCounted(Event):
     """The views that a post has in a five-minute window of event time, `[windowStart, windowEnd)`, as of a moment.
 
-    `views` is absolute: all views by people, each once, that were stored for the window by `asOf`. It only ever rises;
-    of two counts of a window the higher is the later. `windowId` is the record's key, so that Kafka keeps the latest
-    count of each window. `oldestViewAt` is when Kafka got the oldest view that made this count necessary.
+    `views` is absolute: all views by people, each once, that were stored for the window by `asOf`. It never decreases:
+    the higher of two counts of a window is the later one. `windowId` is the record's key, so that Kafka keeps the
+    latest count of each window. `oldestViewAt` is when Kafka got the oldest view that made this count necessary.
     """
 
     model_config = ConfigDict(

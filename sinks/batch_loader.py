@@ -1,6 +1,6 @@
-"""Batches single look-ups: one query for all keys that are requested at the same moment.
+"""Combines requests for single keys that come at the same moment into one query.
 
-Input: keys, one by one. Output: values. A query that fails fails for all who waited for it, and for nobody else.
+Input: keys, one by one. Output: their values. A query that fails, fails only for the callers that it was made for.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What differs between a server and the declarations, and what applying a difference can do to existing data."""
+"""Differences between a server and the declarations, and the risks of applying them to existing data."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace

@@ -1,13 +1,13 @@
 """The 12 collections of the blog platform: fields, indexes and retention of each, as its specification lists them.
 
-`sinks.mongo.schema_sync` creates and changes the collections accordingly. It can be compared with the
- specification's TypeScript interfaces line by line:
+`sinks.mongo.schema_sync` creates and changes the collections accordingly. The fields can be compared with the
+specification's TypeScript interfaces line by line:
 
 | here | there | in the validator |
 |---|---|---|
 | `"userId?"` | `userId?` | may be missing |
 | `"string"`, `"number"`, `"boolean"`, `"Date"` | the same | number: int, long, double or decimal; `Date`: a BSON date |
-| `"any"` | `any` | anything; may be missing, as JSON leaves out what is `undefined` |
+| `"any"` | `any` | any type; may be missing, as JSON omits `undefined` |
 | `"object"` | `{ [key: string]: any }` | an object with any content |
 | `("low", "high")` | the union of `"low"` and `"high"` | one of these strings |
 | `["string"]` | `string[]`, `Array<string>` | an array of these |
@@ -15,8 +15,8 @@
 
 Fields that are not listed are allowed everywhere, so that a service may add its own. `_id` is the event's id, a string.
 
-Every index of the specification is here. A few are marked as ours: docs/decisions/0017-indexes-for-analysts.md says
-what each costs an insert, and which were left out.
+Every index of the specification is here. A few are marked as ours: docs/decisions/0017-indexes-for-analysts.md has the
+cost of each for an insert, and those that were left out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,8 +34,8 @@ class Index:
 
     Attributes:
         keys: The fields.
-        only_where: Which documents are in it; all where it is empty. Others cost next to nothing, and a query has to
-            ask for what lies within it.
+        only_where: The condition of a partial index; empty for an index of all documents. Other documents cost almost
+            nothing, and a query must contain the condition.
     """
 
     keys: Mapping[str, int | str]
@@ -49,7 +49,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long a document stays: MongoDB deletes it once the date in its field `since` is more than `keep` ago.
+    """How long a document stays: MongoDB deletes it when the date in its field `since` is more than `keep` ago.
 
     A document without that date stays, and so does one that does not match `only_where`.
     """
@@ -60,22 +60,22 @@ class Retention:
 
     @property
     def keys(self) -> dict[str, int]:
-        """The fields of the TTL index that does it."""
+        """The fields of the TTL index."""
         return {self.since: 1}
 
     @property
     def name(self) -> str:
-        """The name of that index."""
+        """The name of the TTL index."""
         return _index_name(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
 class LateFields:
-    """The fields that a later event may bring, perhaps before the document itself (see `enrich.documents.Part`).
+    """The fields that a later event may set, perhaps before the document itself (see `enrich.documents.PartialUpdate`).
 
     Attributes:
-        highest: Fields of which the highest value stays.
-        united: Fields that hold a list of distinct items, of which the union stays.
+        highest: Fields that keep their highest value.
+        united: Fields with a list of distinct items; the lists are united.
     """
 
     highest: tuple[str, ...] = ()
@@ -97,8 +97,8 @@ class Collection:
     def validator(self) -> dict[str, Any]:
         """The collection's validator: `{"$jsonSchema": ...}`, in MongoDB's dialect with `bsonType`.
 
-        Where parts may come before their document, a placeholder passes as well: `incomplete: true`, and of the fields
-        whatever has come. It has no `postId`, so no query by post ever sees it.
+        If a partial update may come before its document, a placeholder is valid too: `incomplete: true`, and the fields
+        that have arrived. It has no `postId`, so no query by post finds it.
         """
         document = _object_schema({"_id": "string", **self.fields})
         if self.late_fields is None:
@@ -112,7 +112,7 @@ class Collection:
             },
         }
         complete = {**document, "properties": {**document["properties"], "incomplete": {"enum": [False]}}}
-        # The document first: it is nearly always that, and the server stops at the first that fits.
+        # The document first: it nearly always matches, and the server stops at the first match.
         return {"$jsonSchema": {"anyOf": [complete, placeholder]}}
 
     def _may_come_early(self, name: str) -> bool:
@@ -159,7 +159,7 @@ PAGE_VIEWS = Collection(
         Index({"sessionId": 1}),
         Index({"timestamp": -1}),
         Index({"device.type": 1}),
-        # Ours: what a campaign brought. Few views have one.
+        # Ours: the views of a campaign. Few views have one.
         Index({"campaign": 1, "timestamp": -1}, only_where={"campaign": {"$exists": True}}),
     ),
     retention=Retention("timestamp", timedelta(days=90)),
@@ -193,7 +193,7 @@ ANALYTICS_EVENTS = Collection(
         Index({"userId": 1, "timestamp": -1}),
         Index({"timestamp": -1}),
         Index({"category": 1, "timestamp": -1}),
-        # Ours: what a session did.
+        # Ours: the events of a session.
         Index({"sessionId": 1}, only_where={"sessionId": {"$exists": True}}),
     ),
     retention=Retention("timestamp", timedelta(days=180)),
@@ -228,7 +228,7 @@ USER_ACTIVITY = Collection(
 
 SEARCH_QUERIES = Collection(
     name="searchQueries",
-    purpose="Search behaviour, for analytics and improvements. Kept for ever.",
+    purpose="Search behaviour, for analytics and improvements. Kept indefinitely.",
     fields={
         # Query details
         "query": "string",
@@ -257,7 +257,7 @@ SEARCH_QUERIES = Collection(
         Index({"resultsCount": 1}),
         # Text index for query analysis
         Index({"query": "text"}),
-        # Ours: what a session and what a user searched for, among all that was ever searched.
+        # Ours: the searches of a session and of a user, as searches are kept indefinitely.
         Index({"sessionId": 1}),
         Index({"userId": 1, "timestamp": -1}, only_where={"userId": {"$exists": True}}),
     ),
@@ -300,7 +300,7 @@ NOTIFICATIONS = Collection(
         Index({"type": 1, "createdAt": -1}),
         Index({"priority": 1, "createdAt": -1}),
     ),
-    # The document itself says when: at `expiresAt`, with nothing added.
+    # The document has its own time of expiry: at `expiresAt`, with nothing added.
     retention=Retention("expiresAt", timedelta(0)),
 )
 
@@ -333,7 +333,7 @@ NOTIFICATION_QUEUE = Collection(
         Index({"status": 1, "priority": -1, "createdAt": 1}),
         Index({"nextRetryAt": 1}),
         Index({"userId": 1, "status": 1}),
-        # Ours: what is ready, in the order in which it is claimed, without what waits.
+        # Ours: items that are ready, in the order in which they are claimed, without those that wait.
         Index({"status": 1, "nextRetryAt": 1, "priority": -1, "createdAt": 1}),
     ),
     retention=Retention("completedAt", timedelta(days=7), only_where={"status": "completed"}),
@@ -480,7 +480,7 @@ SYSTEM_LOGS = Collection(
         Index({"service": 1, "timestamp": -1}),
         Index({"requestId": 1}),
         Index({"timestamp": -1}),
-        # Ours: what a user ran into. Most lines are about nobody.
+        # Ours: the log lines of a user. Most lines have none.
         Index({"userId": 1, "timestamp": -1}, only_where={"userId": {"$exists": True}}),
     ),
     retention=Retention("timestamp", timedelta(days=30)),
@@ -523,7 +523,7 @@ ERROR_LOGS = Collection(
         Index({"service": 1, "timestamp": -1}),
         Index({"resolved": 1, "timestamp": -1}),
     ),
-    # A group that nobody resolved stays.
+    # An unresolved group stays.
     retention=Retention("resolvedAt", timedelta(days=90), only_where={"resolved": True}),
 )
 

@@ -1,6 +1,6 @@
-"""What answers at the addresses of the stores, for commands that look at them from outside.
+"""Describes the servers at the addresses of the stores, for commands that check them.
 
-In come addresses; out comes what each server says of itself. Nothing is changed.
+Input: addresses. Output: each server's description of itself. Nothing is changed.
 """
 
 import re
@@ -17,7 +17,7 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from runtime.patches.pymongo import MongoUrlError as MongoUrlError
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.redis.connection import RedisUrlError as RedisUrlError
 from sinks.redis.connection import connect
 from sinks.redis.refusals import kind_of

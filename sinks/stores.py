@@ -1,6 +1,6 @@
 """All stores that the agents read and write, as the settings name them.
 
-In come settings; out go stores. Nothing connects before it is used, and `close` closes what was.
+Input: settings. Output: stores. Nothing connects before it is used, and `close` closes what was opened.
 """
 
 import random
@@ -9,16 +9,18 @@ from socket import gethostname
 
 from runtime.health import Health
 from runtime.settings import Settings
+from sinks.mongo.client import Mongo
 from sinks.mongo.clock import MongoClock
 from sinks.mongo.delivery_logs import DeliveryLogs
 from sinks.mongo.notification_queue import NotificationQueue
 from sinks.mongo.notifications import Notifications
 from sinks.mongo.page_view_counts import StoredViews
-from sinks.mongo.writer import Mongo
+from sinks.mongo.writer import MongoWriter
+from sinks.postgres.platform_posts import PlatformTable
 from sinks.postgres.pool import Pool
 from sinks.postgres.recipients import Recipients
 from sinks.postgres.suppressions import Suppressions
-from sinks.postgres.view_counts import PlatformTable, ViewCounts
+from sinks.postgres.view_counts import ViewCounts
 from sinks.redis.in_app import InApp
 from sinks.redis.rate_limits import RateLimits
 from sinks.redis.recent_views import RecentViews
@@ -34,9 +36,10 @@ class Stores:
         health: Where to show what Redis refuses.
 
     Attributes:
-        mongo: Takes what events became.
+        mongo: The connection to MongoDB.
+        writer: Writes to MongoDB what events became.
         clock: The time that all workers share.
-        stored_views: The page views in MongoDB, to count.
+        stored_views: The page views in MongoDB, for counting.
         view_counts: The counts of views in PostgreSQL.
         recent_views: The views of the last hour in Redis.
         queue: The queue of notifications in MongoDB.
@@ -52,6 +55,7 @@ class Stores:
     def __init__(self, settings: Settings, health: Health | None = None) -> None:
         redis_url, prefix = settings.redis_url.get_secret_value(), f"{settings.namespace}inkstream:"
         self.mongo = Mongo.connect(settings.mongo_url.get_secret_value(), settings.namespace)
+        self.writer = MongoWriter(self.mongo)
         self.clock = MongoClock(self.mongo.database)
         self.stored_views = StoredViews(self.mongo.database, settings.count_since)
         self.queue = NotificationQueue(self.mongo.database, f"{gethostname()}-{getpid()}", random.SystemRandom())

@@ -15,7 +15,7 @@ from typing import Any
 from delivery.batch import Record
 from enrich.documents import Document, Write
 from enrich.notifications import COLLECTION, QUEUE
-from sinks.mongo.writer import Outcome
+from sinks.mongo.outcome import Outcome
 from sinks.redis.in_app import InApp
 from sinks.redis.wakeups import WakeUps
 

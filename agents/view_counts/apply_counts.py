@@ -17,7 +17,8 @@ from runtime.health import Health
 from runtime.metrics import COUNTED_AFTER_SECONDS, COUNTS_TOO_LATE, VIEWS_APPLIED, WRITE_SECONDS
 from schemas.cloudevents import Decoder
 from schemas.view_counts import ViewsCounted
-from sinks.postgres.view_counts import Applied, ViewCounts, WindowCount
+from sinks.postgres.view_counts import ViewCounts
+from sinks.postgres.view_windows import Applied, WindowCount
 
 
 class ApplyCounts:

@@ -13,7 +13,9 @@ from mode import Service
 
 from runtime.health import Health
 from runtime.metrics import POSTS_LOCKED_SECONDS, POSTS_MISSING, POSTS_SET_ASIDE
-from sinks.postgres.view_counts import LOCKED, PostsLockedError, SetAside, ViewCounts, named
+from sinks.postgres.platform_posts import SetAside
+from sinks.postgres.post_locks import LOCKED, PostsLockedError, named
+from sinks.postgres.view_counts import ViewCounts
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +46,7 @@ class MaintainCounts(Service):
     @Service.timer(EVERY.total_seconds())
     async def _maintain(self) -> None:
         try:
-            waiting = await self._counts.settle()
+            waiting = await self._counts.maintain()
             POSTS_MISSING.set(waiting.missing)
             POSTS_SET_ASIDE.set(sum(refused.posts for refused in waiting.set_aside))
             locked = next((refused for refused in waiting.set_aside if refused.code == LOCKED), None)
@@ -52,7 +54,7 @@ class MaintainCounts(Service):
                 self._note_lock(None, None)
             else:
                 self._note_lock(locked.since, await self._problem_of(locked))
-            await self._counts.fold(datetime.now(UTC) - self._horizon - MARGIN)
+            await self._counts.roll_up(datetime.now(UTC) - self._horizon - MARGIN)
         except PostsLockedError as error:
             self._note_lock(error.since, str(error))
         except Exception as error:

@@ -16,7 +16,7 @@ from mode import Service
 
 from enrich.view_windows import LENGTH, Window
 from runtime.metrics import RECENT_VIEWS_UP
-from sinks.postgres.view_counts import ViewCounts, WindowCount
+from sinks.postgres.view_windows import ViewWindows, WindowCount
 from sinks.redis.recent_views import RecentViews, kept
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ class RankPosts(Service):
 
     Args:
         recent: The recent views in Redis.
-        counts: The view counts in PostgreSQL, from which they are written again.
+        windows: The counts of windows in PostgreSQL, from which they are written again.
     """
 
     mundane_level = "debug"  # of the lines that say that a service starts and stops
@@ -37,10 +37,10 @@ class RankPosts(Service):
     REBUILD_PAUSE = timedelta(seconds=5)
     """Minimum between two complete reads of PostgreSQL, if Redis loses its data repeatedly."""
 
-    def __init__(self, recent: RecentViews, counts: ViewCounts, **kwargs: Any) -> None:
+    def __init__(self, recent: RecentViews, windows: ViewWindows, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._recent = recent
-        self._counts = counts
+        self._windows = windows
         self._noted: dict[Window, int] = {}
         self._has_rebuilt = False
         self._next_rebuild = 0.0  # by the monotonic clock
@@ -93,7 +93,7 @@ class RankPosts(Service):
         now = datetime.now(UTC)
         views: dict[Window, int] = {}
         for start in kept(now):  # one by one, so that a great many rows do not hold up the worker
-            views |= await self._counts.between(start, start + LENGTH)
+            views |= await self._windows.between(start, start + LENGTH)
         await self._recent.write_all(views)
         self._has_rebuilt = True
 

@@ -17,10 +17,14 @@ from typing import NamedTuple, TypeVar
 from agents.server_problems import SERVER_ERRORS, ServerError, problem_of
 from enrich.view_windows import LENGTH, Window, start_of
 from runtime.settings import Settings
+from sinks.mongo.client import Mongo
 from sinks.mongo.page_view_counts import StoredViews
-from sinks.mongo.writer import Mongo
 from sinks.postgres import pool
-from sinks.postgres.view_counts import LOCKED, PlatformTable, PostCounts, Repaired, ViewCounts
+from sinks.postgres.count_repair import Repaired
+from sinks.postgres.platform_posts import PlatformTable
+from sinks.postgres.post_counts import PostCounts
+from sinks.postgres.post_locks import LOCKED
+from sinks.postgres.view_counts import ViewCounts
 from sinks.servers import ANSWER_TIMEOUT
 
 _SLICE = 3 * LENGTH
@@ -278,7 +282,7 @@ class Reconciliation:
         for number, (start, end) in enumerate(of_time):
             report("windows", number, len(of_time))
             # The counts first: what is stored after that has all that they count.
-            counted = await self._counts.between(start, end, post_ids)
+            counted = await self._counts.windows.between(start, end, post_ids)
             stored = await self._stored.between(start, end, post_ids)
             found.windows += len(counted.keys() | stored.keys())
             windows |= await self._look(_unequal(stored, counted))
@@ -300,7 +304,7 @@ class Reconciliation:
             PyMongoError, psycopg.Error: A server fails.
         """
         since = max(self.oldest_start, datetime.now(UTC) - _SAMPLE_AGE)
-        counted = await self._counts.sample(since, most)
+        counted = await self._counts.windows.sample(since, most)
         windows = _unequal(await self._stored.count(counted), counted)
         found = Comparison(windows=len(counted))
         posts: list[str] = []
@@ -392,7 +396,7 @@ class Reconciliation:
     async def _views_of(self, windows: Sequence[Window]) -> dict[Window, int]:
         counted: dict[Window, int] = {}
         for chunk in _chunks(windows):
-            counted |= await self._counts.views_of(chunk)
+            counted |= await self._counts.windows.views_of(chunk)
         return counted
 
     async def _stored_of(self, windows: Iterable[Window]) -> dict[Window, int]:

@@ -14,7 +14,7 @@ from delivery.event_sender import EventSender, OutgoingEvent
 from delivery.producer import RecordProducer
 from enrich.documents import Write
 from enrich.view_windows import Window, touched
-from sinks.mongo.writer import Outcome
+from sinks.mongo.outcome import Outcome
 
 
 class Touch(NamedTuple):

@@ -6,7 +6,7 @@ Input: a client. Output: findings.
 from ops.checks.finding import Finding, State
 from ops.checks.server import check_version
 from ops.supported_versions import is_too_old
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.servers import describe_mongo
 
 

@@ -8,18 +8,9 @@ from difflib import get_close_matches
 
 from ops.checks.finding import Finding, State, count
 from sinks.postgres import pool
+from sinks.postgres.platform_posts import NOT_UPDATED, PlatformTable, SetAside, set_aside, takes_ids_of
 from sinks.postgres.pool import PostsTable
-from sinks.postgres.view_counts import (
-    LOCKED,
-    NOT_UPDATED,
-    Blocker,
-    PlatformTable,
-    SetAside,
-    blockers,
-    named,
-    set_aside,
-    takes_ids_of,
-)
+from sinks.postgres.post_locks import LOCKED, Blocker, blockers, named
 
 _VIEW_COUNTS = "view counts"
 _MOST_VIEWS: Mapping[str, int] = {"integer": 2**31 - 1, "smallint": 2**15 - 1}

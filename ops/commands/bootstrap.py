@@ -52,7 +52,7 @@ class Bootstrap(InkstreamCommand):
     async def run(self, *args: Any, check: bool, wait: float, **flags: bool) -> int:
         """Print the plan and apply it; return the exit code."""
         from ops.bootstrap import converge, move, wait_for_servers
-        from sinks.mongo.writer import Mongo
+        from sinks.mongo.client import Mongo
 
         console = Console(highlight=False, soft_wrap=True)
         settings = Settings()

@@ -17,7 +17,8 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 
 from runtime.settings import Settings
-from schemas.topics import Topics, TopicsError, load
+from schemas.declarations import DeclarationError
+from schemas.topics import Topics, load
 from sinks.collections import NAMES
 
 PROBLEM = 1
@@ -86,7 +87,7 @@ def declared_topics(settings: Settings) -> Topics:
     """Return the declared topics, with the partitions and replication of the settings.
 
     Raises:
-        TopicsError: The file is missing or invalid.
+        DeclarationError: The file is wrong, or missing.
     """
     return load(settings.topics_file, NAMES, partitions=settings.partitions, replication=settings.replication)
 
@@ -117,7 +118,6 @@ def _report(error: Exception) -> None:
     from agents.configuration import ConfigurationError, problems_of
     from agents.server_problems import SERVER_ERRORS, ServerError, first_line, problem_of
     from enrich.geo import GeoDatabaseError
-    from notifications.rules import RulesError
     from ops.dead_letters import SelectionError
     from providers.base import ProviderSettingsError
     from sinks.postgres.pool import PostgresUrlError
@@ -131,7 +131,7 @@ def _report(error: Exception) -> None:
             fail(problems_of(error), WRONG_USAGE)
         case ConfigurationError():
             fail(error.lines, WRONG_USAGE)
-        case SettingsError() | TopicsError() | RulesError() | SelectionError():
+        case SettingsError() | DeclarationError() | SelectionError():
             fail([str(error)], WRONG_USAGE)
         case GeoDatabaseError():
             fail([f"INKSTREAM_GEO_DATABASE: {error}"], WRONG_USAGE)

@@ -23,7 +23,7 @@ from runtime.settings import Settings
 if TYPE_CHECKING:
     from agents.view_counts.reconciliation import Comparison
     from agents.view_counts.reconciliation import Progress as Reported
-    from sinks.postgres.view_counts import Repaired
+    from sinks.postgres.count_repair import Repaired
 
 _LINES = 50
 """Most lines of a table in the terminal."""

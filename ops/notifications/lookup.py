@@ -17,8 +17,8 @@ from ops.notifications.timeline import Circumstances, Timeline, addresses, build
 from runtime.settings import Settings
 from schemas.topics import load
 from sinks import collections
+from sinks.mongo.client import Mongo
 from sinks.mongo.notification_admin import NotificationAdmin, StoredNotification
-from sinks.mongo.writer import Mongo
 from sinks.postgres import pool
 from sinks.postgres.recipients import Person, Recipients
 from sinks.postgres.suppressions import Suppressions
@@ -32,8 +32,7 @@ def declared_rules(settings: Settings) -> Rules:
     """Return the configured rules of notifications.
 
     Raises:
-        RulesError: `notifications.yaml` is wrong or missing.
-        TopicsError: `topics.yaml` is wrong or missing.
+        DeclarationError: `topics.yaml` or `notifications.yaml` is wrong, or missing.
     """
     topics = load(settings.topics_file, collections.NAMES)
     events = {name: event for topic in topics.inbound.values() for name, event in topic.events.items()}

@@ -1,7 +1,7 @@
 """The time that all workers share: MongoDB's.
 
-In comes the primary's clock, read now and then; out goes the time, by this machine's monotonic clock from then on. So a
-wall clock that is wrong, or jumps, makes no worker take what another one holds, or hold something for hours.
+Input: the primary's clock, read from time to time. Output: the current time, measured by this machine's monotonic clock
+since then. So a wrong or jumping wall clock makes no worker take over another's lease, or keep one for hours.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""The group that an error belongs to: how many, from when to when, and what the latest of them looked like.
+"""The group of an error: how often it occurred, from when to when, and its latest occurrence.
 
-Log lines and the groups they belong to come in, out goes one update per group. It moves the group by exactly the lines
-given, so they have to be new ones; in any order, and however they are split, the group ends the same.
+Input: log lines and their groups. Output: one update per group, which counts exactly the given lines, so these must be
+new. The final group is the same in any order and however the lines are divided.
 """
 
 from collections.abc import Iterable

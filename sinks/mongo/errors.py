@@ -1,7 +1,7 @@
-"""What MongoDB's errors mean to us: a fault that passes, a document that can never be stored, or a bug.
+"""Classifies MongoDB's errors: a transient fault, a document that can never be stored, or a bug.
 
-An error comes in; out goes whether to try again (`is_transient`), whether some document's content is to blame
-(`blames_content`), and what to tell its producer (`refusal_of_error`, `refusal_of_fault`). The codes are those of
+Input: an error. Output: whether to retry (`is_transient`), whether a document's content caused it (`blames_content`),
+and the message for its producer (`refusal_of_error`, `refusal_of_fault`). The codes are those of
 MongoDB's `src/mongo/base/error_codes.yml` and of the driver specification for retryable writes
 (https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md).
 """

@@ -1,8 +1,8 @@
-"""Updates that bring a document and its parts together, whichever comes first.
+"""Combines a document and the late updates that add to it, in any order.
 
-A document and the parts that later events add to it come in, out go MongoDB's updates. The final document is the same
-in any order and however often each is carried out: the highest value of a field stays, and the union of a list.
-A part that comes first leaves a placeholder, marked `incomplete: true`, which its document completes.
+Input: a document and its partial updates. Output: MongoDB updates. The final document is the same in any order and
+however often each is carried out: a field keeps its highest value, and a list is a union. A partial update that comes
+before its document creates a placeholder with `incomplete: true`, which the document completes.
 """
 
 from collections.abc import Sequence
@@ -10,32 +10,32 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from enrich.documents import Part
+from enrich.documents import PartialUpdate
 from sinks.collections import LateFields
 
 _LIST_ORDER = {"clickedAt": 1, "position": 1, "postId": 1}
 
 
-class PartSum:
-    """What one or more parts of the same document add to it together, so that one update carries them out."""
+class CombinedUpdate:
+    """One or more partial updates of the same document, combined in one update."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._id = parts[0].id
-        self._timestamp = parts[0].timestamp
+    def __init__(self, updates: Sequence[PartialUpdate]) -> None:
+        self._id = updates[0].id
+        self._timestamp = updates[0].timestamp
         self._highest: dict[str, Any] = {}
         self._added: dict[str, list[dict[str, Any]]] = {}
-        self.repeated = sum(not self._takes_in(part) for part in parts)
-        """How many of the parts add nothing to those before them."""
+        self.repeated = sum(not self._add(update) for update in updates)
+        """How many of the updates add nothing to those before them."""
 
-    def _takes_in(self, part: Part) -> bool:
+    def _add(self, update: PartialUpdate) -> bool:
         higher = {
             field: value
-            for field, value in part.highest.items()
+            for field, value in update.highest.items()
             if field not in self._highest or value > self._highest[field]
         }
         self._highest |= higher
         differs = bool(higher)
-        for field, items in part.added.items():
+        for field, items in update.added.items():
             known = self._added.setdefault(field, [])
             new = [item for item in items if item not in known]
             known += new
@@ -43,7 +43,7 @@ class PartSum:
         return differs
 
     def update(self) -> UpdateOne:
-        """Return the update that carries it out, or leaves a placeholder where the document is yet to come."""
+        """Return the update; it creates a placeholder if the document has not arrived yet."""
         if not self._added:
             # Plain operators cost the server less than a pipeline.
             return UpdateOne(
@@ -62,7 +62,7 @@ class PartSum:
 
 
 def completion(document: dict[str, Any], late_fields: LateFields) -> UpdateOne:
-    """Return the update that turns a placeholder into its document, and matches nothing where the document is there."""
+    """Return the update that turns a placeholder into its document; it matches nothing if the document exists."""
     merged: dict[str, Any] = {field: _highest_of(field, document.get(field)) for field in late_fields.highest}
     merged |= {field: _union_of(field, document.get(field, [])) for field in late_fields.united}
     return UpdateOne(

@@ -1,7 +1,7 @@
-"""How many page views by people MongoDB has, by window.
+"""Counts page views by people in MongoDB, by window.
 
-In come windows, or a span of time; out come their views, each view once as it is stored once. Nothing is written, so
-any failure may be tried again.
+Input: windows, or a span of time. Output: their views; each view counts once, as it is stored once. Nothing is written,
+so any failure may be retried.
 """
 
 import asyncio

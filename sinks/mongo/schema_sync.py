@@ -1,12 +1,12 @@
-"""Makes MongoDB's collections, indexes, retention and validators what `sinks.collections` declares.
+"""Syncs MongoDB's collections, indexes, retention and validators with the declarations in `sinks.collections`.
 
-Safe to repeat, to break off, and to run in several workers at once. What would delete existing documents, refuse
-writes that MongoDB accepts now, or drop an index waits until its risk is allowed (`sinks.changes`); everything else is
-done. An index that nobody declared stays.
+Safe to repeat, to interrupt, and to run in several workers at once. A change that would delete existing documents,
+refuse writes that MongoDB accepts now, or drop an index waits until its risk is allowed (`sinks.changes`); all others
+are made. An index that is not declared stays.
 
-An index of ours that has other fields or options is dropped and built again, where that is allowed. MongoDB takes no
-second index of the same name, so it can't be built first: queries that need it are slow in between, and documents due
-for deletion stay a little longer. No declared index is unique, so nothing wrong can slip in meanwhile.
+An index of ours that has other fields or options is dropped and rebuilt, if that is allowed. MongoDB allows no second
+index of the same name, so it can't be built first: queries that need it are slow meanwhile, and expired documents
+stay a little longer. No declared index is unique, so no invalid document can be stored meanwhile.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _INDEX_BUILD_LIMIT_S = 3600.0
 """Building an index over months of page views takes longer than a client's usual time limit."""
 
 _COUNT_LIMIT_S = 30.0
-"""For each count of documents: in a plan a number that is not known is better than a wait without end."""
+"""For each count of documents: in a plan, an unknown number is better than an endless wait."""
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.1
@@ -48,35 +48,35 @@ _OVERTAKEN_CODES = frozenset(
         285,  # IndexBuildAlreadyInProgress
     }
 )
-"""What MongoDB says where another worker converges the same collection at the same moment."""
+"""MongoDB's errors if another worker syncs the same collection at the same moment."""
 
 
 class _Step(NamedTuple):
-    """Changes that belong together, and the database commands that make them."""
+    """Changes that are made together, and the database commands that make them."""
 
     changes: tuple[Change, ...]
     commands: tuple[dict[str, Any], ...] = ()
 
 
-async def converge(database: NamespacedDatabase, *, check: bool, allowed: Several[Risk] = NO_RISKS) -> list[Change]:
-    """Make the database what is declared, and return what was not so.
+async def sync_schema(database: NamespacedDatabase, *, check: bool, allowed: Several[Risk] = NO_RISKS) -> list[Change]:
+    """Sync the database with the declarations, and return the differences that it had.
 
     Takes as long as MongoDB needs to build the missing indexes, up to an hour for each collection.
 
     Args:
-        database: The platform's, with our namespace.
+        database: The platform's database, with our namespace.
         check: Change nothing.
-        allowed: The risks that may be taken. A change with another one is only returned.
+        allowed: The risks that may be taken. A change with another risk is only returned.
 
     Raises:
-        PyMongoError: If MongoDB is not up to it, or rights are missing. What was done by then stays done.
+        PyMongoError: MongoDB refuses or does not answer, or permissions are missing. Changes made so far remain.
     """
     changes: list[Change] = []
     server = database.server_names
     declared = [replace(collection, name=database.name_of(name)) for name, collection in COLLECTIONS.items()]
     for collection in declared:
         with pymongo.timeout(_INDEX_BUILD_LIMIT_S):
-            changes += await _converge_collection(server, collection, frozenset(allowed), check=check)
+            changes += await _sync_collection(server, collection, frozenset(allowed), check=check)
     known = {collection.name for collection in declared}
     for name in sorted(await server.list_collection_names()):
         if name not in known and not _is_of_others(name, database.namespace):
@@ -91,12 +91,12 @@ def _is_of_others(name: str, namespace: str) -> bool:
     return name.startswith("system.") or name.rpartition(".")[2] in COLLECTIONS
 
 
-async def _converge_collection(
+async def _sync_collection(
     database: AsyncDatabase[dict[str, Any]], collection: Collection, allowed: Risks, *, check: bool
 ) -> list[Change]:
     done: list[Change] = []
     for attempt in range(1, _ATTEMPTS + 1):
-        steps = await _steps(database, collection, allowed)
+        steps = await _plan_collection(database, collection, allowed)
         if check:
             return [change for step in steps for change in step.changes]
         try:
@@ -117,8 +117,10 @@ async def _converge_collection(
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _steps(database: AsyncDatabase[dict[str, Any]], collection: Collection, allowed: Risks) -> list[_Step]:
-    """Look at the collection, and return what it takes to make it as declared."""
+async def _plan_collection(
+    database: AsyncDatabase[dict[str, Any]], collection: Collection, allowed: Risks
+) -> list[_Step]:
+    """Compare the collection with its declaration, and return the steps to sync it."""
     infos = [info async for info in await database.list_collections(filter={"name": collection.name})]
     if infos and (obstacle := _obstacle(infos[0])):
         return [_Step((Change("blocked", f"collection {collection.name}", obstacle),))]
@@ -127,15 +129,15 @@ async def _steps(database: AsyncDatabase[dict[str, Any]], collection: Collection
     if not infos:
         change = Change("create", f"collection {collection.name}", collection.purpose)
         create = {"create": collection.name, "validator": collection.validator, **_ENFORCED}
-        return [_Step((change,), (create,)), *await _index_steps(stored, collection, indexes)]
+        return [_Step((change,), (create,)), *await _plan_indexes(stored, collection, indexes)]
     return [
-        *await _validator_steps(stored, collection, infos[0].get("options", {}), allowed),
-        *await _index_steps(stored, collection, indexes),
+        *await _plan_validator(stored, collection, infos[0].get("options", {}), allowed),
+        *await _plan_indexes(stored, collection, indexes),
     ]
 
 
 def _obstacle(info: Mapping[str, Any]) -> str | None:
-    """Say why Inkstream can't use a collection that exists, and what to do; `None` where it can."""
+    """Return why Inkstream can't use a collection that exists, and what to do; `None` if it can."""
     options = info.get("options", {})
     rename = "rename it or move its documents away, and run `inkstream bootstrap` again"
     if info.get("type") == "view":
@@ -152,23 +154,23 @@ def _obstacle(info: Mapping[str, Any]) -> str | None:
 
 # Validators -----------------------------------------------------------------------------------------------
 
-# Moderate: a document that does not match, because it was there before or somebody has changed it by hand, may still be
-# updated. Otherwise one such document would stop what it belongs to: a queue, an error's group.
+# Moderate: a document that does not match, because it is older or was changed by hand, may still be updated. Otherwise
+# one such document would stop its queue or its error group.
 _ENFORCED: Mapping[str, str] = {"validationLevel": "moderate", "validationAction": "error"}
 _LOGGED: Mapping[str, str] = {"validationLevel": "moderate", "validationAction": "warn"}
 _BY_DEFAULT: Mapping[str, str] = {"validationLevel": "strict", "validationAction": "error"}
 
 _IN_USE = timedelta(days=7)
-"""Documents that don't match and are younger than this may be followed by others like them."""
+"""Documents that don't match and are younger than this may be followed by similar ones."""
 
 
-async def _validator_steps(
+async def _plan_validator(
     stored: AsyncCollection[dict[str, Any]], collection: Collection, options: Mapping[str, Any], allowed: Risks
 ) -> list[_Step]:
-    """Return what it takes to have the declared validator, without refusing what something still writes.
+    """Return the steps to the declared validator, without refusing documents that something still writes.
 
-    Where documents of the last week are accepted now and don't match, MongoDB accepts and logs such documents, until
-    refusals are allowed or there are none. A validator that others made stays until refusals are allowed.
+    If accepted documents of the last week don't match, MongoDB accepts and logs such documents until refusals are
+    allowed or there are none. A validator that others created stays until refusals are allowed.
     """
     # MongoDB leaves out what has its default value.
     found = {name: options.get(name, default) for name, default in _BY_DEFAULT.items()}
@@ -194,9 +196,9 @@ async def _validator_steps(
 
 
 def _in_use(collection: Collection, accepted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a filter for what is accepted now, does not match, and is of the last week as far as its id tells.
+    """Return a filter for documents that are accepted now, don't match, and, by their id, may be of the last week.
 
-    An ObjectId holds the second in which it was made. Any other id may be of today.
+    An ObjectId holds its time of creation in seconds. Any other id may be of today.
     """
     begin = ObjectId.from_datetime(datetime.now(UTC) - _IN_USE)
     young = {"$or": [{"_id": {"$not": {"$type": "objectId"}}}, {"_id": {"$gte": begin}}]}
@@ -204,7 +206,7 @@ def _in_use(collection: Collection, accepted: Mapping[str, Any]) -> dict[str, An
 
 
 def _is_ours(validator: Mapping[str, Any]) -> bool:
-    """Tell a validator of ours, of whichever release: it alone wants the event's id, a string, as `_id`."""
+    """Whether a validator is ours, of any release: only ours requires a string, the event's id, as `_id`."""
     schema = validator.get("$jsonSchema", {})
     document = next(iter(schema.get("anyOf", ())), schema)
     return bool(document.get("properties", {}).get("_id") == {"bsonType": "string"})
@@ -234,7 +236,7 @@ def _partial(only_where: Mapping[str, Any]) -> dict[str, Any]:
     return {"partialFilterExpression": dict(only_where)} if only_where else {}
 
 
-async def _index_steps(
+async def _plan_indexes(
     stored: AsyncCollection[dict[str, Any]], collection: Collection, found: Iterable[Mapping[str, Any]]
 ) -> list[_Step]:
     unclaimed = {index["name"]: index for index in found if index["name"] != "_id_"}
@@ -244,7 +246,7 @@ async def _index_steps(
         index = _counterpart(declared, unclaimed)
         if index is not None:
             del unclaimed[index["name"]]
-            steps += await _adapted(stored, collection, declared, index)
+            steps += await _plan_index(stored, collection, declared, index)
         elif "expireAfterSeconds" in declared and (expiring := await _expiring(stored, collection.retention)):
             change = Change("create", _name_of(collection, declared), expiring, risks=frozenset({Risk.EXPIRY}))
             steps.append(_Step((change,), ({"createIndexes": collection.name, "indexes": [declared]},)))
@@ -254,28 +256,28 @@ async def _index_steps(
         changes = tuple(Change("create", _name_of(collection, index)) for index in missing)
         # In one command, so that MongoDB reads the collection once for all of them.
         steps.append(_Step(changes, ({"createIndexes": collection.name, "indexes": missing},)))
-    return [*steps, *_undeclared(collection, unclaimed.values())]
+    return [*steps, *_report_undeclared(collection, unclaimed.values())]
 
 
 def _counterpart(declared: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the index that is the declared one, under whichever name, or that stands in its place by its name."""
-    # Under another name it serves as well, and MongoDB would take no second.
+    """Return the index that equals the declared one, under any name, or else the index that has its name."""
+    # An equal index under another name serves as well, and MongoDB allows no second one.
     twin = next((index for index in found.values() if _definition(index) == _definition(declared)), None)
     return twin or found.get(declared["name"])
 
 
-async def _adapted(
+async def _plan_index(
     stored: AsyncCollection[dict[str, Any]],
     collection: Collection,
     declared: Mapping[str, Any],
     index: Mapping[str, Any],
 ) -> list[_Step]:
-    """Return what makes an index the declared one."""
+    """Return the steps that change an index to the declared one."""
     before, after = index.get("expireAfterSeconds"), declared.get("expireAfterSeconds")
     what = _name_of(collection, declared)
     is_other = _definition(index) != _definition(declared)
     expiring = await _expiring(stored, collection.retention) if after is not None and before != after else ""
-    # MongoDB can change an expiry and add one, but not take it away.
+    # MongoDB can change or add an expiry, but not remove it.
     if is_other or (before is not None and after is None):
         detail = "has other fields or options, so it is dropped and built again"
         risks = {Risk.REBUILDS, *([Risk.EXPIRY] if expiring else [])}
@@ -289,7 +291,7 @@ async def _adapted(
     return [_Step((Change("change", what, detail, risks=frozenset({Risk.EXPIRY})),), (retime,))]
 
 
-def _undeclared(collection: Collection, indexes: Iterable[Mapping[str, Any]]) -> Iterator[_Step]:
+def _report_undeclared(collection: Collection, indexes: Iterable[Mapping[str, Any]]) -> Iterator[_Step]:
     for index in indexes:
         unique = "; it is unique, so a document with a value that exists becomes a dead letter"
         detail = "not declared, left as it is" + (unique if index.get("unique") else "")
@@ -297,7 +299,7 @@ def _undeclared(collection: Collection, indexes: Iterable[Mapping[str, Any]]) ->
 
 
 async def _expiring(stored: AsyncCollection[dict[str, Any]], retention: Retention | None) -> str:
-    """Say how many existing documents a retention would delete; empty where it can't delete any."""
+    """Return how many existing documents a retention would delete, as text; empty if none."""
     if retention is None:
         return ""
     dated = {"$and": [{retention.since: {"$type": "date"}}, dict(retention.only_where)]}
@@ -344,7 +346,7 @@ _WITHOUT_MEANING = ("v", "ns", "key", "name", "background", "textIndexVersion", 
 
 
 def _definition(index: Mapping[str, Any]) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
-    """Return what makes an index what it is: its fields in order, and its options, without name and expiry."""
+    """Return an index's definition: its fields in order, and its options, without name and expiry."""
     keys = dict(index["key"])
     if "_fts" in keys:
         # How MongoDB lists a text index.

@@ -1,7 +1,7 @@
-"""Brings our schema in PostgreSQL up to date: plain SQL files, each applied once, in the order of their names.
+"""Applies the migrations of our schema in PostgreSQL: plain SQL files, each applied once, in the order of their names.
 
-In come the files of `migrations/`; out goes what was applied, or would be. All of it happens in one transaction under a
-lock, so a failure leaves the schema as it was, and two that run at once do it once.
+Input: the files of `migrations/`. Output: the migrations that were applied, or would be. All are applied in one
+transaction under a lock, so a failure leaves the schema as it was, and of two that run at once, one applies them.
 """
 
 import hashlib

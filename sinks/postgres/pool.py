@@ -1,7 +1,7 @@
-"""The platform's PostgreSQL: connections, and the queries of `queries.sql` by name.
+"""Connections to the platform's PostgreSQL, and the queries of `queries.sql` by name.
 
-In come a URL and a query's name; out come rows. A statement that fails leaves nothing behind: the transaction is rolled
-back, and the caller may try again.
+Input: a URL and a query's name. Output: rows. A statement that fails has no effect: the transaction is rolled back, and
+the caller may retry.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ OUR_SCHEMA = "inkstream"
 _LONGEST_NAME = 63
 """Bytes of a name in PostgreSQL; a longer one is cut off silently."""
 
-# What the database's owner mends while we wait: a table that is not there yet, a right that is not granted.
+# What the database's owner fixes while we wait: a missing table, a missing permission.
 _NOT_PREPARED = (
     errors.InsufficientPrivilege,
     errors.InvalidCatalogName,
@@ -196,7 +196,7 @@ def query(name: str) -> str:
     """Return a query of `queries.sql`.
 
     Raises:
-        KeyError: There is none of this name.
+        KeyError: There is no query of this name.
     """
     return _queries()[name]
 
@@ -230,7 +230,7 @@ async def connection(url: str, namespace: str = "") -> AsyncIterator[Connection]
         namespace: Whose schema the queries read and write.
 
     Raises:
-        PostgresUrlError: The URL is none.
+        PostgresUrlError: It is not a PostgreSQL URL.
         psycopg.Error: The server does not answer, or lets us not in.
     """
     check_url(url)
@@ -299,7 +299,7 @@ class Pool:
             async with self._connections.connection(timeout=_PING_SECONDS) as using:
                 await using.execute("SELECT 1")
         except PoolTimeout:
-            async with connection(self._url):  # which says why there is none, as the pool does not
+            async with connection(self._url):  # which reports why it fails; the pool does not
                 pass
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
--- Every query that is more than a migration. Each begins with its name; `sinks.postgres.pool` runs it by that name.
--- {ours} stands for the schema of this installation, which its namespace names; {ours_name} is that name as a text.
+-- All queries except migrations. Each begins with its name; `sinks.postgres.pool` runs it by that name.
+-- {ours} is the schema of this installation, named by its namespace; {ours_name} is that name as a text.
 
 -- name: describe_server
--- What answers, and as whom we are there. Names are quoted where SQL needs it.
+-- The server, and our role on it. Names are quoted if SQL requires it.
 SELECT
     current_setting('server_version') AS version,
     quote_ident(current_database()) AS database,
@@ -14,7 +14,7 @@ SELECT
     END AS has_schema;
 
 -- name: find_tables
--- Whether the schema is there, has tables of ours and can say whose it is, as far as we may read it. Always one row.
+-- Whether the schema exists, has tables of ours and names its owner, as far as we may read it. Always one row.
 SELECT
     to_regnamespace({ours_name}) IS NOT NULL AS schema_exists,
     coalesce(bool_or(relname = 'migrations'), false) AS has_tables,
@@ -31,7 +31,7 @@ SELECT namespace FROM {ours}.installation;
 INSERT INTO {ours}.installation (namespace) VALUES (%(namespace)s) ON CONFLICT DO NOTHING;
 
 -- name: may_rename_schema
--- Whether we may give the schema another name: it must be ours, and we must have the right to make a schema.
+-- Whether we may rename the schema: it must be ours, and we need the permission to create a schema.
 SELECT
     pg_has_role(nspowner, 'USAGE') AND has_database_privilege(current_database(), 'CREATE') AS may_rename
 FROM pg_namespace
@@ -41,8 +41,8 @@ WHERE nspname = {ours_name};
 ALTER SCHEMA {ours} RENAME TO {name};
 
 -- name: describe_posts
--- The platform's posts, as they are, and what we may do with them. Always one row, also where there is no such table;
--- it is looked for by hand, as to_regclass is an error in a schema that we may not use.
+-- The platform's posts, and our permissions on them. Always one row, also if there is no such table; the table is
+-- looked up in the catalog, because to_regclass fails in a schema that we may not use.
 WITH found AS (
     SELECT posts.oid, posts.relowner, posts.relnamespace, row_security_active(posts.oid) AS row_security
     FROM pg_class AS posts
@@ -103,7 +103,7 @@ LEFT JOIN columns AS id ON id.attname = %(id_column)s
 LEFT JOIN columns AS view_count ON view_count.attname = %(view_count_column)s;
 
 -- name: lock_migrations
--- One at a time, until the transaction ends; the number is arbitrary and ours.
+-- One migration at a time, until the transaction ends; the number is arbitrary.
 SELECT pg_advisory_xact_lock(7065846142273028461);
 
 -- name: applied_migrations
@@ -112,43 +112,43 @@ SELECT name, checksum FROM {ours}.migrations ORDER BY name;
 -- name: record_migration
 INSERT INTO {ours}.migrations (name, checksum) VALUES (%(name)s, %(checksum)s);
 
--- The queries on view counts. {posts}, {post_id} and {view_count} stand for the platform's table and columns; {key} is
--- `counted.post_id` as the type of {post_id}, or null where it can't be one.
--- Whoever changes the windows of posts first locks these posts in the order of their ids, so that no two transactions
--- wait for each other. The platform's posts come last, so that they are locked for the shortest time.
+-- The queries on view counts. {posts}, {post_id} and {view_count} are the platform's table and columns; {key} is
+-- `counted.post_id` cast to the type of {post_id}, or null if it can't be cast.
+-- A transaction that changes windows first locks their posts in the order of the ids, so that no two transactions wait
+-- for each other. The platform's posts come last, so that they are locked for the shortest time.
 
--- name: limit_silence
--- A worker that is frozen, or cut off, amid its transaction must not keep posts locked: PostgreSQL rolls it back.
-SELECT set_config('idle_in_transaction_session_timeout', %(silence)s, true);
+-- name: limit_idle_time
+-- A worker that is frozen, or disconnected, within its transaction must not keep posts locked: PostgreSQL rolls it back.
+SELECT set_config('idle_in_transaction_session_timeout', %(limit)s, true);
 
--- name: check_at_once
--- A deferred constraint of the platform's would refuse one post at the commit, and with it all others.
+-- name: check_constraints_immediately
+-- Otherwise a deferred constraint of the platform could refuse one post at the commit, and with it all others.
 SET CONSTRAINTS ALL IMMEDIATE;
 
--- name: limit_waiting
--- Don't wait long for the platform's posts: a migration of the platform waits for us as well, and behind it all that
--- reads posts.
+-- name: limit_lock_wait
+-- Don't wait long for the platform's posts: a migration of the platform may wait for us, and all readers of posts for
+-- that migration.
 SELECT
     set_config('lock_timeout', %(milliseconds)s || 'ms', true),
     set_config('idle_in_transaction_session_timeout', '5s', true);
 
--- name: wait_for_posts
--- Take the lock that an update of the platform's table takes, and update nothing: no trigger fires.
+-- name: wait_for_table_lock
+-- Take the lock that an update of the platform's table takes, but update nothing: no trigger fires.
 EXPLAIN UPDATE {posts} SET {view_count} = {view_count};
 
--- name: wait_for_post
+-- name: wait_for_row_lock
 -- Lock one post as an update does.
 SELECT FROM {posts} AS post
 JOIN (VALUES (%(post_id)s::text)) AS counted (post_id) ON post.{post_id} = {key}
 FOR NO KEY UPDATE OF post;
 
--- name: session
--- Of a server's session, which behind a pooler is another than the connection's.
+-- name: backend_pid
+-- The server's session; behind a pooler it is not the connection's.
 SELECT pg_backend_pid() AS pid;
 
--- name: blockers
--- Those whom a session waits for. What they run is not asked for: it may hold personal data. A transaction that is
--- prepared has the number 0.
+-- name: blocking_sessions
+-- The sessions that a session waits for. Their queries are not selected: they may contain personal data. A prepared
+-- transaction has the number 0.
 SELECT DISTINCT pid, coalesce(nullif(application_name, ''), 'no application name') AS application
 FROM unnest(pg_blocking_pids(%(pid)s)) AS blocking (pid)
 LEFT JOIN pg_stat_activity USING (pid)
@@ -163,8 +163,8 @@ ON CONFLICT DO NOTHING;
 SELECT post_id FROM {ours}.counted_posts WHERE post_id = ANY (%(post_ids)s) ORDER BY post_id FOR UPDATE;
 
 -- name: raise_windows
--- The rule of counting: a window's views are the highest count that ever came. So a count that comes twice, or an older
--- one after a newer one, changes nothing. A post's views move by what its windows have risen.
+-- The rule of counting: a window has its highest count. So applying a count twice, or an older one after a newer one,
+-- changes nothing. A post's views rise by the increase of its windows.
 WITH given AS (
     SELECT *
     FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[], %(views)s::bigint[], %(as_of)s::timestamptz[])
@@ -190,18 +190,18 @@ moved AS (
 )
 SELECT post_id, window_start, views, as_of, difference FROM risen;
 
--- name: folded_windows
--- Those of the given windows that are folded: whether they have risen can't be told any more.
+-- name: rolled_up_windows
+-- The given windows that are already rolled up, so that an increase can't be calculated.
 SELECT given.post_id, given.window_start
 FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[]) AS given (post_id, window_start)
 JOIN {ours}.counted_posts AS post USING (post_id)
 WHERE given.window_start < post.folded_until;
 
 -- name: move_view_counts
--- Add to the platform's count, whatever it is by now, the views that it does not have yet. Where others lowered the count
--- and a repair lowers it too, it stops at 0. If the count is not what we left, others have changed it: the difference is
--- kept. A post that is not there keeps its views, and waits. A row that another transaction holds is skipped. Returns the
--- posts that others have changed, and those that are there and were not moved.
+-- Add to the platform's current count the views that it lacks. If others lowered the count and a repair lowers it too, it
+-- stops at 0. If the count is not the one that we left, others have changed it: the difference is kept. A missing post
+-- keeps its views, which wait. A row that another transaction holds is skipped. Returns the posts that others have
+-- changed, and those that exist and were not updated.
 WITH counted AS (
     SELECT post_id, views, views - applied AS difference, baseline + changed_by_others + applied AS left_there
     FROM {ours}.counted_posts
@@ -209,7 +209,7 @@ WITH counted AS (
         AND (
             %(at_once)s
             OR coalesce(retry_at <= now(), true)
-            -- A time of the future is of a clock that was set back since.
+            -- A time in the future comes from a clock that was set back since.
             AND coalesce(moved_at NOT BETWEEN clock_timestamp() - %(every)s AND clock_timestamp(), true)
         )
 ),
@@ -245,16 +245,16 @@ JOIN {posts} AS post ON post.{post_id} = {key}
 LEFT JOIN free ON free.post_id = counted.post_id
 WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
 
--- name: free_posts
--- Those of the posts that an update sees; an error where another transaction holds one of them.
+-- name: lock_posts_to_update
+-- Lock the posts that an update can see; an error if another transaction holds one of them.
 SELECT counted.post_id
 FROM unnest(%(post_ids)s::text[]) AS counted (post_id)
 JOIN {posts} AS post ON post.{post_id} = {key}
 FOR NO KEY UPDATE OF post NOWAIT;
 
 -- name: set_post_aside
--- Try the post again later: after 10 s, then twice as long each time, an hour at most; where another transaction holds
--- its row, always soon.
+-- Retry the post later: after 10 s, then twice as long each time, an hour at most; if another transaction holds its row,
+-- after 5 s.
 UPDATE {ours}.counted_posts
 SET refused_code = %(code)s,
     refused_since = coalesce(refused_since, now()),
@@ -266,8 +266,8 @@ SET refused_code = %(code)s,
 WHERE post_id = %(post_id)s
 RETURNING refusals;
 
--- name: lock_posts_that_appeared
--- Posts whose views wait, and that are there by now; those that another transaction is busy with are left to it.
+-- name: lock_due_posts
+-- Existing posts whose views wait and are due; posts that another transaction has locked are skipped.
 SELECT counted.post_id
 FROM {ours}.counted_posts AS counted
 JOIN {posts} AS post ON post.{post_id} = {key}
@@ -284,8 +284,8 @@ FROM {ours}.counted_posts AS counted
 WHERE counted.views <> counted.applied AND NOT EXISTS (SELECT FROM {posts} AS post WHERE post.{post_id} = {key});
 
 -- name: count_posts_set_aside
--- By why PostgreSQL refuses their counts; a post that the platform has deleted since is only missing, and one whose row
--- was held for a moment has nothing wrong.
+-- By the reason for which PostgreSQL refuses their counts; a post that the platform has deleted since counts as missing,
+-- and one whose row was held only for a moment is not counted.
 SELECT counted.refused_code AS code, count(*) AS posts, min(counted.refused_since) AS since,
     min(counted.post_id) AS example
 FROM {ours}.counted_posts AS counted
@@ -297,14 +297,14 @@ ORDER BY 2 DESC, 1;
 -- name: highest_view_count
 SELECT max({view_count}) AS highest FROM {posts};
 
--- name: lock_posts_to_fold
+-- name: lock_posts_to_roll_up
 SELECT post_id
 FROM {ours}.counted_posts
 WHERE post_id IN (SELECT DISTINCT post_id FROM {ours}.view_windows WHERE window_start < %(before)s LIMIT %(most)s)
 ORDER BY post_id
 FOR UPDATE;
 
--- name: fold_windows
+-- name: roll_up_windows
 WITH gone AS (
     DELETE FROM {ours}.view_windows
     WHERE post_id = ANY (%(post_ids)s) AND window_start < %(before)s
@@ -315,7 +315,7 @@ SET folded = post.folded + of_post.views, folded_until = greatest(post.folded_un
 FROM (SELECT post_id, sum(views) AS views FROM gone GROUP BY post_id) AS of_post
 WHERE post.post_id = of_post.post_id;
 
--- The queries of a verification, which looks at the counts from outside while they move, and of a repair.
+-- The queries of a reconciliation, which reads the counts while they change, and of a repair.
 
 -- name: windows_between
 SELECT post_id, window_start, views
@@ -325,7 +325,7 @@ WHERE window_start >= %(start)s
     AND (%(post_ids)s::text[] IS NULL OR post_id = ANY (%(post_ids)s));
 
 -- name: views_of_windows
--- Those of the given windows that are not folded, with what is counted for them.
+-- The given windows that are not rolled up, with their counts.
 SELECT given.post_id, given.window_start, coalesce(known.views, 0) AS views
 FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[]) AS given (post_id, window_start)
 LEFT JOIN {ours}.counted_posts AS post USING (post_id)
@@ -350,7 +350,7 @@ ORDER BY random()
 LIMIT %(most)s;
 
 -- name: counts_of_posts
--- One statement sees one moment: what a transaction moves together is seen moved, or not moved.
+-- One statement sees one moment: all changes of a transaction, or none.
 SELECT
     counted.post_id,
     counted.views,
@@ -375,7 +375,7 @@ LEFT JOIN {posts} AS post ON post.{post_id} = {key}
 ORDER BY counted.post_id;
 
 -- name: set_windows
--- For a repair alone, which may lower a count.
+-- Only for a repair, which may lower a count.
 WITH given AS (
     SELECT *
     FROM unnest(%(post_ids)s::text[], %(starts)s::timestamptz[], %(views)s::bigint[], %(as_of)s::timestamptz[])
@@ -408,8 +408,8 @@ FROM (
 WHERE post.post_id = of_post.post_id AND post.views <> of_post.views;
 
 -- name: set_view_counts
--- For a repair that overrules the platform: its count becomes what it was before, and our views. Returns the posts that
--- are there and were not updated.
+-- For a repair that overrules the platform: its count becomes its baseline plus our views. Returns the posts that exist
+-- and were not updated.
 WITH counted AS (
     SELECT post_id, views, baseline FROM {ours}.counted_posts WHERE post_id = ANY (%(post_ids)s)
 ),
@@ -433,14 +433,14 @@ JOIN {posts} AS post ON post.{post_id} = {key}
 WHERE NOT EXISTS (SELECT FROM moved WHERE moved.post_id = counted.post_id);
 
 -- name: correct_applied
--- Say which views the platform's count has, where that was wrong.
+-- Correct how many views the platform's count includes.
 UPDATE {ours}.counted_posts AS post
 SET applied = given.applied
 FROM unnest(%(post_ids)s::text[], %(applied)s::bigint[]) AS given (post_id, applied)
 WHERE post.post_id = given.post_id;
 
 -- name: add_suppression
--- Nothing may be sent to an address any more. The first reason stays, also where an earlier release wrote it otherwise.
+-- Suppress an address. The first reason stays, also if an earlier release wrote the address in another form.
 INSERT INTO {ours}.suppressions (channel, digest, address, reason)
 SELECT %(channel)s, %(digest)s, %(address)s, %(reason)s
 WHERE NOT EXISTS (
@@ -469,14 +469,14 @@ LIMIT %(limit)s;
 SELECT digest, reason FROM {ours}.suppressions WHERE channel = %(channel)s AND digest = ANY(%(digests)s);
 
 -- name: find_recipients
--- Where users can be reached, and what they want, from the platform's view. As texts, which nothing in them can break.
+-- Users' addresses and preferences, from the platform's view. As texts, so that no value fails to be read.
 SELECT user_id::text, email::text, devices::text, preferences::text FROM {view}
 WHERE user_id::text = ANY (%(user_ids)s);
 
--- name: some_preferences
--- What some people want, from the platform's view.
+-- name: sample_preferences
+-- The preferences of some people, from the platform's view.
 SELECT preferences::text FROM {view} WHERE preferences IS NOT NULL LIMIT %(most)s;
 
--- name: limit_reading
--- The platform's view may be slow, or its tables locked: whoever asks then does better to ask again.
+-- name: limit_statement_time
+-- The platform's view may be slow, or its tables locked: it is better to fail and retry.
 SET LOCAL statement_timeout = '5s';

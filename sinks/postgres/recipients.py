@@ -149,7 +149,7 @@ class Recipients:
             return {}
         try:
             async with self._pool.transaction() as using:
-                await fetch(using, "limit_reading")
+                await fetch(using, "limit_statement_time")
                 rows = await fetch(using, "find_recipients", {"view": _identifier(self._view)}, user_ids=user_ids)
         except errors.UndefinedTable:
             if self._has_answered:
@@ -237,8 +237,8 @@ async def survey_preferences(url: str, view: str) -> Survey | None:
     """
     try:
         async with connection(url) as using:
-            await fetch(using, "limit_reading")
-            rows = await fetch(using, "some_preferences", {"view": _identifier(view)}, most=LOOKED_AT)
+            await fetch(using, "limit_statement_time")
+            rows = await fetch(using, "sample_preferences", {"view": _identifier(view)}, most=LOOKED_AT)
     except errors.QueryCanceled:
         return None
     found = [preferences for row in rows if (preferences := read(_parsed(row["preferences"]))).unreadable]

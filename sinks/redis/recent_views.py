@@ -1,7 +1,7 @@
-"""Recent views in Redis: the views of each post in the last hour, window by window, and what of it is trending.
+"""Recent views in Redis: the views of each post in the last hour, window by window, and the ranking of trending posts.
 
-In come counts of windows, absolute; out go sorted sets, each with an expiry. A window keeps the highest count that ever
-came, so their order and repetition change nothing. All of it is derived: what Redis loses is written again.
+Input: absolute counts of windows. Output: sorted sets, each with an expiry. A window keeps its highest count, so order
+and repetition change nothing. All data is derived: what Redis loses is rebuilt automatically.
 """
 
 from collections import defaultdict
@@ -110,7 +110,7 @@ class RecentViews:
         return written_in is not None and written_in == await self._run()
 
     async def rank(self, now: datetime) -> None:
-        """Make both rankings anew, unless another worker did a moment ago.
+        """Rebuild both rankings, unless another worker has just done so.
 
         Raises:
             RedisError: Redis does not answer, or refuses. The rankings stay as they were.
@@ -148,7 +148,7 @@ class RecentViews:
 
 
 def _parts(of_posts: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Yield the counts in parts that hold up Redis only for a moment."""
+    """Yield the counts in batches that block Redis only for a moment."""
     posts = iter(of_posts.items())
     while part := dict(islice(posts, _POSTS_AT_ONCE)):
         yield part

@@ -1,7 +1,7 @@
-"""What Redis refuses though it answers: a command that we may not run, a write that it has no room for.
+"""Reports commands that Redis refuses although it answers: no permission, or no memory.
 
-Input: errors of Redis' driver. Output: a line in the log for each kind of refusal, once per process, a metric, and a
-state on the page `/readyz`. An outage is different: each feature goes on without Redis by itself, and says how.
+Input: errors of Redis' driver. Output: a log line for each kind of refusal, once per process, a metric, and a state on
+the page `/readyz`. An outage is handled elsewhere: each feature continues without Redis, and reports how.
 """
 
 import re

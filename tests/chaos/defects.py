@@ -17,7 +17,7 @@ import pymongo
 
 from sinks.collections import ERROR_LOGS, SYSTEM_LOGS
 from sinks.mongo.error_groups import group_updates
-from sinks.mongo.writer import Outcome
+from sinks.mongo.outcome import Outcome
 from sinks.postgres import pool
 from tests.chaos.points import end_for_want_of, wrap
 
@@ -56,7 +56,7 @@ def no_idempotent_id() -> None:
 
         return complete
 
-    wrap("sinks.mongo.writer", "Mongo._complete", wrapper)
+    wrap("sinks.mongo.writer", "MongoWriter._complete", wrapper)
 
 
 def plus_equals() -> None:
@@ -81,15 +81,15 @@ def plus_equals_groups() -> None:
     def wrapper(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def count_occurrences(sink: Any, occurrences: Sequence[Any], tally: Any) -> None:
             by_id = {write.line["_id"]: write for _, write in occurrences}
-            found = sink.database[SYSTEM_LOGS.name].find({"_id": {"$in": list(by_id)}}, {"_id": 1})
+            found = sink._database[SYSTEM_LOGS.name].find({"_id": {"$in": list(by_id)}}, {"_id": 1})
             known = [by_id[line["_id"]] async for line in found]
             await original(sink, occurrences, tally)
             if known:
-                await sink.database[ERROR_LOGS.name].bulk_write(list(group_updates(known).values()))
+                await sink._database[ERROR_LOGS.name].bulk_write(list(group_updates(known).values()))
 
         return count_occurrences
 
-    wrap("sinks.mongo.writer", "Mongo._count_occurrences", wrapper)
+    wrap("sinks.mongo.occurrences", "Occurrences._count", wrapper)
 
 
 def drop_on_store_error() -> None:
@@ -151,7 +151,7 @@ def wrong_document() -> None:
 
         return insert
 
-    wrap("sinks.mongo.writer", "Mongo._insert", wrapper)
+    wrap("sinks.mongo.writer", "MongoWriter._insert", wrapper)
 
 
 DEFECTS: Mapping[str, Callable[[], None]] = {

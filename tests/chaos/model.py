@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import bson
 from bson.codec_options import CodecOptions
 
-from enrich.documents import Document, Gathering, Occurrence, Part, Write
+from enrich.documents import Document, GroupedNotification, Occurrence, PartialUpdate, Write
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from enrich.notifications import Notifier, notification, queue_item
@@ -284,7 +284,7 @@ class Parts:
     def __init__(self) -> None:
         self._of: defaultdict[str, _Additions] = defaultdict(_Additions)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: PartialUpdate) -> None:
         """Take a part in; what is known changes nothing."""
         of_document = self._of[part.id]
         values = kept({"highest": part.highest, "added": part.added, "timestamp": part.timestamp})
@@ -493,12 +493,12 @@ class Model:
             case Document(collection, body):
                 attached = self._attached(collection, body) if collection in LATE else _NOTHING
                 self.documents[collection].add(body["_id"], digest_of(collection, body), attached)
-            case Part(collection):
+            case PartialUpdate(collection):
                 self.parts[collection].add(write)
             case Occurrence(line, group):
                 attached = Attached(group=bson.encode(group))
                 self.documents[SYSTEM_LOGS.name].add(line["_id"], digest_of(SYSTEM_LOGS.name, line), attached)
-            case Gathering(_, notice):
+            case GroupedNotification(_, notice):
                 self._gather(notice)
 
     def _attached(self, collection: str, body: Body) -> Attached:

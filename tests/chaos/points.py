@@ -39,7 +39,9 @@ class Place(NamedTuple):
 
 POINTS: Mapping[str, Place] = {
     # Store: written, dead letters sent, announced, committed.
-    "after-write": Place("sinks.mongo.writer", "Mongo.write", "after", lambda outcome, sink, writes: bool(writes)),
+    "after-write": Place(
+        "sinks.mongo.writer", "MongoWriter.write", "after", lambda outcome, sink, writes: bool(writes)
+    ),
     "after-dead-letters-before-commit": Place(
         "delivery.dead_letters.writer",
         "DeadLetters.send",
@@ -50,8 +52,8 @@ POINTS: Mapping[str, Place] = {
     "after-announce-before-commit": Place("delivery.batch", "RecordBatch.commit", "before"),
     "after-commit": Place("delivery.batch", "RecordBatch.commit", "after"),
     # Within a write. The updates of groups are made once the lines are inserted, in the same transaction.
-    "between-line-and-group": Place("sinks.mongo.writer", "group_updates", "before"),
-    "between-document-and-parts": Place("sinks.mongo.writer", "Mongo._add_parts", "before"),
+    "between-line-and-group": Place("sinks.mongo.occurrences", "group_updates", "before"),
+    "between-document-and-parts": Place("sinks.mongo.writer", "MongoWriter._update", "before"),
     "between-gathered-item-and-notification": Place(
         "sinks.mongo.notification_groups",
         "_write",
@@ -61,10 +63,10 @@ POINTS: Mapping[str, Place] = {
     # Counts of views: MongoDB has told them, Kafka has not got them; PostgreSQL has done all statements but the last.
     "after-count-before-send": Place("agents.view_counts.count_views", "CountViews._event", "before"),
     "amid-postgres-transaction": Place(
-        "sinks.postgres.view_counts",
-        "ViewCounts._move",
+        "sinks.postgres.platform_posts",
+        "PlatformPosts.move",
         "after",
-        lambda _, counts, using, post_ids, **_options: bool(post_ids),
+        lambda _, posts, using, post_ids, **_options: bool(post_ids),
     ),
     # Delivery: claimed, begun, sent, recorded, noted in the message's log, given back.
     "amid-claim": Place(
@@ -152,7 +154,7 @@ def apply() -> None:
     for point, place in POINTS.items():
         wrap(place.module, place.name, functools.partial(_marked, point, place))
     for point, (first, second) in BETWEEN.items():
-        wrap("sinks.mongo.writer", "Mongo._write_collection", functools.partial(_in_turn, point, first, second))
+        wrap("sinks.mongo.writer", "MongoWriter._write_collection", functools.partial(_in_turn, point, first, second))
 
 
 def wrap(module: str, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

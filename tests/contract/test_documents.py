@@ -11,7 +11,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from enrich.documents import Document, Gathering, Occurrence, Write
+from enrich.documents import Document, GroupedNotification, Occurrence, Write
 from enrich.enricher import Enricher
 from enrich.logs import ERROR_LEVELS
 from enrich.notifications import Notifier, notification, queue_item
@@ -70,7 +70,7 @@ def documents(written: Sequence[Write]) -> Iterator[tuple[str, dict[str, Any]]]:
             case Occurrence(line, group):
                 yield "systemLogs", line
                 yield "errorLogs", group
-            case Gathering(collection, notice):
+            case GroupedNotification(collection, notice):
                 state = merge(None, notice)
                 yield collection, notification(notice, state.words) | {"gathered": state.document()}
                 yield "notificationQueue", queue_item(notice)

@@ -8,7 +8,7 @@ from typing import Any
 import bson
 import pytest
 
-from enrich.documents import Document, Occurrence, Part, Write
+from enrich.documents import Document, Occurrence, PartialUpdate, Write
 from enrich.enricher import Enricher
 from schemas.domain import DomainEvent
 from schemas.envelope import Envelope
@@ -44,12 +44,12 @@ def bodies(written: list[Write]) -> Iterator[tuple[str, dict[str, Any]]]:
             case Occurrence(line, group):
                 yield "systemLogs", line
                 yield "errorLogs", group
-            case Part():
+            case PartialUpdate():
                 pass
 
 
 def destinations(written: list[Write]) -> set[str]:
-    parts = {write.collection for write in written if isinstance(write, Part)}
+    parts = {write.collection for write in written if isinstance(write, PartialUpdate)}
     return parts | {collection for collection, _ in bodies(written)}
 
 
@@ -65,7 +65,7 @@ def test_every_document_has_an_id_and_fits_into_mongodb(event_type: EventType) -
         assert body["_id"]
         bson.encode(body)
     for write in writes(event_type):
-        if isinstance(write, Part):
+        if isinstance(write, PartialUpdate):
             bson.encode({"_id": write.id, **write.highest, **write.added})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agents.decode import decode
-from enrich.documents import Document, Gathering, Occurrence, Part, Write
+from enrich.documents import Document, GroupedNotification, Occurrence, PartialUpdate, Write
 from enrich.enricher import Enricher
 from enrich.notifications import Notifier, notification, queue_item
 from notifications import rules
@@ -95,13 +95,13 @@ def stored(write: Write) -> Iterator[tuple[str, dict[str, Any]]]:
     match write:
         case Document():
             yield write.collection, write.body
-        case Part():
+        case PartialUpdate():
             beginning = {"_id": write.id, "timestamp": write.timestamp, "incomplete": True}
             yield write.collection, beginning | write.highest | write.added
         case Occurrence():
             yield collections.SYSTEM_LOGS.name, write.line
             yield collections.ERROR_LOGS.name, write.group
-        case Gathering(name, notice):
+        case GroupedNotification(name, notice):
             gathered = merge(None, notice)
             assert notice.gather is not None
             yield name, notification(notice, gathered.words, gathered.id) | {"gathered": gathered.document()}

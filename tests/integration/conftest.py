@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from dev.stack import LOCAL, Platform, Ports
-from sinks.mongo.schema_sync import converge
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
+from sinks.mongo.schema_sync import sync_schema
 from tests.integration.pipeline import Pipeline
 from tests.integration.their_posts import Theirs
 
@@ -48,7 +48,7 @@ def platform() -> Iterator[Platform]:
 async def mongo(platform: Platform) -> AsyncIterator[Mongo]:
     """A database of the test's own, with the declared collections."""
     sink = Mongo.connect(platform.mongo.url.replace("/blog-platform", f"/test-{uuid.uuid4().hex[:8]}"))
-    await converge(sink.database, check=False)
+    await sync_schema(sink.database, check=False)
     yield sink
     await sink.database.client.drop_database(sink.database.name)
     await sink.close()

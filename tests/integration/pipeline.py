@@ -29,8 +29,8 @@ from ops.kafka_topics import declared
 from runtime.settings import ROOT, Settings
 from schemas.topics import Topic, Topics, load
 from sinks.collections import NAMES
+from sinks.mongo.client import Mongo
 from sinks.mongo.database import NamespacedDatabase
-from sinks.mongo.writer import Mongo
 from sinks.postgres import migrations
 from sinks.postgres.pool import Pool, schema_of
 from tests import header_names

@@ -21,9 +21,9 @@ from ops import kafka_topics
 from ops.kafka_topics import DeclaredTopic
 from sinks.changes import Risk
 from sinks.collections import COLLECTIONS, Collection
+from sinks.mongo.client import Mongo
 from sinks.mongo.database import NamespacedDatabase
-from sinks.mongo.schema_sync import converge
-from sinks.mongo.writer import Mongo
+from sinks.mongo.schema_sync import sync_schema
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline
 
@@ -50,8 +50,8 @@ class Existing:
 
     async def bootstrap(self, *allowed: Risk) -> list[str]:
         """Do what `inkstream bootstrap` does to MongoDB; return its lines."""
-        planned = await converge(self.database, check=True, allowed=allowed)
-        done = await converge(self.database, check=False, allowed=allowed)
+        planned = await sync_schema(self.database, check=True, allowed=allowed)
+        done = await sync_schema(self.database, check=False, allowed=allowed)
         # What is planned is done, and nothing else.
         assert sorted(change.what for change in planned) == sorted(change.what for change in done)
         return [change.line for change in done]
@@ -414,7 +414,7 @@ async def test_from_any_state_bootstrap_deletes_nothing_without_flags_and_conver
             await database[name].create_index([(field, 1 if options else direction)], **options)
         before[name] = (len(generated), await database[name].index_information(), validator)
 
-    await converge(database, check=False)
+    await sync_schema(database, check=False)
     for name, (count, indexes_before, validator) in before.items():
         assert await database[name].count_documents({}) == count
         after = await database[name].index_information()
@@ -430,5 +430,5 @@ async def test_from_any_state_bootstrap_deletes_nothing_without_flags_and_conver
             info = await (await database.list_collections(filter={"name": name})).next()
             assert info["options"]["validator"] == validator
 
-    await converge(database, check=False, allowed=frozenset(Risk))
-    assert {change.action for change in await converge(database, check=True)} <= {"report"}
+    await sync_schema(database, check=False, allowed=frozenset(Risk))
+    assert {change.action for change in await sync_schema(database, check=True)} <= {"report"}

@@ -17,8 +17,9 @@ from dev.stack import Platform
 from enrich.documents import Document
 from sinks.changes import Risk
 from sinks.collections import COLLECTIONS, Collection, FieldType
-from sinks.mongo.schema_sync import converge
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
+from sinks.mongo.schema_sync import sync_schema
+from sinks.mongo.writer import MongoWriter
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -92,7 +93,7 @@ async def indexes_in(mongo: Mongo, name: str) -> set[IndexFacts]:
 
 
 async def test_mongodb_has_the_indexes_and_the_retention_of_the_specification_and_our_own(mongo: Mongo) -> None:
-    await converge(mongo.database, check=False)
+    await sync_schema(mongo.database, check=False)
     specified = specified_indexes()
     assert sum(map(len, specified.values())) == SPECIFIED
     expected = {name: specified[name] | OURS.get(name, set()) for name in COLLECTIONS.keys() - LATER}
@@ -100,37 +101,37 @@ async def test_mongodb_has_the_indexes_and_the_retention_of_the_specification_an
 
 
 async def test_the_view_s_time_is_indexed_downwards_for_queries_and_upwards_for_retention(mongo: Mongo) -> None:
-    await converge(mongo.database, check=False)
+    await sync_schema(mongo.database, check=False)
     indexes = await mongo.database.pageViews.index_information()
     assert "expireAfterSeconds" not in indexes["timestamp_-1"]
     assert indexes["timestamp_1"]["expireAfterSeconds"] == 90 * 24 * 60 * 60
 
 
 async def test_converging_again_changes_nothing(mongo: Mongo) -> None:
-    created = await converge(mongo.database, check=False)
+    created = await sync_schema(mongo.database, check=False)
     assert len(created) == ALL
     assert created[0].line.startswith("created collection pageViews")
     assert created[1].line == "created index pageViews.postId_1_timestamp_-1"
-    assert await converge(mongo.database, check=False) == []
-    assert await converge(mongo.database, check=True) == []
+    assert await sync_schema(mongo.database, check=False) == []
+    assert await sync_schema(mongo.database, check=True) == []
 
 
 async def test_a_check_reports_what_is_missing_and_changes_nothing(mongo: Mongo) -> None:
-    missing = await converge(mongo.database, check=True)
+    missing = await sync_schema(mongo.database, check=True)
     assert len(missing) == ALL
     assert missing[1].line == "missing index pageViews.postId_1_timestamp_-1"
     assert await mongo.database.list_collection_names() == []
 
 
-async def test_several_workers_may_converge_at_once(mongo: Mongo) -> None:
-    changes = await asyncio.gather(*(converge(mongo.database, check=False) for _ in range(4)))
+async def test_several_workers_may_sync_the_schema_at_once(mongo: Mongo) -> None:
+    changes = await asyncio.gather(*(sync_schema(mongo.database, check=False) for _ in range(4)))
     assert sum(map(len, changes)) >= ALL
-    assert await converge(mongo.database, check=True) == []
+    assert await sync_schema(mongo.database, check=True) == []
 
 
 async def test_differences_are_put_right_and_what_nobody_declared_is_left_alone(mongo: Mongo) -> None:
     database = mongo.database
-    await converge(database, check=False)
+    await sync_schema(database, check=False)
     await database.pageViews.insert_one({"_id": "a", "timestamp": NOW, "incomplete": True})
     await database.pageViews.drop_index("timestamp_1")
     await database.pageViews.create_index("timestamp")
@@ -145,8 +146,8 @@ async def test_differences_are_put_right_and_what_nobody_declared_is_left_alone(
     await database.command("collMod", "auditLogs", validator={})
     await database.create_collection("theirs")
 
-    found = [change.line for change in await converge(database, check=True)]
-    done = [change.line for change in await converge(database, check=False, allowed=frozenset(Risk))]
+    found = [change.line for change in await sync_schema(database, check=True)]
+    done = [change.line for change in await sync_schema(database, check=False, allowed=frozenset(Risk))]
     assert done == [
         "changed index pageViews.sessionId_1: has other fields or options, so it is dropped and built again",
         "changed index pageViews.timestamp_1: documents expire after 90 days instead of never; deletes 1 document at "
@@ -163,7 +164,7 @@ async def test_differences_are_put_right_and_what_nobody_declared_is_left_alone(
         "different index pageViews.sessionId_1: has other fields or options, so it is dropped and built again; "
         "needs --allow-rebuilds"
     )
-    assert {change.action for change in await converge(database, check=True)} == {"report"}
+    assert {change.action for change in await sync_schema(database, check=True)} == {"report"}
     assert await database.pageViews.count_documents({}) == 1
     assert "theirs_1" in await database.pageViews.index_information()
 
@@ -221,7 +222,7 @@ def changed(document: dict[str, Any], path: tuple[str | int, ...], *, to: Any = 
 
 @pytest.mark.parametrize("collection", COLLECTIONS.values(), ids=lambda collection: collection.name)
 async def test_a_validator_takes_what_is_specified_and_nothing_else(mongo: Mongo, collection: Collection) -> None:
-    await converge(mongo.database, check=False)
+    await sync_schema(mongo.database, check=False)
     full = {"_id": "full", **sample(collection.fields, with_optional=True)}
     lean = {"_id": "lean", **sample(collection.fields, with_optional=False)}
     more = {**full, "_id": "more", "reportedTimestamp": NOW, "of a service": {"its": "own"}}
@@ -230,7 +231,7 @@ async def test_a_validator_takes_what_is_specified_and_nothing_else(mongo: Mongo
         *(changed(full, path) for path in required),
         *(changed(full, path, to=re.compile("no field has this type")) for path in required),
     ]
-    outcome = await mongo.write([Document(collection.name, body) for body in (full, lean, more, *wrong)])
+    outcome = await MongoWriter(mongo).write([Document(collection.name, body) for body in (full, lean, more, *wrong)])
     assert outcome.written == {collection.name: 3}
     assert [index for index, _ in outcome.refused] == list(range(3, 3 + len(wrong)))
     for path, (_, refusal) in zip(required * 2, outcome.refused, strict=True):
@@ -240,7 +241,7 @@ async def test_a_validator_takes_what_is_specified_and_nothing_else(mongo: Mongo
 
 
 async def test_the_specification_s_own_documents_are_taken(mongo: Mongo) -> None:
-    await converge(mongo.database, check=False)
+    await sync_schema(mongo.database, check=False)
     events: list[dict[str, Any]] = [
         {
             "eventType": "post_liked",
@@ -270,14 +271,14 @@ async def test_the_specification_s_own_documents_are_taken(mongo: Mongo) -> None
             "timestamp": NOW,
         },
     ]
-    outcome = await mongo.write(
+    outcome = await MongoWriter(mongo).write(
         [Document("analyticsEvents", {"_id": str(number), **event}) for number, event in enumerate(events)]
     )
     assert outcome.written == {"analyticsEvents": 3}
 
 
 async def test_only_a_placeholder_may_lack_fields_and_no_document_may_pass_for_one(mongo: Mongo) -> None:
-    await converge(mongo.database, check=False)
+    await sync_schema(mongo.database, check=False)
     views = mongo.database.pageViews
     await views.insert_one({"_id": "a", "timestamp": NOW, "incomplete": True, "timeSpent": 3})
     with pytest.raises(WriteError):

@@ -15,8 +15,10 @@ from psycopg import sql
 from agents.view_counts.reconciliation import differences
 from dev.stack import Platform
 from enrich.view_windows import LENGTH, Window
-from sinks.postgres.pool import Connection, is_transient
-from sinks.postgres.view_counts import Applied, PlatformTable, ViewCounts, WindowCount
+from sinks.postgres.platform_posts import PlatformPosts, PlatformTable
+from sinks.postgres.pool import Connection, Pool, is_transient
+from sinks.postgres.view_counts import AT_ONCE, ViewCounts
+from sinks.postgres.view_windows import Applied, WindowCount
 from tests.integration.pipeline import Pipeline
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -66,7 +68,7 @@ class Repair(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """The windows before this one are folded."""
+    """The windows before this one are rolled up."""
 
     window: int
 
@@ -98,7 +100,7 @@ def brought(given_counts: Sequence[Count]) -> list[WindowCount]:
 
 
 class Model:
-    """What the tables should say: of each window, the highest count that came before it was folded.
+    """What the tables should say: of each window, the highest count that came before it was rolled up.
 
     The platform's count is what the platform made it last, and the views that came to it since.
     """
@@ -129,7 +131,7 @@ class Model:
             sorted(too_late),
         )
 
-    def fold(self, before: datetime) -> None:
+    def roll_up(self, before: datetime) -> None:
         for window in [window for window in self.kept if window.start < before]:
             self.kept.remove(window)
             self.folded_until[window.post_id] = max(before, self.folded_until.get(window.post_id, before))
@@ -146,11 +148,18 @@ class Model:
         return sum(views for window, views in self.views.items() if window.post_id == post_id)
 
 
-class FailsAtTheEnd(ViewCounts):
+def counting_with(pool: Pool, posts: PlatformPosts) -> ViewCounts:
+    """Return view counts that write the platform's posts in another way."""
+    counts = ViewCounts(pool, posts.table)
+    counts._posts = posts
+    return counts
+
+
+class FailsAtTheEnd(PlatformPosts):
     """Loses its connection when all is done but the commit."""
 
-    async def _move(self, using: Connection, post_ids: Sequence[str], *, at_once: bool = False) -> None:
-        await super()._move(using, post_ids, at_once=at_once)
+    async def move(self, using: Connection, post_ids: Sequence[str], *, at_once: bool = False) -> None:
+        await super().move(using, post_ids, at_once=at_once)
         raise psycopg.OperationalError("the connection is lost")
 
 
@@ -160,7 +169,7 @@ class Tables:
     def __init__(self, pipeline: Pipeline, owner: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         self.pools = [pipeline.pool(), pipeline.pool()]
         self.one, self.other = (ViewCounts(pool, TABLE) for pool in self.pools)
-        self.failing = FailsAtTheEnd(self.pools[0], TABLE)
+        self.failing = counting_with(self.pools[0], FailsAtTheEnd(TABLE, AT_ONCE))
         self.owner = owner
         self.pipeline = pipeline
 
@@ -234,10 +243,10 @@ async def carry_out(step: object, tables: Tables, model: Model) -> None:
                 model.give(post_id)
         case Fold(window):
             before = NOON + window * LENGTH
-            await tables.one.fold(before)
-            model.fold(before)
+            await tables.one.roll_up(before)
+            model.roll_up(before)
         case Settle():
-            await tables.one.settle()
+            await tables.one.maintain()
             for post_id in POSTS:
                 model.give(post_id)
 
@@ -260,7 +269,7 @@ async def test_a_posts_views_are_the_sum_of_the_highest_counts_of_its_windows(
     model = Model()
     for step in some_steps:
         await carry_out(step, tables, model)
-    missing = (await tables.one.settle()).missing
+    missing = (await tables.one.maintain()).missing
 
     for post_id in POSTS:
         model.give(post_id)
@@ -301,11 +310,11 @@ async def test_workers_that_apply_the_same_posts_in_opposite_order_never_wait_fo
         await asyncio.gather(
             tables.one.apply(given_counts),
             tables.other.apply(given_counts[::-1]),
-            tables.one.settle(),
-            tables.other.fold(NOON if round_number % 2 else NOON - LENGTH),
+            tables.one.maintain(),
+            tables.other.roll_up(NOON if round_number % 2 else NOON - LENGTH),
             tables.other.apply(sorted(given_counts, key=lambda count: hash(count.window.post_id))),
         )
-    await tables.one.settle()
+    await tables.one.maintain()
     behind = """
         SELECT * FROM inkstream.counted_posts JOIN posts ON id = post_id
         WHERE views = 0 OR views <> applied OR "viewCount" <> baseline + applied
@@ -327,15 +336,15 @@ async def test_a_worker_that_is_frozen_in_its_transaction_holds_up_others_for_a_
     await tables.add("post-0")
     frozen, thawed = asyncio.Event(), asyncio.Event()
 
-    class Freezes(ViewCounts):
+    class Freezes(PlatformPosts):
         """Falls silent with all its locks, until it is thawed."""
 
-        async def _move(self, using: Connection, post_ids: Sequence[str], *, at_once: bool = False) -> None:
-            await super()._move(using, post_ids, at_once=at_once)
+        async def move(self, using: Connection, post_ids: Sequence[str], *, at_once: bool = False) -> None:
+            await super().move(using, post_ids, at_once=at_once)
             frozen.set()
             await thawed.wait()
 
-    worker = Freezes(tables.pools[0], TABLE)
+    worker = counting_with(tables.pools[0], Freezes(TABLE, AT_ONCE))
     applying = asyncio.create_task(worker.apply(brought([Count(0, 0, 2)])))
     await frozen.wait()
     async with asyncio.timeout(30):
@@ -376,7 +385,7 @@ async def test_the_platforms_names_are_settings(
     name = table if schema == "public" else f"{schema}.{table}"
     view_counts = ViewCounts(tables.pools[0], PlatformTable(name, id_column, view_count_column))
     await view_counts.apply(brought([Count(0, 0, 3), Count(1, 0, 2), Count(2, 0, 1)]))
-    assert (await view_counts.settle()).missing == 1
+    assert (await view_counts.maintain()).missing == 1
     found = await tables.owner.execute(sql.SQL("SELECT {id}, {views} FROM {table} ORDER BY 1").format(**names))
     assert await found.fetchall() == [("post-0", 3), ("post-1", 9)]
 

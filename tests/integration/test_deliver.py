@@ -40,10 +40,10 @@ from providers.registry import Providers
 from runtime.health import Health
 from runtime.settings import Settings
 from schemas.notifications import Device
+from sinks.mongo.client import Mongo
 from sinks.mongo.delivery_logs import DeliveryLogs
 from sinks.mongo.notification_queue import LEASE, Claim
-from sinks.mongo.schema_sync import converge
-from sinks.mongo.writer import Mongo
+from sinks.mongo.schema_sync import sync_schema
 from sinks.postgres.migrations import migrate, read
 from sinks.postgres.pool import Pool, schema_of
 from sinks.stores import Stores
@@ -214,7 +214,7 @@ async def post(platform: Platform, mongo: Mongo, tmp_path: Path) -> AsyncIterato
         recipients_view=f"{view}.{view}",
     )
     stores = Stores(settings)
-    await converge(stores.mongo.database, check=False)
+    await sync_schema(stores.mongo.database, check=False)
     pool = Pool(platform.postgres.url, namespace)
     async with pool.transaction() as using:
         await using.execute(

@@ -11,8 +11,8 @@ from notifications.outcome import Failed, Outcome, Refused, Sent
 from notifications.receipts.receipt import Receipt
 from schemas.notifications import Channel
 from schemas.receipts import DeliveryReceived, Kind
+from sinks.mongo.client import Mongo
 from sinks.mongo.delivery_logs import DeliveryLogs
-from sinks.mongo.writer import Mongo
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from enrich.documents import Write
 from schemas.topics import EventType
 from sinks.collections import COLLECTIONS, ERROR_LOGS, NOTIFICATIONS
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
+from sinks.mongo.writer import MongoWriter
 from tests.fuzz import events
 from tests.fuzz.edge import EVENTS, Passed, edge, stored
 
@@ -80,7 +81,7 @@ async def test_odd_events_are_stored_as_they_are_or_refused_one_by_one(writes: l
     assert len(writes) > FEWEST
     refused: dict[int, str] = {}
     for start in range(0, len(writes), AT_ONCE):
-        outcome = await mongo.write(writes[start : start + AT_ONCE])
+        outcome = await MongoWriter(mongo).write(writes[start : start + AT_ONCE])
         refused |= {start + index: refusal.message for index, refusal in outcome.refused}
     assert set(refused.values()) <= REFUSALS
     assert refused

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from dev.servers.mongo import Mongo as MongoServer
 from dev.stack import Platform, Ports
-from enrich.documents import Document, Occurrence, Part, Write
+from enrich.documents import Document, Occurrence, PartialUpdate, Write
 from sinks.collections import COLLECTIONS
-from sinks.mongo.errors import blames_content
-from sinks.mongo.schema_sync import converge
-from sinks.mongo.writer import Mongo, Outcome, Refusal, UnknownRefusalError, is_transient
+from sinks.mongo.client import Mongo
+from sinks.mongo.errors import Refusal, UnknownRefusalError, blames_content, is_transient
+from sinks.mongo.outcome import Outcome
+from sinks.mongo.schema_sync import sync_schema
+from sinks.mongo.writer import MongoWriter
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -34,7 +36,7 @@ def url(platform: Platform) -> Iterator[str]:
 
     async def prepare() -> None:
         sink = Mongo.connect(address)
-        await converge(sink.database, check=False)
+        await sync_schema(sink.database, check=False)
         await sink.close()
 
     async def drop() -> None:
@@ -85,9 +87,9 @@ def view(view_id: str, **fields: Any) -> Document:
     )
 
 
-def exit_of(view_id: str, seconds: int, *, interacted: bool = False) -> Part:
+def exit_of(view_id: str, seconds: int, *, interacted: bool = False) -> PartialUpdate:
     highest = {"timeSpent": seconds, "scrollDepth": seconds * 2, "interacted": interacted, "exitedAt": at(seconds)}
-    return Part("pageViews", view_id, at(seconds), highest, {})
+    return PartialUpdate("pageViews", view_id, at(seconds), highest, {})
 
 
 def search(search_id: str, **fields: Any) -> Document:
@@ -111,8 +113,8 @@ def click(post: str, position: int, seconds: int) -> dict[str, Any]:
     return {"postId": post, "position": position, "clickedAt": at(seconds)}
 
 
-def click_on(search_id: str, *clicks: dict[str, Any]) -> Part:
-    return Part("searchQueries", search_id, clicks[0]["clickedAt"], {}, {"clickedResults": list(clicks)})
+def click_on(search_id: str, *clicks: dict[str, Any]) -> PartialUpdate:
+    return PartialUpdate("searchQueries", search_id, clicks[0]["clickedAt"], {}, {"clickedResults": list(clicks)})
 
 
 def custom_event(event_id: str, **fields: Any) -> Document:
@@ -154,7 +156,7 @@ async def write_retrying(mongo: Mongo, writes: Sequence[Write]) -> Outcome:
     """Write as the worker does: again and again while the fault is one that passes."""
     while True:
         try:
-            return await mongo.write(writes)
+            return await MongoWriter(mongo).write(writes)
         except Exception as fault:
             if not is_transient(fault):
                 raise
@@ -164,19 +166,21 @@ async def write_retrying(mongo: Mongo, writes: Sequence[Write]) -> Outcome:
 
 
 async def test_nothing_to_write_is_fine(mongo: Mongo) -> None:
-    assert await mongo.write([]) == Outcome({}, {}, [])
+    assert await MongoWriter(mongo).write([]) == Outcome({}, {}, [])
 
 
 async def test_documents_of_several_collections_are_written_and_the_second_time_are_duplicates(mongo: Mongo) -> None:
     writes = [view("a"), custom_event("a"), view("b"), view("a")]
-    assert await mongo.write(writes) == Outcome({"pageViews": 2, "analyticsEvents": 1}, {"pageViews": 1}, [])
-    assert await mongo.write(writes) == Outcome({}, {"pageViews": 3, "analyticsEvents": 1}, [])
+    assert await MongoWriter(mongo).write(writes) == Outcome(
+        {"pageViews": 2, "analyticsEvents": 1}, {"pageViews": 1}, []
+    )
+    assert await MongoWriter(mongo).write(writes) == Outcome({}, {"pageViews": 3, "analyticsEvents": 1}, [])
     assert [document["_id"] for document in await stored(mongo, "pageViews")] == ["a", "b"]
 
 
 async def test_the_first_document_with_an_id_stays(mongo: Mongo) -> None:
-    await mongo.write([view("a", postId="first")])
-    await mongo.write([view("a", postId="second", timeSpent=100)])
+    await MongoWriter(mongo).write([view("a", postId="first")])
+    await MongoWriter(mongo).write([view("a", postId="second", timeSpent=100)])
     assert await stored(mongo, "pageViews") == [view("a", postId="first").body]
 
 
@@ -186,7 +190,7 @@ async def test_the_first_document_with_an_id_stays(mongo: Mongo) -> None:
 def expected(writes: Iterable[Write], document: Document) -> dict[str, Any]:
     body = copy.deepcopy(document.body)
     for write in writes:
-        if isinstance(write, Part):
+        if isinstance(write, PartialUpdate):
             for field, value in write.highest.items():
                 body[field] = max(body.get(field, value), value)
             for field, items in write.added.items():
@@ -211,8 +215,8 @@ async def test_a_view_and_its_exits_end_in_the_same_document_in_every_order_and_
         if permutation.index(3) < permutation.index(0):
             # The first view is the one that stays.
             ordered[permutation.index(3)], ordered[permutation.index(0)] = writes[0], writes[3]
-        await mongo.write(ordered[:cut])
-        await mongo.write(ordered[cut:])
+        await MongoWriter(mongo).write(ordered[:cut])
+        await MongoWriter(mongo).write(ordered[cut:])
         found = await mongo.database.pageViews.find_one({"_id": view_id})
         assert found == expected(writes, view(view_id, timeSpent=7))
         assert found["timeSpent"] == 30
@@ -225,8 +229,8 @@ async def test_a_search_and_its_clicks_end_in_the_same_document_in_every_order_a
         early, late = click("$post", 1, 10), click("other", 2, 20)
         writes: list[Write] = [search(search_id), click_on(search_id, late, early), click_on(search_id, late)]
         ordered = [writes[position] for position in permutation]
-        await mongo.write(ordered[:cut])
-        await mongo.write(ordered[cut:])
+        await MongoWriter(mongo).write(ordered[:cut])
+        await MongoWriter(mongo).write(ordered[cut:])
         found = await mongo.database.searchQueries.find_one({"_id": search_id})
         assert found == search(search_id, clickedResults=[early, late]).body
 
@@ -257,29 +261,31 @@ async def test_any_batches_written_at_once_end_in_the_same_documents(
     assert counted == len(writes)
     for collection, begin in (("pageViews", view), ("searchQueries", search)):
         for document_id in "ab":
-            own = [w for w in writes if isinstance(w, Part) and (w.collection, w.id) == (collection, document_id)]
+            own = [
+                w for w in writes if isinstance(w, PartialUpdate) and (w.collection, w.id) == (collection, document_id)
+            ]
             fresh = begin(document_id)
             found = await mongo.database[collection].find_one({"_id": document_id})
             assert found == expected(own, fresh)
 
 
 async def test_a_part_before_its_document_leaves_a_placeholder_that_no_query_by_post_sees(mongo: Mongo) -> None:
-    assert (await mongo.write([exit_of("a", 5)])).written == {"pageViews": 1}
+    assert (await MongoWriter(mongo).write([exit_of("a", 5)])).written == {"pageViews": 1}
     placeholder = {"_id": "a", "timestamp": at(5), "incomplete": True}
     assert await stored(mongo, "pageViews") == [placeholder | exit_of("a", 5).highest]
-    assert (await mongo.write([click_on("a", click("$post", 1, 10))])).written == {"searchQueries": 1}
+    assert (await MongoWriter(mongo).write([click_on("a", click("$post", 1, 10))])).written == {"searchQueries": 1}
     placeholder = {"_id": "a", "timestamp": at(10), "incomplete": True}
     assert await stored(mongo, "searchQueries") == [placeholder | {"clickedResults": [click("$post", 1, 10)]}]
 
 
 async def test_a_part_that_changes_nothing_is_a_duplicate(mongo: Mongo) -> None:
-    await mongo.write([view("a"), search("a")])
+    await MongoWriter(mongo).write([view("a"), search("a")])
     exits: list[Write] = [exit_of("a", 5), exit_of("a", 9), exit_of("a", 9), exit_of("a", 7)]
-    assert await mongo.write(exits) == Outcome({"pageViews": 2}, {"pageViews": 2}, [])
-    assert await mongo.write(exits[1:]) == Outcome({}, {"pageViews": 3}, [])
+    assert await MongoWriter(mongo).write(exits) == Outcome({"pageViews": 2}, {"pageViews": 2}, [])
+    assert await MongoWriter(mongo).write(exits[1:]) == Outcome({}, {"pageViews": 3}, [])
     clicks: list[Write] = [click_on("a", click("x", 1, 1)), click_on("a", click("x", 1, 1))]
-    assert await mongo.write(clicks) == Outcome({"searchQueries": 1}, {"searchQueries": 1}, [])
-    assert await mongo.write(clicks) == Outcome({}, {"searchQueries": 2}, [])
+    assert await MongoWriter(mongo).write(clicks) == Outcome({"searchQueries": 1}, {"searchQueries": 1}, [])
+    assert await MongoWriter(mongo).write(clicks) == Outcome({}, {"searchQueries": 2}, [])
 
 
 # Content that MongoDB refuses
@@ -309,7 +315,7 @@ REFUSED = {
 async def test_what_mongodb_can_t_hold_is_refused_alone(mongo: Mongo, properties: dict[str, Any], message: str) -> None:
     writes: list[Write] = [custom_event(str(number)) for number in range(20)]
     writes.insert(7, custom_event("bad", properties=properties))
-    outcome = await mongo.write(writes)
+    outcome = await MongoWriter(mongo).write(writes)
     [(index, refusal)] = outcome.refused
     assert index == 7
     assert message in refusal.message
@@ -326,10 +332,10 @@ async def test_everything_bad_at_once_is_refused_and_everything_good_is_stored(m
     good: list[Write] = [custom_event(str(number)) for number in range(30)]
     good += [view("a"), search("a"), exit_of("b", 1)]
     writes: list[Write] = list(itertools.chain(*zip(bad, good, strict=False))) + good[len(bad) :]
-    outcome = await mongo.write(writes)
+    outcome = await MongoWriter(mongo).write(writes)
     assert [writes[index] for index, _ in outcome.refused] == bad
     assert {event["_id"] for event in await stored(mongo, "analyticsEvents")} == {str(number) for number in range(30)}
-    again = await mongo.write(writes)
+    again = await MongoWriter(mongo).write(writes)
     assert again.written == {}
     assert [index for index, _ in again.refused] == [index for index, _ in outcome.refused]
 
@@ -337,7 +343,7 @@ async def test_everything_bad_at_once_is_refused_and_everything_good_is_stored(m
 async def test_a_refusal_names_the_fields_and_what_was_expected(mongo: Mongo) -> None:
     body = view("a", device={"type": "fridge", "os": 5}, timeSpent="long").body
     del body["postSlug"]
-    [(_, refusal)] = (await mongo.write([Document("pageViews", body)])).refused
+    [(_, refusal)] = (await MongoWriter(mongo).write([Document("pageViews", body)])).refused
     assert sorted(refusal.message.split("; ")) == [
         "device.browser is missing",
         "device.os should be of type string and is int",
@@ -349,24 +355,24 @@ async def test_a_refusal_names_the_fields_and_what_was_expected(mongo: Mongo) ->
 
 async def test_odd_names_within_properties_are_stored_as_they_are(mongo: Mongo) -> None:
     properties = {"$set": 1, "a.b": {"$gt": 2}, "": 3, "$a.b": [4], "$ref": 5, "list": [{"$x": 6}], "null": None}
-    assert (await mongo.write([custom_event("a", properties=properties)])).refused == []
+    assert (await MongoWriter(mongo).write([custom_event("a", properties=properties)])).refused == []
     [found] = await stored(mongo, "analyticsEvents")
     assert found["properties"] == properties
 
 
 async def test_a_document_that_completes_a_placeholder_keeps_odd_names_and_dollar_signs(mongo: Mongo) -> None:
     filters = {"tags": ["$a", "b.c"], "$odd": {"a.b": "$c"}}
-    await mongo.write([click_on("a", click("x", 1, 1))])
-    await mongo.write([search("a", filters=filters)])
+    await MongoWriter(mongo).write([click_on("a", click("x", 1, 1))])
+    await MongoWriter(mongo).write([search("a", filters=filters)])
     assert await stored(mongo, "searchQueries") == [
         search("a", filters=filters, clickedResults=[click("x", 1, 1)]).body
     ]
 
 
 async def test_a_part_that_mongodb_refuses_stops_no_other_part_of_its_document(mongo: Mongo) -> None:
-    await mongo.write([view("a")])
-    bad = Part("pageViews", "a", NOW, {"postSlug": True}, {})  # BSON ranks a boolean above a string
-    outcome = await mongo.write([exit_of("a", 5), bad, exit_of("b", 5)])
+    await MongoWriter(mongo).write([view("a")])
+    bad = PartialUpdate("pageViews", "a", NOW, {"postSlug": True}, {})  # BSON ranks a boolean above a string
+    outcome = await MongoWriter(mongo).write([exit_of("a", 5), bad, exit_of("b", 5)])
     assert outcome.written == {"pageViews": 2}
     assert outcome.refused == [(1, Refusal("refused-by-store", "postSlug should be of type string and is bool"))]
     assert [document["timeSpent"] for document in await stored(mongo, "pageViews")] == [5, 5]
@@ -375,7 +381,7 @@ async def test_a_part_that_mongodb_refuses_stops_no_other_part_of_its_document(m
 async def test_another_s_unique_index_refuses_instead_of_passing_for_a_duplicate(mongo: Mongo) -> None:
     index = await mongo.database.analyticsEvents.create_index("entityId", unique=True)
     try:
-        outcome = await mongo.write([custom_event("a"), custom_event("b"), custom_event("a")])
+        outcome = await MongoWriter(mongo).write([custom_event("a"), custom_event("b"), custom_event("a")])
     finally:
         await mongo.database.analyticsEvents.drop_index(index)
     assert outcome.written == {"analyticsEvents": 1}
@@ -390,12 +396,12 @@ async def test_another_s_unique_index_refuses_instead_of_passing_for_a_duplicate
 
 async def test_lines_of_an_error_are_counted_once_however_often_and_however_split_they_come(mongo: Mongo) -> None:
     lines = [error(f"{number:03}", at(number), group=f"group {number % 3}") for number in range(90)]
-    assert await mongo.write(lines) == Outcome({"systemLogs": 90, "errorLogs": 90}, {}, [])
+    assert await MongoWriter(mongo).write(lines) == Outcome({"systemLogs": 90, "errorLogs": 90}, {}, [])
     for start, end in ((0, 90), (10, 50), (89, 90), (0, 1)):
-        again = await mongo.write(lines[start:end])
+        again = await MongoWriter(mongo).write(lines[start:end])
         assert again == Outcome({}, {"systemLogs": end - start, "errorLogs": end - start}, [])
     more = [*lines[80:], error("new", at(-5), group="group 0"), error("new", at(-5), group="group 0")]
-    assert (await mongo.write(more)).written == {"systemLogs": 1, "errorLogs": 1}
+    assert (await MongoWriter(mongo).write(more)).written == {"systemLogs": 1, "errorLogs": 1}
     groups = {group["_id"]: group for group in await stored(mongo, "errorLogs")}
     assert {name: group["occurrenceCount"] for name, group in groups.items()} == {
         "group 0": 31,
@@ -409,7 +415,7 @@ async def test_lines_of_an_error_are_counted_once_however_often_and_however_spli
 
 async def test_the_first_occurrence_makes_the_group_as_given(mongo: Mongo) -> None:
     occurrence = error("a", NOW, requestId="$request", context={"a.b": "$c"})
-    await mongo.write([occurrence])
+    await MongoWriter(mongo).write([occurrence])
     assert await stored(mongo, "errorLogs") == [occurrence.group | {"lastEventId": "a"}]
     assert await stored(mongo, "systemLogs") == [occurrence.line]
 
@@ -439,7 +445,7 @@ async def test_a_group_is_the_same_in_any_order_and_split(
         await mongo.database.systemLogs.delete_many({})
         await mongo.database.errorLogs.delete_many({})
         for start in range(count):
-            await mongo.write(writes[start::count])
+            await MongoWriter(mongo).write(writes[start::count])
         return await stored(mongo, "errorLogs")
 
     in_order = await groups(lines, 1)
@@ -450,7 +456,7 @@ async def test_a_group_is_the_same_in_any_order_and_split(
 
 
 async def test_an_occurrence_after_the_resolution_reopens_the_group_once(mongo: Mongo) -> None:
-    await mongo.write([error("a", at(1)), error("b", at(2))])
+    await MongoWriter(mongo).write([error("a", at(1)), error("b", at(2))])
     resolution = {"resolved": True, "resolvedAt": at(10), "resolvedBy": "dev", "resolution": "fixed"}
 
     async def resolve() -> None:
@@ -458,32 +464,32 @@ async def test_an_occurrence_after_the_resolution_reopens_the_group_once(mongo: 
 
     await resolve()
     # One seen before, one from before, and one of the very moment.
-    await mongo.write([error("b", at(2)), error("c", at(9)), error("d", at(10))])
+    await MongoWriter(mongo).write([error("b", at(2)), error("c", at(9)), error("d", at(10))])
     [group] = await stored(mongo, "errorLogs")
     assert resolution.items() <= group.items()
     assert group["occurrenceCount"] == 4
 
-    await mongo.write([error("f", at(12)), error("e", at(11)), error("g", at(3))])
+    await MongoWriter(mongo).write([error("f", at(12)), error("e", at(11)), error("g", at(3))])
     [group] = await stored(mongo, "errorLogs")
     assert group["resolved"] is False
     assert not {"resolvedAt", "resolvedBy", "resolution"} & set(group)
     assert (group["reopenedAt"], group["reopenCount"], group["occurrenceCount"]) == (at(11), 1, 7)
 
-    await mongo.write([error("h", at(13))])
-    await mongo.write([error("e", at(11))])
+    await MongoWriter(mongo).write([error("h", at(13))])
+    await MongoWriter(mongo).write([error("e", at(11))])
     [group] = await stored(mongo, "errorLogs")
     assert (group["reopenedAt"], group["reopenCount"], group["occurrenceCount"]) == (at(11), 1, 8)
 
     await resolve()
-    await mongo.write([error("i", at(14))])
+    await MongoWriter(mongo).write([error("i", at(14))])
     [group] = await stored(mongo, "errorLogs")
     assert (group["resolved"], group["reopenedAt"], group["reopenCount"]) == (False, at(14), 2)
 
 
 async def test_what_a_person_added_to_a_group_stays(mongo: Mongo) -> None:
-    await mongo.write([error("a", at(1))])
+    await MongoWriter(mongo).write([error("a", at(1))])
     await mongo.database.errorLogs.update_one({}, {"$set": {"assignee": "dev"}})
-    await mongo.write([error("b", at(2))])
+    await MongoWriter(mongo).write([error("b", at(2))])
     [group] = await stored(mongo, "errorLogs")
     assert (group["assignee"], group["lastEventId"]) == ("dev", "b")
 
@@ -495,7 +501,7 @@ async def test_groups_of_an_older_version_of_the_rule_stay_readable_and_end_when
     kept = error("b", at(1), group="group of both versions").group | {"fingerprintVersion": 1, "assignee": "dev"}
     await mongo.database.errorLogs.insert_many([old, kept])
     newer = [error("c", at(2), group="group by version 2"), error("d", at(2), group="group of both versions")]
-    await mongo.write([Occurrence(each.line, each.group | {"fingerprintVersion": 2}) for each in newer])
+    await MongoWriter(mongo).write([Occurrence(each.line, each.group | {"fingerprintVersion": 2}) for each in newer])
     groups = {group["_id"]: group for group in await stored(mongo, "errorLogs")}
     assert groups["group by version 1"] == old
     both = groups["group of both versions"]
@@ -519,7 +525,7 @@ async def test_a_bad_occurrence_is_refused_alone_and_leaves_no_trace_in_its_grou
         error("huge", at(54), context={"a": "x" * (17 << 20)}),
     ]
     writes: list[Write] = [*good[:20], *bad, *good[20:]]
-    outcome = await mongo.write(writes)
+    outcome = await MongoWriter(mongo).write(writes)
     assert [index for index, _ in outcome.refused] == list(range(20, 25))
     assert [refusal.reason for _, refusal in outcome.refused] == ["refused-by-store"] * 4 + ["too-large"]
     assert "level should be one of debug" in outcome.refused[0][1].message
@@ -545,7 +551,7 @@ async def test_writers_that_move_the_same_groups_at_once_count_exactly(mongo: Mo
 
 
 async def test_a_transaction_that_a_killed_worker_left_open_holds_up_nobody_for_long(mongo: Mongo, url: str) -> None:
-    await mongo.write([error("line-1", at(0))])
+    await MongoWriter(mongo).write([error("line-1", at(0))])
     killed = Mongo.connect(url)
     session = killed.database.client.start_session()
     await session.start_transaction()
@@ -571,7 +577,7 @@ async def test_a_mongodb_that_is_killed_raises_a_transient_error_and_loses_nothi
             batch += [error(f"{number}-{i}", at(number)) for i in range(50)]
             while True:
                 try:
-                    await impatient.write(batch)
+                    await MongoWriter(impatient).write(batch)
                     break
                 except Exception as fault:
                     faults.append(fault)
@@ -611,7 +617,7 @@ async def test_a_mongodb_that_hangs_raises_a_transient_error_in_time(
     began = asyncio.get_running_loop().time()
     try:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is what is asked below
-            await impatient.write([write])
+            await MongoWriter(impatient).write([write])
     finally:
         await asyncio.to_thread(platform.mongo.resume)
     assert is_transient(caught.value)
@@ -623,7 +629,7 @@ async def test_a_mongodb_that_hangs_raises_a_transient_error_in_time(
 async def test_a_mongodb_that_is_not_there_is_transient() -> None:
     nobody = Mongo.connect("mongodb://127.0.0.1:9/?replicaSet=rs0", timeout=timedelta(seconds=1))
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is what is asked below
-        await nobody.write([view("a")])
+        await MongoWriter(nobody).write([view("a")])
     assert is_transient(caught.value)
     await nobody.close()
 
@@ -631,7 +637,7 @@ async def test_a_mongodb_that_is_not_there_is_transient() -> None:
 async def test_a_bug_is_not_transient(mongo: Mongo) -> None:
     await mongo.database.command("create", "view of views", viewOn="pageViews", pipeline=[])
     with pytest.raises(UnknownRefusalError, match="view of views with error 166") as caught:
-        await mongo.write([Document("view of views", {"_id": "a"})])
+        await MongoWriter(mongo).write([Document("view of views", {"_id": "a"})])
     assert not is_transient(caught.value)
 
 
@@ -662,11 +668,11 @@ async def spoil(mongo: Mongo, collection: str, document_id: str, **fields: Any) 
 async def test_a_spoiled_group_costs_no_line_and_holds_up_no_other_group(mongo: Mongo, field: str, level: str) -> None:
     await mongo.database.command("collMod", "errorLogs", validationLevel=level)
     try:
-        await mongo.write([error("1", at(1), group="spoiled"), error("2", at(2), group="well")])
+        await MongoWriter(mongo).write([error("1", at(1), group="spoiled"), error("2", at(2), group="well")])
         # Resolved, so that the next line reopens it and adds to `reopenCount` as well.
         await spoil(mongo, "errorLogs", "spoiled", resolvedAt=at(1), **{"resolved": True, field: SPOILED[field]})
         lines = [error("3", at(3), group="spoiled", message="x" * 9_000), error("4", at(4), group="well")]
-        outcome = await mongo.write(lines)
+        outcome = await MongoWriter(mongo).write(lines)
     finally:
         await mongo.database.command("collMod", "errorLogs", validationLevel="moderate")
     assert outcome.refused == []
@@ -674,7 +680,7 @@ async def test_a_spoiled_group_costs_no_line_and_holds_up_no_other_group(mongo: 
     assert [line["_id"] for line in await stored(mongo, "systemLogs")] == ["1", "2", "3", "4"]
     spoiled, well = await stored(mongo, "errorLogs")
     assert well["occurrenceCount"] == 2
-    assert await mongo.write(lines) == Outcome({}, {"systemLogs": 2, "errorLogs": 2}, [])
+    assert await MongoWriter(mongo).write(lines) == Outcome({}, {"systemLogs": 2, "errorLogs": 2}, [])
     if field == "occurrenceCount":
         assert spoiled["occurrenceCount"] == 1
     elif field == "reopenCount":
@@ -685,12 +691,12 @@ async def test_a_spoiled_group_costs_no_line_and_holds_up_no_other_group(mongo: 
 
 @pytest.mark.parametrize("value", ["none", 5, {"postId": "x"}, True])
 async def test_a_list_of_clicks_that_is_none_is_begun_anew(mongo: Mongo, value: object) -> None:
-    await mongo.write([search("a"), search("b"), click_on("early", click("p", 1, 1))])
+    await MongoWriter(mongo).write([search("a"), search("b"), click_on("early", click("p", 1, 1))])
     for search_id in ("a", "early"):
         await spoil(mongo, "searchQueries", search_id, clickedResults=value)
     clicks = [click("p", 1, 10), click("q", 2, 20)]
     late: list[Write] = [click_on("a", clicks[0]), click_on("b", clicks[0]), click_on("a", clicks[1]), search("early")]
-    outcome = await mongo.write(late)
+    outcome = await MongoWriter(mongo).write(late)
     assert (outcome.refused, outcome.written) == ([], {"searchQueries": 4})
     found = {document["_id"]: document["clickedResults"] for document in await stored(mongo, "searchQueries")}
     assert found == {"a": clicks, "b": clicks[:1], "early": []}
@@ -698,9 +704,9 @@ async def test_a_list_of_clicks_that_is_none_is_begun_anew(mongo: Mongo, value: 
 
 @pytest.mark.parametrize("field", ["postId", "timeSpent", "device", "exitedAt"])
 async def test_an_exit_of_a_view_that_somebody_changed_is_taken(mongo: Mongo, field: str) -> None:
-    await mongo.write([view("a"), view("b")])
+    await MongoWriter(mongo).write([view("a"), view("b")])
     await spoil(mongo, "pageViews", "a", **{field: "x" if field != "postId" else 5})
-    assert (await mongo.write([exit_of("a", 5), exit_of("b", 5)])).refused == []
+    assert (await MongoWriter(mongo).write([exit_of("a", 5), exit_of("b", 5)])).refused == []
     views = await stored(mongo, "pageViews")
     assert [found["interacted"] for found in views] == [False, False]
     assert [found["scrollDepth"] for found in views] == [10, 10]
@@ -727,16 +733,16 @@ def choosing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("code", [9, 16, 66, 96, 146, 218, 334, 99_999])
 async def test_a_code_that_nobody_knows_stops_the_write_and_blames_no_record(choosing: str, code: int) -> None:
     mongo = Mongo.connect(choosing)
-    await converge(mongo.database, check=False)
+    await sync_schema(mongo.database, check=False)
     admin = mongo.database.client.admin
     refusing = {"failCommands": ["insert", "update"], "errorCode": code}
     chosen: list[list[Write]] = [[view("a"), view("b")], [exit_of("c", 1)], [error("d", at(1))]]
     for writes in chosen:
         await admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=refusing)
         with pytest.raises(UnknownRefusalError, match=f"error {code}") as caught:
-            await mongo.write(writes)
+            await MongoWriter(mongo).write(writes)
         assert not is_transient(caught.value)
         assert not blames_content(caught.value)
-        assert (await mongo.write(writes)).refused == []
+        assert (await MongoWriter(mongo).write(writes)).refused == []
     await mongo.database.client.drop_database(mongo.database.name)
     await mongo.close()

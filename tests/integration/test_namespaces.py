@@ -17,13 +17,15 @@ from ops import bootstrap, kafka_topics
 from ops.bootstrap import MIGRATIONS
 from sinks.changes import Change, Risk
 from sinks.collections import COLLECTIONS
+from sinks.mongo.client import Mongo
 from sinks.mongo.database import NamespacedDatabase
-from sinks.mongo.schema_sync import converge
-from sinks.mongo.writer import Mongo
+from sinks.mongo.schema_sync import sync_schema
 from sinks.postgres.migrations import migrate, read
+from sinks.postgres.platform_posts import PlatformTable
 from sinks.postgres.pool import OtherInstallationError, Pool, is_transient, schema_of
 from sinks.postgres.suppressions import Suppressions
-from sinks.postgres.view_counts import PlatformTable, ViewCounts, WindowCount
+from sinks.postgres.view_counts import ViewCounts
+from sinks.postgres.view_windows import WindowCount
 from sinks.stores import Stores
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline, until
@@ -74,7 +76,7 @@ async def old(platform: Platform) -> AsyncIterator[Pipeline]:
     url = pipeline.environment["INKSTREAM_POSTGRES_URL"]
     await migrate(url, OF_AN_EARLIER_RELEASE, check=False)
     plain = NamespacedDatabase(pipeline.database.client, "")
-    await converge(plain, check=False)
+    await sync_schema(plain, check=False)
     await plain["notifications"].insert_one({"_id": "kept"}, bypass_document_validation=True)
     with psycopg.connect(pipeline.tables_url) as owner:
         owner.execute(
@@ -164,7 +166,7 @@ async def test_an_open_transaction_of_another_installation_is_left_alone(countin
             return bool(await (await theirs.database.client.admin.aggregate(idle)).to_list())
 
         await until(is_idle, "the transaction has rested for as long as that of a killed worker")
-        await ours._end_abandoned_transactions()
+        await ours.end_abandoned_transactions()
         await session.commit_transaction()
     assert await theirs.database["errorLogs"].find_one() == {"_id": "group", "count": 1}
     await ours.close()

@@ -14,9 +14,9 @@ from dev.stack import Platform
 from notifications.item import Item
 from notifications.notice import Notice
 from notifications.states import Delivery
+from sinks.mongo.client import Mongo
 from sinks.mongo.notification_admin import NotificationAdmin, Selection
 from sinks.mongo.notification_queue import LEASE, NotificationQueue
-from sinks.mongo.writer import Mongo
 from sinks.redis.connection import connect
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline

@@ -14,11 +14,13 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import AutoReconnect
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from enrich.documents import Gathering
+from enrich.documents import GroupedNotification
 from notifications.notice import ACTORS, SENT_AFTER, Gather, Notice, digest, expiry
 from schemas.notifications import RelatedEntity
+from sinks.mongo.client import Mongo
 from sinks.mongo.notification_groups import GroupResult, NotificationGroups
-from sinks.mongo.writer import Mongo, Outcome
+from sinks.mongo.outcome import Outcome
+from sinks.mongo.writer import MongoWriter
 
 # Within this hour, as MongoDB deletes what is too old; in milliseconds, as it keeps no more.
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)
@@ -54,7 +56,7 @@ def likes(numbers: Iterable[int], post: str = "post-1") -> list[Notice]:
 
 
 async def join(mongo: Mongo, notices: Iterable[Notice]) -> Outcome:
-    return await mongo.write([Gathering("notifications", notice) for notice in notices])
+    return await MongoWriter(mongo).write([GroupedNotification("notifications", notice) for notice in notices])
 
 
 async def stored(mongo: Mongo, collection: str = "notifications") -> list[dict[str, Any]]:
@@ -335,8 +337,11 @@ def in_another_thread(does: Callable[[], None]) -> None:
 
 async def test_a_notice_that_mongodb_refuses_stops_no_other(mongo: Mongo) -> None:
     bad = replace(like(1, post="post-3"), actor_name="\ud800")
-    outcome = await mongo.write(
-        [Gathering("notifications", notice) for notice in (*likes(range(5)), bad, *likes(range(5), post="post-2"))]
+    outcome = await MongoWriter(mongo).write(
+        [
+            GroupedNotification("notifications", notice)
+            for notice in (*likes(range(5)), bad, *likes(range(5), post="post-2"))
+        ]
     )
     [(index, refusal)] = outcome.refused
     assert (index, refusal.reason) == (5, "refused-by-store")

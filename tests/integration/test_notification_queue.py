@@ -9,8 +9,8 @@ import pytest
 
 from notifications.item import Item, UnreadableItemError
 from notifications.states import Delivery, begin, plan, postpone, skip
+from sinks.mongo.client import Mongo
 from sinks.mongo.notification_queue import LEASE, Backlog, Claim, NotificationQueue
-from sinks.mongo.writer import Mongo
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from dev.stack import Platform
 from notifications.rate import Rate
 from ops.bootstrap import MIGRATIONS
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres.migrations import migrate, read
 from sinks.postgres.pool import Pool, connection
 from sinks.postgres.suppressions import Suppressions

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from enrich.view_windows import Window
-from sinks.postgres.view_counts import LOCKED, Blocker, PostsLockedError, WindowCount
+from sinks.postgres.post_locks import LOCKED, Blocker, PostsLockedError
+from sinks.postgres.view_windows import WindowCount
 from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Pipeline, until
 from tests.integration.test_view_counts import TOPICS, view
@@ -64,14 +65,14 @@ async def test_counts_are_kept_while_the_table_is_locked_and_exact_afterwards(th
             ("middle", 4, 1),
         ]
         with pytest.raises(PostsLockedError) as raised:
-            await theirs.counts.settle()
+            await theirs.counts.maintain()
         assert str(raised.value) == f"the update of view counts waits for a lock on theirs, held by {holder}"
         assert raised.value.since < datetime.now(UTC)
         with pytest.raises(PostsLockedError) as again:
-            await theirs.counts.settle()
+            await theirs.counts.maintain()
         assert again.value.since == raised.value.since
         assert await locks_of_ours(theirs) == []
-    assert (await theirs.counts.settle()).set_aside == []
+    assert (await theirs.counts.maintain()).set_aside == []
     assert await theirs.views() == {"first": 5, "last": 4, "middle": 4}
     await theirs.view(6, *POSTS)
     assert await theirs.views() == dict.fromkeys(POSTS, 6)
@@ -125,10 +126,10 @@ async def test_a_trigger_that_waits_for_a_lock_elsewhere_holds_up_its_posts_alon
         await theirs.view(2, *many)
         for _ in range(3):
             await theirs.let_wait_end()
-            await theirs.counts.settle()
+            await theirs.counts.maintain()
         assert {post for post, views in (await theirs.views()).items() if not views} == set(slow)
     await theirs.let_wait_end()
-    assert (await theirs.counts.settle()).set_aside == []
+    assert (await theirs.counts.maintain()).set_aside == []
     assert await theirs.views() == dict.fromkeys(many, 2)
 
 
@@ -151,7 +152,7 @@ async def test_a_migration_that_waits_for_a_reader_is_not_held_up_by_us(theirs: 
             assert not altering.done()
         async with asyncio.timeout(SECONDS):
             await altering
-    await theirs.counts.settle()
+    await theirs.counts.maintain()
     assert await theirs.views() == dict.fromkeys(POSTS, 2)
 
 
@@ -193,7 +194,7 @@ async def test_doctor_says_who_holds_the_row_of_a_post(theirs: Theirs) -> None:
     async with held(theirs.pipeline.tables_url, ROW_LOCKS["edits it"]) as holder:
         await theirs.view(3, *POSTS)
         await theirs.let_wait_end()
-        await theirs.counts.settle()
+        await theirs.counts.maintain()
         doctor = await inkstream(theirs.environment, "doctor", "--json")
     (finding,) = [found for found in json.loads(doctor.output)["findings"] if found["subject"] == "view counts"]
     assert "1 post with 55P03, since 20" in finding["what"]

@@ -11,7 +11,8 @@ from dev.counts import PostRecord, StoredWindow, compare
 from enrich.view_windows import LENGTH, Window
 from runtime.metrics import POSTS_CHANGED_BY_OTHERS
 from sinks.postgres import pool
-from sinks.postgres.view_counts import PostCounts, WindowCount
+from sinks.postgres.post_counts import PostCounts
+from sinks.postgres.view_windows import WindowCount
 from tests.chaos.defects import DEFECTS
 from tests.chaos.oracle_counts import tables_checks
 from tests.integration.command_line import Ended, inkstream
@@ -81,11 +82,11 @@ async def test_views_of_a_deleted_post_wait_for_hours_and_are_added_to_the_count
     await theirs.execute(DELETE)
     for views in (COUNTED + 1, COUNTED + 4):
         await theirs.view(views, "first")
-    assert (await theirs.counts.settle()).missing == 1
+    assert (await theirs.counts.maintain()).missing == 1
     assert differences(await counts_of(theirs)) == []
     await theirs.execute("UPDATE inkstream.counted_posts SET moved_at = moved_at - interval '5 hours'")
     await theirs.owner.execute(f"INSERT INTO theirs VALUES ('first', {restored})".encode())
-    assert (await theirs.counts.settle()).missing == 0
+    assert (await theirs.counts.maintain()).missing == 0
     assert await theirs.views() == {"first": count + 4}
     post = await counts_of(theirs)
     assert (differences(post), post.others) == ([], count - COUNTED)
@@ -94,9 +95,9 @@ async def test_views_of_a_deleted_post_wait_for_hours_and_are_added_to_the_count
 async def test_a_post_that_is_deleted_for_good_is_missing_only_where_views_wait(theirs: Theirs) -> None:
     await prepare(theirs)
     await theirs.execute(DELETE)
-    assert (await theirs.counts.settle()).missing == 0
+    assert (await theirs.counts.maintain()).missing == 0
     await theirs.view(COUNTED + 1, "first")
-    assert (await theirs.counts.settle()).missing == 1
+    assert (await theirs.counts.maintain()).missing == 1
     assert Changes().and_of([await counts_of(theirs)]) == Changes()
     await theirs.counts.repair(["first"], [], nothing, overrule=True)
     assert await theirs.views() == {}
@@ -128,12 +129,12 @@ async def test_two_workers_and_a_repair_beside_a_platform_that_changes_counts_ad
         await asyncio.gather(
             theirs.counts.apply(counts),
             others.apply(counts[::-1]),
-            others.settle(),
+            others.maintain(),
             theirs.counts.repair(["first", "last"], [], nothing),
             theirs.execute("UPDATE theirs SET views = views + 10"),
         )
     await theirs.let_wait_end()
-    await theirs.counts.settle()
+    await theirs.counts.maintain()
     assert set((await theirs.views()).values()) == {24 + 240}
     for post_id in ("first", "last", "middle"):
         post = await counts_of(theirs, post_id)
@@ -243,7 +244,7 @@ async def test_a_post_is_updated_once_in_the_time_that_is_set_and_exact_at_its_e
     for views in range(1, 8):
         counts = [WindowCount(Window("first", NOON), views, NOON), WindowCount(Window("first", NOON + LENGTH), 1, NOON)]
         await asyncio.gather(one.apply(counts), other.apply(counts))
-        waiting = await one.settle()
+        waiting = await one.maintain()
         assert (waiting.missing, waiting.set_aside) == (0, [])
     assert await theirs.rows("SELECT id, views, updates FROM theirs ORDER BY id") == [("first", 2, 1), ("last", 0, 0)]
     await other.apply([WindowCount(Window("last", NOON), 5, NOON)])
@@ -255,7 +256,7 @@ async def test_a_post_is_updated_once_in_the_time_that_is_set_and_exact_at_its_e
     (post,) = [post async for page in one.posts(["first"]) for post in page]
     assert not post.is_grouped
     assert differences(post), "nobody has settled what is due"
-    await one.settle()
+    await one.maintain()
     assert await theirs.rows("SELECT id, views, updates FROM theirs ORDER BY id") == [("first", 8, 2), ("last", 5, 1)]
 
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from enrich.view_windows import Window
+from sinks.postgres.platform_posts import SetAside
 from sinks.postgres.pool import is_transient
-from sinks.postgres.view_counts import SetAside
 from tests.integration.command_line import inkstream
 from tests.integration.their_posts import NOON, POSTS, Theirs
 
@@ -178,7 +178,7 @@ async def test_posts_are_found_by_their_id_whatever_its_type(
     strangers = ("no-such-post", "0" * 40, "-1", "1e3", " 1", "01", "99999999999999999999", str(UUID(int=9)).upper())
     await theirs.view(4, *(str(one).strip() for one in ids), *strangers)
     assert await theirs.views() == dict.fromkeys(ids, 4)
-    waiting = await theirs.counts.settle()
+    waiting = await theirs.counts.maintain()
     assert (waiting.missing, waiting.set_aside) == (len(strangers), [])
 
 
@@ -189,7 +189,7 @@ async def test_the_type_of_ids_may_change_while_workers_run(theirs: Theirs) -> N
     await theirs.execute("ALTER TABLE theirs ALTER COLUMN id TYPE uuid USING id::uuid")
     await theirs.view(2, first, second)
     await theirs.let_wait_end()
-    await theirs.counts.settle()
+    await theirs.counts.maintain()
     assert set((await theirs.views()).values()) == {2}
 
 
@@ -224,7 +224,7 @@ async def test_a_repair_that_overrules_sets_aside_what_is_refused_and_sets_the_r
 
     await theirs.counts.repair(POSTS, [], count, overrule=True)
     assert await theirs.views() == {"first": 3, "last": 9, "middle": 3}
-    assert [refused._replace(since=NOON) for refused in (await theirs.counts.settle()).set_aside] == [
+    assert [refused._replace(since=NOON) for refused in (await theirs.counts.maintain()).set_aside] == [
         SetAside("P0001", 1, NOON, "last")
     ]
 

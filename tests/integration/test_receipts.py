@@ -24,8 +24,8 @@ from notifications.states import Delivery, begin, device_name, plan, settle
 from notifications.unsubscribing import UnsubscribeLinks
 from providers.webhooks.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from runtime.settings import DEVELOPMENT_UNSUBSCRIBE_KEY
+from sinks.mongo.client import Mongo
 from sinks.mongo.delivery_logs import DeliveryLogs
-from sinks.mongo.writer import Mongo
 from tests.integration.pipeline import Message, Pipeline, Worker, headers_of, plain, until
 from tests.unit.test_webhooks import certificate, of_ses
 

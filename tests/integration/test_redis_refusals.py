@@ -18,7 +18,7 @@ from ops.checks.finding import State
 from ops.checks.redis import check_redis_commands
 from runtime.health import Health
 from runtime.settings import ROOT
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.postgres.pool import Pool
 from sinks.postgres.recipients import Recipients
 from sinks.redis.in_app import InApp

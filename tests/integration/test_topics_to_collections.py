@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from enrich.documents import Document, Occurrence, Part
+from enrich.documents import Document, Occurrence, PartialUpdate
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from schemas.cloudevents import Decoder
@@ -57,7 +57,7 @@ async def test_every_event_in_every_form_reaches_its_collections(pipeline: Pipel
                 match write:
                     case Document(collection, body):
                         expected.setdefault(collection, {})[body["_id"]] = body
-                    case Part(collection, identity, timestamp, highest, added):
+                    case PartialUpdate(collection, identity, timestamp, highest, added):
                         expected.setdefault(collection, {})[identity] = {
                             "_id": identity, "timestamp": timestamp, "incomplete": True, **highest, **added,
                         }  # fmt: skip

@@ -20,7 +20,9 @@ from agents.view_counts.watch_drift import WatchDrift
 from enrich.view_windows import LENGTH, Window, start_of
 from runtime.metrics import VIEW_COUNT_DRIFT
 from sinks.mongo.page_view_counts import StoredViews
-from sinks.postgres.view_counts import PlatformTable, ViewCounts, WindowCount
+from sinks.postgres.platform_posts import PlatformTable
+from sinks.postgres.view_counts import ViewCounts
+from sinks.postgres.view_windows import WindowCount
 from tests.integration.command_line import Ended, inkstream
 from tests.integration.pipeline import Message, Pipeline, plain, until
 
@@ -269,7 +271,7 @@ async def test_a_wrong_total_is_found_and_repaired_with_the_counts_derived_from_
         report = await reconciliation.compare()
         assert report.of_posts == [PostDifference("post-1", Column.VIEWS, 50, 6)]
         async with view_counts(verified) as counts:
-            await counts.settle()
+            await counts.maintain()
         assert verified.view_counts()["post-1"] == 150
         report = await reconciliation.compare()
         assert report.of_posts == [
@@ -392,9 +394,9 @@ async def test_windows_outside_of_the_horizon_are_not_changed(verified: Pipeline
     ended = await verify(verified, "--since", "30d")
     assert ended.code == 0, ended.output
     assert "are outside INKSTREAM_COUNT_HORIZON" in ended.output
-    # A longer horizon does not bring back what was folded before.
+    # A longer horizon does not bring back what was rolled up before.
     async with view_counts(verified) as counts:
-        await counts.fold(START + LENGTH)
+        await counts.roll_up(START + LENGTH)
     await store(verified, START)
     assert (await found(verified))["well"]
 

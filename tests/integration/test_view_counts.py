@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from enrich.view_windows import LENGTH, start_of
-from sinks.postgres.view_counts import PlatformTable, ViewCounts
+from sinks.postgres.platform_posts import PlatformTable
+from sinks.postgres.view_counts import ViewCounts
 from tests.integration.pipeline import Message, Pipeline, Worker, headers_of, plain, until
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
@@ -123,16 +124,16 @@ async def test_a_view_that_comes_later_than_the_horizon_is_stored_and_reported_a
     assert len(await counting.documents("pageViews")) == 4
 
 
-async def test_a_folded_windows_views_stay_and_later_counts_of_it_change_nothing(counting: Pipeline) -> None:
+async def test_the_views_of_a_rolled_up_window_stay_and_later_counts_of_it_change_nothing(counting: Pipeline) -> None:
     counting.add_posts(["post-1", "post-2"], view_count=10)
     start = start_of(datetime.now(UTC)) - timedelta(days=8)
     old, edge, new = start, start + LENGTH, start + 2 * LENGTH
     pool = counting.pool()
-    # No worker folds these: they are younger than the horizon and a day.
+    # No worker rolls these up: they are younger than the horizon and a day.
     with counting.worker(agents="post-view-counts", count_horizon="P30D") as worker:
         await counting.send("post-view-counts", [count("post-1", time, 3) for time in (old, edge, new)])
         await counting.settled("post-view-counts")
-        await ViewCounts(pool, PlatformTable("posts", "id", "viewCount")).fold(before=new)
+        await ViewCounts(pool, PlatformTable("posts", "id", "viewCount")).roll_up(before=new)
         assert counting.rows("SELECT window_start, views FROM inkstream.view_windows") == [(new, 3)]
         assert counting.view_counts() == {"post-1": 19, "post-2": 10}
 
@@ -156,10 +157,10 @@ async def test_a_worker_rolls_up_windows_older_than_the_horizon_and_a_day(counti
         await counting.send("post-view-counts", [count("post-1", kept, 3), count("post-1", gone, 4)])
         await counting.settled("post-view-counts")
 
-        async def folded() -> bool:
+        async def rolled_up() -> bool:
             return counting.rows("SELECT window_start, views FROM inkstream.view_windows") == [(kept, 3)]
 
-        await until(folded, "the older window is folded")
+        await until(rolled_up, "the older window is rolled up")
     assert counting.rows("SELECT views, folded FROM inkstream.counted_posts") == [(7, 4)]
     assert counting.view_counts() == {"post-1": 7}
 

@@ -8,7 +8,9 @@ import psycopg
 from psycopg import sql
 
 from enrich.view_windows import Window
-from sinks.postgres.view_counts import PlatformTable, ViewCounts, WindowCount
+from sinks.postgres.platform_posts import PlatformTable
+from sinks.postgres.view_counts import ViewCounts
+from sinks.postgres.view_windows import WindowCount
 from tests.integration.pipeline import Pipeline
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -63,7 +65,7 @@ class Theirs:
 
     async def refused(self) -> dict[str, int]:
         """Look after the counts; return why posts are set aside, and how many."""
-        return {refused.code: refused.posts for refused in (await self.counts.settle()).set_aside}
+        return {refused.code: refused.posts for refused in (await self.counts.maintain()).set_aside}
 
     async def let_wait_end(self) -> None:
         """Have every post tried at once that is set aside."""

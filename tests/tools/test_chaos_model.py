@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.documents import Document, Gathering, Occurrence, Part, Write
+from enrich.documents import Document, GroupedNotification, Occurrence, PartialUpdate, Write
 from enrich.notifications import notification
 from enrich.view_windows import Window
 from notifications.grouping import NotificationGroup, merge
@@ -47,14 +47,14 @@ def view(id_: str = "view", time: datetime = NOON, **fields: object) -> Document
     return Document("pageViews", {**body, **fields})
 
 
-def leaving(seconds: float, *, interacted: bool = False, time: datetime = NOON) -> Part:
+def leaving(seconds: float, *, interacted: bool = False, time: datetime = NOON) -> PartialUpdate:
     highest = {"timeSpent": seconds, "interacted": interacted, "exitedAt": NOON + seconds * SECOND}
-    return Part("pageViews", "view", time, highest, {})
+    return PartialUpdate("pageViews", "view", time, highest, {})
 
 
-def click(position: int, time: datetime = NOON) -> Part:
+def click(position: int, time: datetime = NOON) -> PartialUpdate:
     clicked = {"postId": "post", "position": position, "clickedAt": time}
-    return Part("searchQueries", "search", time, {}, {"clickedResults": [clicked]})
+    return PartialUpdate("searchQueries", "search", time, {}, {"clickedResults": [clicked]})
 
 
 def occurrence(id_: str, time: datetime, group: str = "group", **fields: object) -> Occurrence:
@@ -63,7 +63,7 @@ def occurrence(id_: str, time: datetime, group: str = "group", **fields: object)
     return Occurrence({"_id": id_, "level": "error", "timestamp": time}, body)
 
 
-def like(actor: str, time: datetime = NOON, event: str = "") -> Gathering:
+def like(actor: str, time: datetime = NOON, event: str = "") -> GroupedNotification:
     gather = Gather("group", NOON, f"{ACTORS} liked it", f"at {time}")
     notice = Notice(
         id=event or f"{actor}-{time}",
@@ -83,7 +83,7 @@ def like(actor: str, time: datetime = NOON, event: str = "") -> Gathering:
         expires_at=expiry(time),
         gather=gather,
     )
-    return Gathering("notifications", notice)
+    return GroupedNotification("notifications", notice)
 
 
 def stored(collection: str, *documents: dict[str, Any], model: Model) -> Reading:
@@ -375,7 +375,7 @@ def test_a_record_is_described_as_a_worker_does() -> None:
     described = describer(Entry("domain-events", 0, 0, 0, None, value, (), None))
     assert described.reason is None
     assert described.tells
-    assert [type(write).__name__ for write in described.writes] == ["Document", "Document", "Gathering"]
+    assert [type(write).__name__ for write in described.writes] == ["Document", "Document", "GroupedNotification"]
     assert [collection for collection, _ in bodies(described)] == ["analyticsEvents", "userActivity"]
     refused = describer(Entry("domain-events", 0, 1, 0, None, b"{}", (), "unknown-type"))
     assert refused == Described([], "unknown-type")

@@ -10,7 +10,7 @@ import pytest
 from dev.blog import Blog
 from dev.invalid_events import INVALID_EVENTS
 from dev.traffic import COMPRESSIONS, Sample, Traffic, told
-from enrich.documents import Document, Occurrence, Part, Write
+from enrich.documents import Document, Occurrence, PartialUpdate, Write
 from enrich.enricher import Enricher
 from enrich.geo import GeoDatabase
 from runtime.settings import ROOT, Settings
@@ -59,7 +59,7 @@ def written(write: Write) -> tuple[str, str]:
         return write.collection, write.body["_id"]
     if isinstance(write, Occurrence):
         return "systemLogs", write.line["_id"]
-    assert isinstance(write, Part)
+    assert isinstance(write, PartialUpdate)
     return write.collection, write.id
 
 
@@ -181,9 +181,9 @@ def times(samples: list[Sample]) -> tuple[dict[str, datetime], list[tuple[str, d
                 match write:
                     case Document("pageViews" | "searchQueries", body):
                         made.setdefault(body["_id"], body["timestamp"])
-                    case Part(highest={"exitedAt": exited_at}):
+                    case PartialUpdate(highest={"exitedAt": exited_at}):
                         followed.append((write.id, exited_at))
-                    case Part(added={"clickedResults": [clicked]}):
+                    case PartialUpdate(added={"clickedResults": [clicked]}):
                         followed.append((write.id, clicked["clickedAt"]))
     return made, followed
 

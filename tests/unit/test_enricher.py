@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.documents import Document, Occurrence, Part, Write
+from enrich.documents import Document, Occurrence, PartialUpdate, Write
 from enrich.enricher import Enricher
 from enrich.ip_address import hash_ip
 from enrich.searches import normalized
@@ -236,7 +236,7 @@ def test_a_click_adds_itself_to_its_search() -> None:
         "searches.SearchResultClicked", click, "searchQueries", name="search.result_clicked", category="content"
     )
     clicked = {"postId": "post-uuid-123", "position": 3, "clickedAt": TIME}
-    assert part == Part("searchQueries", "search-1", TIME, {}, {"clickedResults": [clicked]})
+    assert part == PartialUpdate("searchQueries", "search-1", TIME, {}, {"clickedResults": [clicked]})
     assert isinstance(counted, Document)
     assert counted.body["entityId"] == "search-1"
     assert counted.body["properties"] == {"postId": "post-uuid-123", "clickedResultPosition": 3}

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enrich.context import Context
-from enrich.documents import Part
+from enrich.documents import PartialUpdate
 from enrich.page_views import exited
 from enrich.searches import result_clicked
 from notifications.notice import digest
@@ -131,12 +131,12 @@ def test_an_exit_and_a_click_name_their_document_as_its_producer_did() -> None:
     view = decode("page-views", {**VIEWED, "type": "page.viewed", "eventId": "view:1:2"})
     leaving = {**TOPICS["page-views"].events["page.exited"].examples[0], "type": "page.exited", "viewId": "view:1:2"}
     (part,) = exited(decode("page-views", leaving), CONTEXT)  # type: ignore[arg-type]  # by its type an exit
-    assert isinstance(part, Part)
+    assert isinstance(part, PartialUpdate)
     assert part.id == view.id == "id:view:1:2"
     clicked = TOPICS["searches"].events["search.result_clicked"].examples[0]
     event = decode("searches", {**clicked, "type": "search.result_clicked", "searchId": "searches:0:7"})
     part, _ = result_clicked(event, CONTEXT)  # type: ignore[arg-type]  # by its type a click
-    assert isinstance(part, Part)
+    assert isinstance(part, PartialUpdate)
     assert part.id == "id:searches:0:7"
 
 

@@ -11,7 +11,8 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from agents.server_problems import first_line
 from runtime.patches import pymongo as patch
-from sinks.mongo.writer import Mongo, is_transient
+from sinks.mongo.client import Mongo
+from sinks.mongo.errors import is_transient
 from sinks.servers import MongoUrlError
 from tests.dns_server import DnsServer, Records
 

@@ -3,7 +3,7 @@
 import pytest
 from pymongo import ReadPreference
 
-from sinks.mongo.writer import Mongo
+from sinks.mongo.client import Mongo
 from sinks.servers import MongoUrlError
 
 SET = "mongodb://127.0.0.1:9/blog?replicaSet=rs0"

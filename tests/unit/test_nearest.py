@@ -1,4 +1,4 @@
-"""What is suggested for a name that nobody knows."""
+"""Suggestions for unknown names."""
 
 import pytest
 
@@ -16,7 +16,11 @@ def test_a_few_names_are_listed_where_none_is_near() -> None:
     assert suggestion("zzz", ("schema", "not-json"), "x") == "there are schema, not-json"
 
 
-def test_many_names_are_not_listed() -> None:
+def test_the_first_of_many_names_are_listed_where_nothing_lists_them_all() -> None:
+    assert suggestion("zzz", MANY).endswith(", type.number-10, type.number-11 and 20 more")
+
+
+def test_many_names_are_not_listed_where_a_command_lists_them() -> None:
     assert suggestion("zzz", MANY, "`inkstream topics`") == "`inkstream topics` lists all 32"
 
 

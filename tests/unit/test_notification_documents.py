@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from enrich.documents import Document, Gathering
+from enrich.documents import Document, GroupedNotification
 from enrich.notifications import Notifier, notification, queue_item
 from notifications.rules import load
 from runtime.settings import ROOT
@@ -81,7 +81,7 @@ def test_an_event_that_is_read_again_makes_the_same_writes() -> None:
 
 def test_what_is_gathered_is_left_to_the_store() -> None:
     [write] = written("post.liked", LIKE)
-    assert isinstance(write, Gathering)
+    assert isinstance(write, GroupedNotification)
     assert (write.collection, write.notice.user_id, write.notice.actor_id) == ("notifications", "alan", "ada")
 
 

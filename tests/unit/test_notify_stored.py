@@ -6,8 +6,9 @@ from typing import Any, cast
 
 from agents.notifications.notify_stored import NotifyStored
 from enrich.documents import Document, Write
+from sinks.mongo.errors import Refusal
 from sinks.mongo.notification_groups import GroupResult
-from sinks.mongo.writer import Outcome, Refusal
+from sinks.mongo.outcome import Outcome
 from sinks.redis.in_app import InApp
 from sinks.redis.wakeups import WakeUps
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from enrich import page_views
 from enrich.context import Context
-from enrich.documents import Document, Part
+from enrich.documents import Document, PartialUpdate
 from enrich.geo import GeoDatabase
 from enrich.ip_address import hash_ip
 from schemas.envelope import Envelope
@@ -111,7 +111,7 @@ def test_an_exit_is_a_part_of_its_views_document() -> None:
     payload = {"postId": "post-1", "viewId": "view-1", "timeSpent": 184, "scrollDepth": 92.5, "exitedAt": NOON}
     event = Envelope("exit-1", sentinel.type, NOON, None, PageExited.model_validate(payload))
     highest = {"timeSpent": 184, "scrollDepth": 92.5, "interacted": False, "exitedAt": NOON}
-    assert page_views.exited(event, CONTEXT) == [Part("pageViews", "view-1", NOON, highest, {})]
+    assert page_views.exited(event, CONTEXT) == [PartialUpdate("pageViews", "view-1", NOON, highest, {})]
 
 
 @pytest.mark.parametrize("address", ["somewhere", "", "unknown", "81.2.69", "081.2.69.160", "_hidden, -"])
@@ -138,7 +138,7 @@ def test_a_measurement_that_was_out_of_its_range_is_marked_in_the_view_and_by_th
     payload = {"postId": "post-1", "viewId": "view-1", "exitedAt": NOON}
     left = Envelope("exit-1", sentinel.type, NOON, None, PageExited.model_validate(payload), clamped=True)
     [part] = page_views.exited(left, CONTEXT)
-    assert isinstance(part, Part)
+    assert isinstance(part, PartialUpdate)
     assert part.highest["clamped"] is True
 
 

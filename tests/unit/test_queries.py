@@ -6,7 +6,7 @@ from sinks.postgres.pool import query
 
 
 def test_a_query_is_found_by_its_name_with_its_comment() -> None:
-    assert query("lock_migrations").startswith("-- One at a time")
+    assert query("lock_migrations").startswith("-- One migration at a time")
     assert query("lock_migrations").endswith(";")
 
 

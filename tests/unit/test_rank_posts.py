@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from agents.view_counts.rank_posts import RankPosts
 from enrich.view_windows import LENGTH, Window, start_of
-from sinks.postgres.view_counts import ViewCounts, WindowCount
+from sinks.postgres.view_windows import ViewWindows, WindowCount
 from sinks.redis.connection import RedisUrlError
 from sinks.redis.recent_views import LAST_HOUR, RecentViews, kept, last_hour
 
@@ -53,8 +53,8 @@ class Redis(RecentViews):
             raise self.problem
 
 
-class Postgres(ViewCounts):
-    """View counts that are given."""
+class Postgres(ViewWindows):
+    """Windows with given counts."""
 
     def __init__(self) -> None:
         self.counts: list[WindowCount] = []

@@ -20,7 +20,7 @@ from agents.view_counts.reconciliation import (
     status_of,
 )
 from enrich.view_windows import LENGTH, Window, start_of
-from sinks.postgres.view_counts import PostCounts
+from sinks.postgres.post_counts import PostCounts
 
 NOW = datetime(2026, 1, 31, 12, 3, tzinfo=UTC)
 WELL = PostCounts("post", views=7, views_of_windows=7, applied=7, baseline=100, view_count=107)

@@ -7,11 +7,12 @@ from typing import ClassVar
 import pytest
 from pydantic import ConfigDict
 
+from schemas.declarations import DeclarationError
 from schemas.domain import DomainEvent
 from schemas.event import Event
 from schemas.fields import Id
 from schemas.posts import PostPublished
-from schemas.topics import Topic, TopicsError, event_classes, load
+from schemas.topics import Topic, event_classes, load
 
 COLLECTIONS = ("analyticsEvents", "userActivity", "auditLogs", "pageViews")
 
@@ -110,31 +111,31 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
         ("key: postId", "key: sessionId", "make the field required, or name another one"),
         ("posts.PostPublished", "posts.PostEvent", "11: class posts.PostEvent has no example in its model_config"),
         ("analyticsEvents,", "analyticEvents,", "11: unknown collection analyticEvents; did you mean analyticsEvents?"),
-        ("analyticsEvents, userActivity", "auditLogs, auditLogs", "11: collection auditLogs is listed twice"),
+        ("analyticsEvents, userActivity", "auditLogs, auditLogs", "11: auditLogs is listed twice"),
         ("[auditLogs]", "[auditLogs], updates: [pageViews]", "12: event type comment.created needs either"),
         (", collections: [auditLogs]", "", "12: event type comment.created needs either collections or updates"),
         ("collections: [auditLogs]", "updates: [auditLog]", "12: unknown collection auditLog; did you mean auditLogs?"),
-        ("collections: [auditLogs]", "updates: []", "12: updates should be a list of at least one collection"),
-        ("collections: [auditLogs]", "updates: [auditLogs]", "11: topic domain-events has one agent, so either all"),
-        ("[analyticsEvents, userActivity]", "[]", "11: collections should be a list of at least one collection"),
+        ("collections: [auditLogs]", "updates: []", "12: updates should not be empty"),
+        ("collections: [auditLogs]", "updates: [auditLogs]", "10: topic domain-events has one agent, so either all"),
+        ("[analyticsEvents, userActivity]", "[]", "11: collections should not be empty"),
         ("key: postId", "key: postID", "9: unknown key field postID of class PostPublished; did you mean postId?"),
         ("key: postId", "key: sessionId", "9: key field sessionId is optional in class PostPublished"),
         ("key: postId\n", "\n", "11: event type post.published has no key, and neither has its topic"),
         ("category:", "categories:", "11: unknown key categories; did you mean category?"),
         ("category: content, ", "", "11: event type post.published goes to analyticsEvents and needs a category"),
-        ("public: true", "public: yes", "11: yes should be true or false"),
-        (", userActivity]", "]", "11: public means something in userActivity only, where post.published does not go"),
+        ("public: true", "public: yes", "11: public: yes should be true or false"),
+        (", userActivity]", "]", "11: public has an effect in userActivity only, where post.published does not go"),
         ("comment.created:", "post.published:", "12: post.published is declared twice"),
         ("audit.recorded:", "post.published:", "19: event type post.published is already declared in"),
         ("audit.recorded:", "audited:", "19: event type 'audited' should be lower-case words joined by dots"),
         ("audit-entries:", "audit_entries:", "topic 'audit_entries' should be lower-case words joined by hyphens"),
         ("audit-entries:", "domain-events:", "13: domain-events is declared twice"),
         ("description: What is kept.", "", "description is missing"),
-        ("partitions: 2", "partitions: 0", "16: 0 should be a whole number from 1 to 1000"),
-        ("partitions: 2", "partitions: two", "16: two should be a whole number from 1 to 1000"),
-        ("retention: 12h", "retention: 7 days", "17: 7 days should be a retention in minutes, hours"),
+        ("partitions: 2", "partitions: 0", "16: partitions: 0 should be a whole number from 1 to 1000"),
+        ("partitions: 2", "partitions: two", "16: partitions: two should be a whole number from 1 to 1000"),
+        ("retention: 12h", "retention: 7 days", "17: retention: 7 days should be a time in minutes, hours"),
         ("retention: 12h", "retenton: 12h", "17: unknown key retenton; did you mean retention?"),
-        ("collections: [auditLogs]", "collections: auditLogs", "collections should be a list"),
+        ("collections: [auditLogs]", "collections: auditLogs", "collections should be a list, like [pageViews]"),
         ("collections: [auditLogs]", "collections: [auditLogs", "is not YAML"),
         ("What happens.", "What happens: events", "not allowed here; is the indentation right?"),
         ("audit.recorded: {", "- audit.recorded: {", "topic audit-entries has no events: write each as a line below"),
@@ -142,7 +143,7 @@ def test_only_a_topic_with_one_event_tells_its_type(file: Path) -> None:
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(file: Path, right: str, wrong: str, complaint: str) -> None:
     assert right in GOOD
-    with pytest.raises(TopicsError) as raised:
+    with pytest.raises(DeclarationError) as raised:
         read(file, GOOD.replace(right, wrong, 1))
     assert str(raised.value).startswith("topics.yaml:")
     assert complaint in str(raised.value)
@@ -152,15 +153,15 @@ def test_a_mistake_is_named_with_its_line(file: Path, right: str, wrong: str, co
     ("text", "complaint"),
     [
         ("", "topics.yaml:1: is empty"),
-        ("- a list", "topics.yaml:1: a mapping of keys to values was expected here"),
+        ("- a list", "topics.yaml:1: the file should be a mapping of keys to values"),
         ("topics: {}", "topics.yaml:1: defaults is missing"),
-        (DEFAULTS + "  {}", "declares no topic"),
-        (DEFAULTS.replace("7d", "for ever") + "  {}", "topics.yaml:4: for ever should be a retention"),
+        (DEFAULTS + "  {}", "topics should not be empty"),
+        (DEFAULTS.replace("7d", "for ever") + "  {}", "topics.yaml:4: retention: for ever should be a time"),
     ],
 )
 def test_a_file_that_is_no_table_of_topics_is_refused(file: Path, text: str, complaint: str) -> None:
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(TopicsError, match=complaint):
+    with pytest.raises(DeclarationError, match=complaint):
         load(file, COLLECTIONS)
 
 
@@ -216,26 +217,26 @@ class WithAnotherExample(Nobody):
         (Nowhere, 'is a DomainEvent without entity_type: add `entity_type: ClassVar[str] = "post"`'),
         (Nobody, "is a DomainEvent without actor_fields: add `actor_fields: ClassVar"),
         (Misspelt, "names a field user that it does not have; did you mean user_id?"),
-        (Vague, "user_id says what the event is about, so it has to be required"),
+        (Vague, "user_id identifies the entity, so it has to be required"),
     ],
 )
 def test_a_domain_event_that_does_not_say_what_it_is_is_refused(
     file: Path, schema: type[Event], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("schemas.topics.event_classes", lambda: {**event_classes(), "ratings.Rated": schema})
-    with pytest.raises(TopicsError) as raised:
+    with pytest.raises(DeclarationError) as raised:
         read(file, GOOD.replace("posts.PostPublished", "ratings.Rated"))
     assert complaint in str(raised.value)
 
 
 def test_a_missing_file_is_named(file: Path) -> None:
-    with pytest.raises(TopicsError, match=r"topics\.yaml: can't be read: No such file"):
+    with pytest.raises(DeclarationError, match=r"topics\.yaml: can't be read: No such file"):
         load(file, COLLECTIONS)
 
 
 def test_a_file_in_another_encoding_is_refused(file: Path) -> None:
     file.write_bytes(b"topics: \xff")
-    with pytest.raises(TopicsError, match="is not UTF-8"):
+    with pytest.raises(DeclarationError, match="is not UTF-8"):
         load(file, COLLECTIONS)
 
 

@@ -14,8 +14,9 @@ from enrich.documents import Document, Write
 from runtime.health import Health
 from runtime.settings import Settings
 from schemas.cloudevents import Decoder
-from schemas.topics import TopicsError
-from sinks.mongo.writer import Mongo, Outcome
+from schemas.declarations import DeclarationError
+from sinks.mongo.outcome import Outcome
+from sinks.mongo.writer import MongoWriter
 
 
 def test_each_topic_has_an_agent_and_so_has_each_topic_with_an_event_that_notifies() -> None:
@@ -35,7 +36,9 @@ def test_a_worker_runs_the_agents_that_its_settings_name() -> None:
 
 
 def test_an_agent_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(TopicsError, match="INKSTREAM_AGENTS: no agent notify-searches; expected some of page-views, "):
+    with pytest.raises(
+        DeclarationError, match="INKSTREAM_AGENTS: no agent notify-searches; expected some of page-views, "
+    ):
         load(Settings(agents=("notify-searches",)))
 
 
@@ -83,7 +86,7 @@ async def test_store_runs_every_hook_of_a_batch_before_it_commits() -> None:
         "page-views",
         cast(Decoder, stub),
         lambda _: [Document("pageViews", {"_id": "1"})],
-        cast(Mongo, stub),
+        cast(MongoWriter, stub),
         cast(DeadLetters, stub),
         Health(),
         after_write=[hook("first"), hook("second")],

@@ -15,7 +15,7 @@ from agents.view_counts.pending_windows import PendingCount
 from agents.view_counts.touch_windows import TouchWindows
 from delivery.dead_letters.writer import DeadLetters
 from delivery.producer import OutgoingRecord, RecordProducer, partition_of
-from enrich.documents import Document, Part, Write
+from enrich.documents import Document, PartialUpdate, Write
 from enrich.view_windows import LENGTH, Window, start_of, touched
 from runtime.health import Health
 from runtime.settings import ROOT
@@ -25,8 +25,8 @@ from schemas.event import LATEST, Event
 from schemas.topics import load
 from schemas.view_counts import ViewsCounted, WindowTouched
 from sinks.collections import NAMES
+from sinks.mongo.outcome import Outcome
 from sinks.mongo.page_view_counts import StoredViews
-from sinks.mongo.writer import Outcome
 
 DERIVED = load(ROOT / "topics.yaml", NAMES).derived
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -90,7 +90,7 @@ def test_a_view_by_a_bot_and_one_that_comes_again_touch_their_window_too() -> No
 
 
 def test_an_exit_and_other_collections_touch_nothing() -> None:
-    exit_part = Part("pageViews", "view-1", NOON, highest={"timeSpent": 3}, added={})
+    exit_part = PartialUpdate("pageViews", "view-1", NOON, highest={"timeSpent": 3}, added={})
     event = Document("analyticsEvents", {"postId": "post-1", "timestamp": NOON})
     assert touched([exit_part, event]) == {}
 
@@ -172,7 +172,7 @@ async def test_a_kafka_timestamp_that_is_no_time_harms_nothing(timestamp: int) -
 
 
 async def test_nothing_is_sent_where_nothing_is_touched() -> None:
-    assert (await touch([Part("pageViews", "view-1", NOON, {}, {})], KAFKA_TIMESTAMP)).records == []
+    assert (await touch([PartialUpdate("pageViews", "view-1", NOON, {}, {})], KAFKA_TIMESTAMP)).records == []
 
 
 class StoredCounts:

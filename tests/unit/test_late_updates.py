@@ -1,36 +1,38 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from enrich.documents import Part
+from enrich.documents import PartialUpdate
 from sinks.collections import SEARCH_QUERIES
-from sinks.mongo.late_updates import PartSum, completion
+from sinks.mongo.late_updates import CombinedUpdate, completion
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def seen(**highest: Any) -> Part:
-    return Part("pageViews", "a", NOW, highest, {})
+def seen(**highest: Any) -> PartialUpdate:
+    return PartialUpdate("pageViews", "a", NOW, highest, {})
 
 
-def clicked(*posts: str) -> Part:
-    return Part("searchQueries", "a", NOW, {}, {"clickedResults": [{"postId": post} for post in posts]})
+def clicked(*posts: str) -> PartialUpdate:
+    return PartialUpdate("searchQueries", "a", NOW, {}, {"clickedResults": [{"postId": post} for post in posts]})
 
 
-def test_parts_of_one_document_become_one_update_with_the_highest_of_each() -> None:
-    parts = PartSum([seen(timeSpent=5, interacted=False), seen(timeSpent=3, interacted=True), seen(scrollDepth=1)])
-    assert parts.repeated == 0
-    [_, operators] = vars_of(parts.update())
+def test_updates_of_one_document_become_one_update_with_the_highest_of_each() -> None:
+    updates = CombinedUpdate(
+        [seen(timeSpent=5, interacted=False), seen(timeSpent=3, interacted=True), seen(scrollDepth=1)]
+    )
+    assert updates.repeated == 0
+    [_, operators] = vars_of(updates.update())
     assert operators["$max"] == {"timeSpent": 5, "interacted": True, "scrollDepth": 1}
 
 
 def test_a_part_that_adds_nothing_to_those_before_it_is_counted_as_repeated() -> None:
-    assert PartSum([seen(timeSpent=5), seen(timeSpent=5), seen(timeSpent=4), seen(timeSpent=6)]).repeated == 2
-    assert PartSum([clicked("x", "y"), clicked("y"), clicked("y", "z")]).repeated == 1
+    assert CombinedUpdate([seen(timeSpent=5), seen(timeSpent=5), seen(timeSpent=4), seen(timeSpent=6)]).repeated == 2
+    assert CombinedUpdate([clicked("x", "y"), clicked("y"), clicked("y", "z")]).repeated == 1
 
 
 def test_parts_that_change_nothing_do_not_touch_what_was_given() -> None:
     first = clicked("x")
-    PartSum([first, clicked("y")])
+    CombinedUpdate([first, clicked("y")])
     assert first.added == {"clickedResults": [{"postId": "x"}]}
 
 
