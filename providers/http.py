@@ -14,6 +14,7 @@ import httpx
 
 from notifications.outcome import Failed
 from notifications.retry_policy import LONGEST_WAIT, bounded
+from runtime.patches import httpcore as patch
 
 TIMEOUT = timedelta(seconds=10)
 _CONNECTIONS_KEPT = 100
@@ -26,6 +27,7 @@ for _name in ("httpx", "httpcore", "hpack", "botocore"):
 
 def client(*, http2: bool = False, timeout: timedelta = TIMEOUT) -> httpx.AsyncClient:
     """Return a client; the caller closes it."""
+    patch.apply()
     # As many as messages are sent at the same time; otherwise most messages would need a TLS handshake.
     limits = httpx.Limits(max_keepalive_connections=_CONNECTIONS_KEPT)
     return httpx.AsyncClient(http2=http2, timeout=timeout.total_seconds(), limits=limits, follow_redirects=False)
