@@ -57,7 +57,7 @@ format: setup ## Format the code and fix what ruff can fix
 coverage: setup ## Measure which lines the tests run; writes htmlcov/ (ARGS="tests/unit" for some)
 	@$(PYTEST) $(PARALLEL) --cov --cov-report term --cov-report html $(ARGS) --ignore=tests/tools
 
-bench: setup ## Measure the speed of the page-views path against a bare loop
+bench: setup ## Measure the speed of the page-views path against the baseline
 	@$(PYTHON) -m bench.page_views $(ARGS)
 
 bench-paths: setup ## Measure the paths of all other topics against bare writes of the same documents

@@ -1,7 +1,7 @@
-"""Sends dead letters back to their topic, once each, as they were.
+"""Sends dead letters back to their topic, once each and unchanged.
 
-In come a topic and which letters; out go the original records, and a note in the dead-letter topic for each. After a
-crash between the two a record is sent again, which leaves no trace: what comes of it has the same identity.
+Input: a topic and a selection of dead letters. Output: the original records, and for each a note in the dead-letter
+topic. After a crash between the two, a record is sent again; its documents have the same ids.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The edge: the way of a record from Kafka to what is written, without any server.
+"""The way of a record from Kafka to its writes, without any server.
 
-In comes a record; out go the writes that it becomes, or the `InvalidEvent` that makes it a dead letter. Whatever else
-is raised is a defect: it would end the worker, and again when the record is read again.
+Input: a record. Output: its writes, or the `InvalidEvent` that makes it a dead letter. Any other exception is a defect:
+it would end the worker each time that the record is read.
 """
 
 from collections.abc import Iterator, Sequence

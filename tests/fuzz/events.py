@@ -1,8 +1,8 @@
-"""Odd events: what producers never send on purpose, and one day do.
+"""Unusual and invalid events.
 
-In come the declarations of a topic; out go hypothesis' strategies for records: bytes that are nothing, JSON that is no
-event, and events of the topic's classes with every field at the edge of what may be there. All of it follows from the
-classes themselves, so a new topic, class or field is covered when it is declared.
+Input: the declarations of a topic. Output: hypothesis' strategies for records: random bytes, JSON that is not an event,
+and events of the topic's classes with every field at the limits of its values. All of it follows from the classes, so a
+new topic, class or field is covered when it is declared.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A collection's validator as MongoDB reads it: JSON Schema of draft 4, with `bsonType` beside `type`.
 
-In come a collection's name and a document; out goes what is wrong with it, where MongoDB would refuse it.
+Input: a collection's name and a document. Output: the problem, if MongoDB would refuse the document.
 """
 
 from collections.abc import Iterator, Mapping
