@@ -37,7 +37,7 @@ async def check_posts(url: str, namespace: str, posts: PlatformTable) -> list[Fi
             names = posts.names(table.id_type)
             if holders := await blockers(waiting, using, names):
                 return [*findings, _locked(table, holders)]
-            await pool.fetch(using, "limit_waiting", milliseconds=1_000)
+            await pool.fetch(using, "limit_lock_wait", milliseconds=1_000)
             (row,) = await pool.fetch(using, "highest_view_count", names)
             findings += _room(table, row["highest"])
             if table.may_read_counts:

@@ -183,7 +183,7 @@ async def test_a_repair_and_a_verification_say_who_holds_the_lock(theirs: Theirs
             inkstream(theirs.environment, "verify", "counts"), inkstream(theirs.environment, "doctor", "--json")
         )
         assert (ended.code, f"held by {holder}" in ended.errors) == (1, True), ended
-        assert "Run it again when the lock is gone" in ended.errors
+        assert "Run it again when the lock is released" in ended.errors
     (finding,) = [found for found in json.loads(doctor.output)["findings"] if found["subject"] == "view counts"]
     assert finding["state"] == "problem"
     assert finding["what"] == f"the update of views waits for a lock on theirs, held by {holder}"

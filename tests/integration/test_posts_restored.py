@@ -165,8 +165,8 @@ async def test_verify_finds_nothing_wrong_with_a_restored_post_and_tells_of_it(t
     await prepare(theirs)
     await theirs.execute(DELETE, "INSERT INTO theirs VALUES ('first', 100)")
     note = (
-        "Something else changed views of 1 post since counting began, by -1 views; one is first, by -1. "
-        "Such changes stay; --repair --overrule-platform undoes them."
+        "Something else changed views of 1 post since counting began, by -1 views; for example first, by -1. "
+        "Such changes are kept; --repair --overrule-platform undoes them."
     )
     for views in (COUNTED, COUNTED + 1):
         await theirs.view(views, "first")

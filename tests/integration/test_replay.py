@@ -278,7 +278,7 @@ async def test_a_record_that_kafka_refuses_is_reported_and_stays_open(pipeline: 
     await set_aside(pipeline, letter(pipeline, offset=1, value=larger_than_the_topic_takes), letter(pipeline, offset=2))
     ended = await inkstream(pipeline.environment, "replay", "searches")
     assert ended.code == 1
-    assert f"not taken by Kafka: {pipeline.namespace}searches:2:1" in ended.output
+    assert f"Kafka refused {pipeline.namespace}searches:2:1" in ended.output
     assert await offsets_replayed(pipeline) == ["2"]
     plan, result = await replay(pipeline)
     assert [waiting.origin for waiting in plan.selected] == [f"{pipeline.namespace}searches:2:1"]
