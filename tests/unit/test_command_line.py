@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from runtime.settings import ROOT
-from tests.integration.forked import ForkedWorker
+from tests.integration import command_line
 
 COMMANDS = (
     "bootstrap",
@@ -26,21 +25,15 @@ COMMANDS = (
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, forked from one that has imported everything."""
-    with TemporaryDirectory() as directory:
-        output, errors = Path(directory, "output"), Path(directory, "errors")
-        output.touch()
-        errors.touch()
-        given = {**os.environ, **environment}
-        code = ForkedWorker(given, output, directory=ROOT, arguments=arguments, errors=errors).wait(60)
-        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
+    """Run a command; see `tests.integration.command_line`."""
+    return subprocess.CompletedProcess(arguments, *command_line.run(environment, *arguments))
 
 
 def test_a_command_runs_in_a_process_that_has_imported_nothing_before() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "from ops.commands import main; main()", "worker"],
         cwd=ROOT,
-        env={**os.environ, "INKSTREAM_BATCH_RECORDS": "0"},
+        env={**os.environ, "COLUMNS": "200", "INKSTREAM_BATCH_RECORDS": "0"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -32,5 +32,5 @@ def test_the_code_names_the_queries_that_there_are_and_all_of_them() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
                 called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
                 if called == "fetch" and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
-                    assert node.args[1].value in _queries(), f"{path.name}:{node.lineno}: {node.args[1].value}"
+                    assert node.args[1].value in _queries(), f"{path.name}:{node.lineno}: {node.args[1].value!r}"
     assert named == _queries().keys()
