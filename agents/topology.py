@@ -51,8 +51,7 @@ def load(settings: Settings) -> Topology:
     """Return the topology that the files and the settings declare.
 
     Raises:
-        DeclarationError: The file of the topics is wrong, or `INKSTREAM_AGENTS` names an agent that does not exist.
-        DeclarationError: The file of the rules is wrong.
+        DeclarationError: A file is wrong, or `INKSTREAM_AGENTS` names an agent that does not exist.
     """
     declared = topics.load(
         settings.topics_file, collections.NAMES, partitions=settings.partitions, replication=settings.replication
