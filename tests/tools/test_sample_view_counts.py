@@ -85,9 +85,9 @@ def test_each_post_that_disagrees_is_a_problem_up_to_three() -> None:
     assert view_counts_lines(counts, [], [])[0] == "5 of 5 posts that were read disagree."
 
 
-def test_what_was_there_before_is_told() -> None:
+def test_counts_of_earlier_runs_are_named() -> None:
     (problem,) = view_counts_problems([count(10, 3, before=8)])
-    assert problem.endswith("should be 11: 3 views by people are stored, 8 were there before")
+    assert problem.endswith("should be 11: 3 views by people are stored, 8 are from earlier runs")
 
 
 def test_posts_that_trend_are_told_by_slug_and_strangers_left_out() -> None:
