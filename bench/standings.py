@@ -86,7 +86,7 @@ def trouble(results: Sequence[Result]) -> Table:
         if behaviour is None:
             continue
         invalid = behaviour.invalid
-        fate = "kept" if invalid.kept else "told of" if invalid.reported else "dropped in silence"
+        fate = "kept" if invalid.kept else "reported" if invalid.reported else "dropped in silence"
         rows.append(
             [
                 result.name,

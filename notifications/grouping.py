@@ -5,8 +5,8 @@ notification, the result does not depend on the order of notices or on repetitio
 maximum. So a batch that is read twice counts once, and a writer that lost a race merges again with the stored group.
 
 A person counts once in a group, which is one user, type, entity and window. After the notification was read, the next
-person begins a new one, whose id has the next generation's number. Whoever was counted in an earlier generation is not
-counted again, whatever that person does.
+person begins a new one, whose id has the next generation's number. A person who was counted earlier is
+not counted again, whatever that person does.
 
 The size is bounded. Of each person eight bytes are kept, a digest of the id: the `EXACT` smallest of each generation,
 and as many of all earlier ones together. Up to `EXACT` people in a window the rules above hold exactly. Beyond it:

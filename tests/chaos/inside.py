@@ -46,7 +46,7 @@ async def order(workers: Workers, pid: int, directory: Path, **what: Any) -> boo
     """Give a worker an order; return whether it has obeyed, or is dead by now.
 
     Args:
-        workers: Is told of a worker that is ordered to die.
+        workers: Is notified when a worker is ordered to die.
         pid: The worker.
         directory: Where it looks for orders.
         what: `die_at=point, passing=n`, or `clock=seconds` that its wall clock jumps by.

@@ -26,7 +26,7 @@ for _package in _PACKAGES:
     for _module in pkgutil.walk_packages(importlib.import_module(_package).__path__, f"{_package}."):
         if _module.name != "agents.app":
             importlib.import_module(_module.name)
-# Whoever takes over from a killed worker waits for as long as this; the tests have many of them.
+# The successor of a killed worker waits for as long as this; the tests kill many workers.
 delivery.consumer.SESSION_TIMEOUT = timedelta(seconds=3)
 delivery.consumer.HEARTBEAT_INTERVAL = timedelta(seconds=1)
 gc.freeze()  # so that a worker's collections copy no pages of these
