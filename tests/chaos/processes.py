@@ -12,7 +12,6 @@ import gc
 import importlib
 import json
 import os
-import pkgutil
 import random
 import select
 import signal
@@ -22,12 +21,7 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
-_PACKAGES = (
-    *("runtime", "delivery", "schemas", "notifications", "enrich"),
-    *("sinks", "providers", "web", "ops", "agents"),
-)
-_APPLICATION = "agents.app"
-"""Not imported here: it reads the settings, which each worker has of its own."""
+from tests.program import import_all
 
 _LOOK_SECONDS = 0.02
 
@@ -36,10 +30,7 @@ def main() -> None:
     """Start workers until the input ends."""
     for prelude in sys.argv[1:]:
         _call(prelude)
-    for package in _PACKAGES:
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if module.name != _APPLICATION:
-                importlib.import_module(module.name)
+    import_all()
     importlib.import_module("uvloop")
     assert threading.active_count() == 1, "a fork would leave the other threads behind"
     gc.freeze()

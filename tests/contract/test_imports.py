@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.program import PROGRAM
+
 ROOT = Path(__file__).parents[2]
 
 PURE = {"schemas", "notifications", "enrich"}
@@ -107,6 +109,10 @@ def _with_parents(names: Iterator[str]) -> Iterator[str]:
     for name in names:
         words = name.split(".")
         yield from (".".join(words[:length]) for length in range(1, len(words) + 1))
+
+
+def test_the_ladder_has_every_package() -> None:
+    assert sorted(MAY_IMPORT) == PROGRAM
 
 
 def test_no_room_is_named_like_a_module_of_python() -> None:

@@ -12,6 +12,7 @@ from runtime import metrics
 from runtime.settings import Settings
 from schemas.topics import load
 from sinks.collections import COLLECTIONS
+from tests.program import PROGRAM
 
 ROOT = Path(__file__).parents[2]
 TOPICS = load(ROOT / "topics.yaml", COLLECTIONS).inbound
@@ -66,8 +67,8 @@ def test_the_runbook_explains_every_metric() -> None:
 def test_the_runbook_explains_every_line_of_the_log() -> None:
     said = {
         line
-        for room in ("agents", "delivery", "enrich", "ops", "providers", "runtime", "schemas", "sinks", "web")
-        for path in (ROOT / room).rglob("*.py")
+        for package in PROGRAM
+        for path in (ROOT / package).rglob("*.py")
         for line in _LOG_CALL.findall(path.read_text())
     }
     assert set(re.findall(r"^\| `([a-z][a-z, ]+)` \|", OPERATIONS_PAGE, re.MULTILINE)) == said

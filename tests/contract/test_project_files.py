@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.program import PROGRAM, TOOLS
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-TOOLS = {"bench", "dev", "tests"}
-PACKAGES = {path.parent.name for path in ROOT.glob("[a-z]*/*.py")}
+PACKAGES = {*PROGRAM, *TOOLS}
 """Every top-level directory with code, in alphabetical order in each file that names them."""
-PROGRAM = PACKAGES - TOOLS
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 YAML = sorted([*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"])
 
@@ -40,14 +40,14 @@ def test_lint_and_types_look_at_every_package() -> None:
 
 def test_the_wheel_has_the_program_and_no_tools() -> None:
     include = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
-    assert include == sorted(f"{name}*" for name in PROGRAM)
-    others = {path.name for path in ROOT.iterdir() if path.is_dir()} - PROGRAM
+    assert include == [f"{name}*" for name in PROGRAM]
+    others = {path.name for path in ROOT.iterdir() if path.is_dir()} - set(PROGRAM)
     assert not [name for name in others if any(fnmatch(name, pattern) for pattern in include)]
 
 
 def test_the_image_has_the_program_and_no_tools() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert kept >= PROGRAM
+    assert kept >= set(PROGRAM)
     assert not kept & (TOOLS | {"docs"})
 
 

@@ -23,6 +23,7 @@ from schemas.envelope import Envelope
 from schemas.event import Event
 from schemas.topics import load
 from sinks.collections import COLLECTIONS
+from tests.program import PROGRAM
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
@@ -241,8 +242,9 @@ def test_the_titles_of_a_page_have_different_anchors(page: Path) -> None:
 
 def test_every_page_that_the_program_or_an_alert_names_exists() -> None:
     """In strings and comments: `docs/x.md`, `docs/x.md#anchor`, and `docs/x.md, Title`."""
-    rooms = ("agents", "delivery", "deploy", "dev", "enrich", "notifications", "ops", "providers", "runtime", "schemas")
-    files = [path for room in (*rooms, "sinks", "web") for path in (ROOT / room).rglob("*") if path.suffix in TEXTS]
+    files = [
+        path for package in (*PROGRAM, "deploy", "dev") for path in (ROOT / package).rglob("*") if path.suffix in TEXTS
+    ]
     wrong = []
     for file in files:
         for name, anchor, title in re.findall(r"(docs/[\w/-]+\.md)(?:#([\w-]+)|, ([A-Z][\w ]+)\))?", file.read_text()):
