@@ -34,7 +34,7 @@ from sinks.mongo.database import NamespacedDatabase
 from sinks.postgres import migrations
 from sinks.postgres.pool import Pool, schema_of
 from tests import header_names
-from tests.integration.forked import ForkedWorker
+from tests.forked import ForkedWorker
 
 PARTITIONS = 3
 DEADLINE_SECONDS = 90.0

@@ -16,7 +16,7 @@ from ops import kafka_topics
 from ops.bootstrap import MIGRATIONS
 from sinks.postgres.migrations import Migration, migrate, read
 from sinks.postgres.pool import schema_of
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Pipeline
 
 

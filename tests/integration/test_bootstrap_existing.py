@@ -24,7 +24,7 @@ from sinks.collections import COLLECTIONS, Collection
 from sinks.mongo.client import Mongo
 from sinks.mongo.database import NamespacedDatabase
 from sinks.mongo.schema_sync import sync_schema
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Pipeline
 
 NOW = datetime.now(UTC)

@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 
 from dev.stack import Platform
 from runtime.settings import ROOT
-from tests.integration.command_line import Ended
+from tests.command_line import Ended
 from tests.integration.pipeline import Pipeline
 
 ADDRESSES = ("INKSTREAM_KAFKA_BROKERS", "INKSTREAM_MONGO_URL", "INKSTREAM_POSTGRES_URL", "INKSTREAM_REDIS_URL")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Pipeline, plain
 
 NOWHERE = {

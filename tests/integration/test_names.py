@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
+from tests.command_line import inkstream
 from tests.dns_server import DnsServer
-from tests.integration.command_line import inkstream
 from tests.integration.pipeline import Message, Pipeline, Worker, plain, until
 
 HOST = "cluster.inkstream.test"

@@ -27,7 +27,7 @@ from sinks.postgres.suppressions import Suppressions
 from sinks.postgres.view_counts import ViewCounts
 from sinks.postgres.view_windows import WindowCount
 from sinks.stores import Stores
-from tests.integration.command_line import Ended, inkstream
+from tests.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline, until
 from tests.integration.test_view_counts import view
 

@@ -18,7 +18,7 @@ from sinks.mongo.client import Mongo
 from sinks.mongo.notification_admin import NotificationAdmin, Selection
 from sinks.mongo.notification_queue import LEASE, NotificationQueue
 from sinks.redis.connection import connect
-from tests.integration.command_line import Ended, inkstream
+from tests.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline
 from tests.notification_documents import ADDRESS, DEVICE, TOKEN, email_log, entry, notice, push_log, shown
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from dev.servers.server import identity
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Pipeline, until
 from tests.integration.test_view_counts import TOPICS, view
 

@@ -14,7 +14,7 @@ from dev.servers.postgres import DATABASE, Postgres
 from dev.stack import Platform
 from runtime.settings import ROOT
 from sinks.postgres.pool import schema_of
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Pipeline, plain, until
 
 PAGE = (ROOT / "docs/deploy.md").read_text()

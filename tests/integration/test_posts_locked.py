@@ -14,7 +14,7 @@ import pytest
 from enrich.view_windows import Window
 from sinks.postgres.post_locks import LOCKED, Blocker, PostsLockedError
 from sinks.postgres.view_windows import WindowCount
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Pipeline, until
 from tests.integration.test_view_counts import TOPICS, view
 from tests.integration.their_posts import NOON, POSTS, Theirs

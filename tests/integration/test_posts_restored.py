@@ -15,7 +15,7 @@ from sinks.postgres.post_counts import PostCounts
 from sinks.postgres.view_windows import WindowCount
 from tests.chaos.defects import DEFECTS
 from tests.chaos.oracle_counts import tables_checks
-from tests.integration.command_line import Ended, inkstream
+from tests.command_line import Ended, inkstream
 from tests.integration.their_posts import NOON, Theirs
 
 COUNTED = 101

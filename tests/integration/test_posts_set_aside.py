@@ -12,7 +12,7 @@ import pytest
 from enrich.view_windows import Window
 from sinks.postgres.platform_posts import SetAside
 from sinks.postgres.pool import is_transient
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.their_posts import NOON, POSTS, Theirs
 
 

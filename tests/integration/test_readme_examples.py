@@ -21,7 +21,7 @@ from dev.stack import LOCAL, Platform
 from runtime.settings import ROOT
 from sinks.mongo.database import NamespacedDatabase
 from tests import mongosh
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Message, Pipeline, until
 
 MODULES = LOCAL / "node"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ops.dead_letters import Selection
-from tests.integration.command_line import Ended, inkstream
+from tests.command_line import Ended, inkstream
 from tests.integration.pipeline import Message, Pipeline
 from tests.integration.test_doctor import findings
 from tests.integration.test_replay import TIME, letter, offsets_replayed, records, replay, set_aside

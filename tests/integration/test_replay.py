@@ -12,7 +12,7 @@ from aiokafka import ConsumerRecord
 from ops.dead_letters import Selection, reader
 from ops.replay import Plan, Result, replay_of
 from schemas.identity import ReplaySigner, content
-from tests.integration.command_line import inkstream
+from tests.command_line import inkstream
 from tests.integration.pipeline import Message, Pipeline
 
 TIME = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.commands import __all__ as modules
-from tests.integration.command_line import Ended, inkstream
+from tests.command_line import Ended, inkstream
 from tests.integration.pipeline import Pipeline
 from tests.stand_ins import self_signed, stand_in
 

@@ -23,7 +23,7 @@ from sinks.mongo.page_view_counts import StoredViews
 from sinks.postgres.platform_posts import PlatformTable
 from sinks.postgres.view_counts import ViewCounts
 from sinks.postgres.view_windows import WindowCount
-from tests.integration.command_line import Ended, inkstream
+from tests.command_line import Ended, inkstream
 from tests.integration.pipeline import Message, Pipeline, plain, until
 
 BOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"

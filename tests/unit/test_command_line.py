@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.settings import ROOT
-from tests.integration import command_line
+from tests import command_line
 
 COMMANDS = (
     "bootstrap",
@@ -25,7 +25,7 @@ COMMANDS = (
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command; see `tests.integration.command_line`."""
+    """Run a command; see `tests.command_line`."""
     return subprocess.CompletedProcess(arguments, *command_line.run(environment, *arguments))
 
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from runtime.settings import ROOT
-from tests.integration.forked import ForkedWorker
+from tests.forked import ForkedWorker
 
 _ENDS_WITHIN_SECONDS = 120
 

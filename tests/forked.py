@@ -1,6 +1,6 @@
 """Workers and commands, forked from a process that has imported everything: the imports take more CPU than most tests.
 
-The fork server is the standard library's; what it imports is in `tests.integration.preloaded`.
+The fork server is the standard library's; what it imports is in `tests.preloaded`.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.integration.preloaded"])
+_context.set_forkserver_preload(["tests.preloaded"])
 
 
 class ForkedWorker:
